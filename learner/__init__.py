@@ -1,0 +1,1 @@
+"""The control plane: learning runs, jobs, the admin API and the console."""

@@ -1,0 +1,1 @@
+"""The data plane: the request path between an app and its upstream."""

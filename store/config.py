@@ -1,0 +1,365 @@
+"""Settings: the shipped config.toml, overridden key by key by a user's file, as frozen dataclasses.
+
+The code holds no second default: every value comes from a file. ``load_config`` is called once per process;
+functions get the section they need.
+"""
+
+import difflib
+import tomllib
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from store.errors import ConfigError
+
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySection:
+    host: str
+    port: int
+    workers: int
+    max_body_mb: float
+    max_connections: int
+    drain_timeout_s: float
+    snapshot_poll_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TenancySection:
+    mode: Literal["open", "keys"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSection:
+    url: str
+    busy_timeout_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSection:
+    name: str
+    base_url: str
+    models: tuple[str, ...]
+    provider: str
+    api_key_env: str
+    connect_timeout_s: float
+    first_byte_timeout_s: float
+    max_idle_connections: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingSection:
+    directory: str
+    poll_ms: float
+    segment_mb: float
+    max_backlog_mb: float
+    max_message_kb: float
+    conversation_cache: int
+    regenerate_window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FeedbackSection:
+    wait_s: float
+    max_batch: int
+    max_text_kb: float
+    dwell_threshold_s: float
+    dwell_short_answer_chars: int
+    follow_up_window_s: float
+    weights: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class PatternsSection:
+    enabled: bool
+    max_tokens: int
+    holdout: float
+    hold_back: float
+    min_signals: int
+    trial_share: float
+    active_share: float
+    window_days: float
+    half_life_days: float
+    ema_alpha_start: float
+    ema_alpha_end: float
+    ema_alpha_signals: int
+    discovery_q: float
+    max_arms_per_dimension: int
+    activate_confidence: float
+    activate_e_value: float
+    cooldown_days: float
+    warmup_runs: int
+    warmdown_runs: int
+    warmdown_below: float
+    warmdown_cancel: float
+    prune_idle_days: float
+    prune_confidence: float
+    prune_min_signals: int
+    crash_drop: float
+    crash_z: float
+    harm_z: float
+    max_candidates: int
+    require_trial_approval: bool
+    max_rule_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContextsSection:
+    enabled: bool
+    max_tokens: int
+    max_items: int
+    similarity_threshold: float
+    max_vectors_exact: int
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSection:
+    model: str
+    cache_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionTypesSection:
+    min_confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeSection:
+    enabled: bool
+    max_candidates: int
+    prescreen_batch: int
+    max_prescreened: int
+    grouping: Literal["blend", "semantic", "tags"]
+    group_threshold: float
+    tag_weight: float
+    min_shared_tags: int
+    duplicate_similarity: float
+    max_nearest: int
+    pending_days: float
+    learn_unconfirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsSection:
+    prescreen: str
+    extract: str
+    wording: str
+    api_base: str
+    api_key_env: str
+    timeout_s: float
+    max_retries: int
+    max_cost_usd_per_run: float
+
+
+@dataclass(frozen=True, slots=True)
+class LearnerSection:
+    host: str
+    port: int
+    run_interval_h: float
+    knowledge_interval_h: float
+    poll_s: float
+    max_body_mb: float
+    max_items: int
+    models: ModelsSection
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSection:
+    dataset_id: str
+    review_below_confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class LogSection:
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+    format: Literal["text", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings; one attribute per section of config.toml."""
+
+    proxy: ProxySection
+    tenancy: TenancySection
+    store: StoreSection
+    upstream: tuple[UpstreamSection, ...]
+    recording: RecordingSection
+    feedback: FeedbackSection
+    patterns: PatternsSection
+    contexts: ContextsSection
+    embedding: EmbeddingSection
+    question_types: QuestionTypesSection
+    knowledge: KnowledgeSection
+    learner: LearnerSection
+    training: TrainingSection
+    log: LogSection
+
+
+def default_config_path() -> Path:
+    """Return where the shipped config.toml lies: inside an installed wheel, or at the top of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "config.toml"
+    return installed if installed.exists() else package.parent / "config.toml"
+
+
+def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return the shipped settings, overridden by the file *path* and then by *overrides* (same shape as the file).
+
+    A list of tables (``[[upstream]]``) in a later source replaces the earlier list; each of its tables takes
+    its missing keys from the shipped table.
+
+    Raises:
+        ConfigError: a file cannot be read, or a key is unknown, of the wrong type or out of range.
+    """
+    settings = _read(default_config_path())
+    upstream_defaults = settings["upstream"][0]
+    for source in (_read(path) if path else {}, overrides or {}):
+        settings = _merge(settings, source, "")
+    settings["upstream"] = [
+        _merge({**upstream_defaults, "models": ["*"], "api_key_env": ""}, upstream, "upstream.")
+        if isinstance(upstream, Mapping)
+        else upstream
+        for upstream in settings["upstream"]
+    ]
+    config = _build(Config, settings, "")
+    _check(config)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError(f"cannot read {path}: {exc}") from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
+
+
+def _merge(base: Mapping[str, Any], source: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in source.items():
+        if key not in base:
+            raise ConfigError(_unknown(prefix + key, [prefix + known for known in base]))
+        if isinstance(base[key], Mapping):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{prefix}{key} must be a table, not {value!r}")
+            value = _merge(base[key], value, f"{prefix}{key}.")  # noqa: PLW2901
+        merged[key] = value
+    return merged
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
+    return f"unknown setting {key!r}; the nearest known one is {nearest[0]!r}"
+
+
+def _build(kind: type[Section], values: Mapping[str, Any], prefix: str) -> Section:
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in names:
+            raise ConfigError(_unknown(prefix + key, [prefix + name for name in names]))
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise ConfigError(f"missing setting {prefix + missing[0]!r}")
+    return kind(**{name: _convert(hints[name], values[name], prefix + name) for name in names})
+
+
+def _convert(hint: Any, value: Any, name: str) -> Any:
+    origin = get_origin(hint)
+    if is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} must be a table, not {value!r}")
+        return _build(hint, value, name + ".")  # type: ignore[arg-type]
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ConfigError(f"{name} must be a list, not {value!r}")
+        return tuple(_convert(get_args(hint)[0], item, f"{name}[{i}]") for i, item in enumerate(value))
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{name} must be one of {', '.join(get_args(hint))}, not {value!r}")
+        return value
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{name} must be a table, not {value!r}")
+        item_hint = get_args(hint)[1]
+        return types.MappingProxyType({key: _convert(item_hint, item, f"{name}.{key}") for key, item in value.items()})
+    if origin in (Union, types.UnionType):
+        raise TypeError(f"{name}: settings have one type")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{name} must be {hint.__name__}, not {value!r}")
+    return value
+
+
+_SHARES = {
+    "patterns": ("holdout", "hold_back", "trial_share", "active_share", "activate_confidence", "crash_drop"),
+    "contexts": ("similarity_threshold",),
+    "question_types": ("min_confidence",),
+    "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
+    "training": ("review_below_confidence",),
+}
+
+
+def _check(config: Config) -> None:
+    for section, names in _SHARES.items():
+        for name in names:
+            value = getattr(getattr(config, section), name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{section}.{name} must be between 0 and 1, not {value!r}")
+    for port in (config.proxy.port, config.learner.port):
+        if not 0 <= port <= 65535:
+            raise ConfigError(f"port must be between 0 and 65535, not {port!r}")
+    if not config.upstream:
+        raise ConfigError("at least one [[upstream]] is needed")
+    for upstream in config.upstream:
+        if not upstream.base_url.startswith(("http://", "https://")):
+            raise ConfigError(f"upstream.base_url must be an http(s) URL, not {upstream.base_url!r}")
+    upstream_names = [upstream.name for upstream in config.upstream]
+    if len(set(upstream_names)) != len(upstream_names):
+        raise ConfigError(f"upstream.name must be unique, not {upstream_names!r}")
+    _check_open_mode(config)
+
+
+def _check_open_mode(config: Config) -> None:
+    if config.tenancy.mode == "open":
+        for section_name, host in (("proxy", config.proxy.host), ("learner", config.learner.host)):
+            if not is_loopback(host):
+                raise ConfigError(
+                    f'{section_name}.host = {host!r} needs [tenancy] mode = "keys": '
+                    "open mode is only allowed on a loopback host"
+                )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether *host* is this machine only.
+
+    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("localhost")
+    (True, False, True)
+    """
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def database_path(section: StoreSection) -> Path:
+    """Return the file of a ``sqlite:///`` URL (three slashes: relative; four: absolute).
+
+    Raises:
+        ConfigError: the URL names another engine or no file.
+    """
+    prefix = "sqlite:///"
+    if not section.url.startswith(prefix) or len(section.url) == len(prefix):
+        raise ConfigError(f"store.url must be sqlite:///relative/file or sqlite:////absolute/file, not {section.url!r}")
+    return Path(section.url.removeprefix(prefix))
+
+
+def segment_directory(config: Config) -> Path:
+    """Return where responses wait for the database: ``[recording] directory``, or beside the database file."""
+    if config.recording.directory:
+        return Path(config.recording.directory)
+    path = database_path(config.store)
+    return path.with_name(path.name + ".segments")

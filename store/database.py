@@ -1,0 +1,146 @@
+"""Connections to the SQLite file: WAL, foreign keys, a busy timeout, and writes that begin IMMEDIATE."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import sqlite_utils
+
+from store.config import StoreSection, database_path
+from store.errors import UnavailableError
+from store.migrations import MIGRATIONS
+
+Row = sqlite3.Row
+Parameters = Mapping[str, Any]
+
+
+class Database:
+    """One connection. Not shared between threads that write at the same time: open one per thread.
+
+    Reads run as they are; writes go through ``transaction()``.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self.connection = connection
+        self.path = path
+
+    def rows(self, sql: str, parameters: Parameters | None = None) -> list[Row]:
+        """Return all rows of a query.
+
+        Raises:
+            UnavailableError: the database is missing, locked or damaged.
+        """
+        return list(self._execute(sql, parameters or {}))
+
+    def row(self, sql: str, parameters: Parameters | None = None) -> Row | None:
+        """Return the first row of a query, or None."""
+        found: Row | None = self._execute(sql, parameters or {}).fetchone()
+        return found
+
+    def value(self, sql: str, parameters: Parameters | None = None) -> Any:
+        """Return the first column of the first row, or None."""
+        found = self.row(sql, parameters)
+        return found[0] if found is not None else None
+
+    def execute(self, sql: str, parameters: Parameters | None = None) -> int:
+        """Run one statement and return how many rows it changed."""
+        return self._execute(sql, parameters or {}).rowcount
+
+    def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
+        """Run one statement once for each set of parameters."""
+        try:
+            self.connection.executemany(sql, parameters)
+        except sqlite3.OperationalError as exc:
+            raise UnavailableError(f"{self.path}: {exc}") from exc
+
+    def _execute(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
+        try:
+            return self.connection.execute(sql, parameters)
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as exc:
+            raise UnavailableError(f"{self.path}: {exc}") from exc
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit everything inside, or nothing; joins the transaction that is already open.
+
+        BEGIN IMMEDIATE: a deferred BEGIN that reads, then writes, fails at once with SQLITE_BUSY_SNAPSHOT when
+        another process committed in between. https://sqlite.org/rescode.html#busy_snapshot
+        """
+        if self.connection.in_transaction:
+            yield
+            return
+        self.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.connection.rollback()
+            raise
+        self.execute("COMMIT")
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_database(section: StoreSection, *, create: bool = True, durable: bool = False) -> Database:
+    """Return a connection to the configured database, migrated to the newest schema.
+
+    Args:
+        section: where the database is and how long to wait for locks.
+        create: make the file and its folder when missing.
+        durable: fsync each commit (``synchronous = FULL``): for what is acknowledged to a client.
+
+    Raises:
+        UnavailableError: the file is missing and *create* is off, or it cannot be opened, migrated or is locked.
+    """
+    path = database_path(section)
+    if not create and not path.exists():
+        raise UnavailableError(f"{path} does not exist")
+    try:
+        if create:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            f"file:{_uri(path)}?mode={'rwc' if create else 'rw'}",
+            uri=True,
+            isolation_level=None,
+            timeout=section.busy_timeout_ms / 1000,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+    except (sqlite3.Error, OSError) as exc:
+        raise UnavailableError(f"{path}: {exc}") from exc
+    try:
+        connection.row_factory = Row
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA busy_timeout = {section.busy_timeout_ms:d}")
+        database = Database(connection, path)
+        migrate(database)
+    except (sqlite3.Error, UnavailableError) as exc:
+        connection.close()
+        raise UnavailableError(f"{path}: {exc}") from exc
+    return database
+
+
+def _uri(path: Path) -> str:
+    return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+def migrate(database: Database) -> None:
+    """Bring the schema up to date. Two processes may start at once: the second waits, then finds nothing to do."""
+    applied = database.value("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'")
+    tool = sqlite_utils.Database(database.connection)
+    if applied and not MIGRATIONS.pending(tool):
+        return
+    with database.transaction():
+        MIGRATIONS.apply(tool)

@@ -1,0 +1,165 @@
+"""Tables ``tenants`` and ``api_keys``. Written by the command and, for the default tenant, by whoever starts first."""
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from typing import cast
+
+from store.clock import iso
+from store.database import Database, Row
+from store.errors import NotFoundError
+from store.ids import new_id
+from store.vocabulary import DEFAULT_TENANT, Scope
+
+KEY_PREFIX = "tut-"
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    id: str
+    name: str
+    secret: bytes
+    learning: bool
+    require_trial_approval: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    id: str
+    tenant_id: str
+    name: str
+    scope: Scope
+    prefix: str
+    created_at: str
+    revoked_at: str | None
+
+
+def ensure_tenant(db: Database, tenant_id: str, now_s: float, name: str = "") -> Tenant:
+    """Return the tenant, made when it was missing."""
+    with db.transaction():
+        db.execute(
+            """
+            INSERT INTO tenants (id, name, secret, created_at) VALUES (:id, :name, :secret, :created_at)
+            ON CONFLICT (id) DO NOTHING
+            """,
+            {
+                "id": tenant_id,
+                "name": name or tenant_id,
+                "secret": secrets.token_hex(32),
+                "created_at": iso(now_s),
+            },
+        )
+    return get_tenant(db, tenant_id)
+
+
+def ensure_default_tenant(db: Database, now_s: float) -> Tenant:
+    """Return the tenant of open mode."""
+    return ensure_tenant(db, DEFAULT_TENANT, now_s)
+
+
+def get_tenant(db: Database, tenant_id: str) -> Tenant:
+    """Return the tenant.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    row = db.row("SELECT * FROM tenants WHERE id = :id", {"id": tenant_id})
+    if row is None:
+        raise NotFoundError(f"no tenant {tenant_id!r}")
+    return _tenant(row)
+
+
+def list_tenants(db: Database) -> list[Tenant]:
+    """Return all tenants by id."""
+    return [_tenant(row) for row in db.rows("SELECT * FROM tenants ORDER BY id")]
+
+
+def _tenant(row: Row) -> Tenant:
+    return Tenant(
+        id=row["id"],
+        name=row["name"],
+        secret=bytes.fromhex(row["secret"]),
+        learning=row["learning"] == "on",
+        require_trial_approval=bool(row["require_trial_approval"]),
+    )
+
+
+def set_learning(db: Database, tenant_id: str, *, learning: bool) -> None:
+    """Switch a tenant between learning and pure relay.
+
+    Raises:
+        NotFoundError: there is none of this id.
+    """
+    with db.transaction():
+        changed = db.execute(
+            "UPDATE tenants SET learning = :learning WHERE id = :id",
+            {"id": tenant_id, "learning": "on" if learning else "off"},
+        )
+    if not changed:
+        raise NotFoundError(f"no tenant {tenant_id!r}")
+
+
+def hash_key(key: str) -> str:
+    """Return what is stored of a key. SHA-256 without salt or stretching: a key holds 256 random bits."""
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def create_key(db: Database, tenant_id: str, *, name: str, scope: Scope, now_s: float) -> tuple[ApiKey, str]:
+    """Return a new key's row and the key itself, which is shown this once.
+
+    Raises:
+        NotFoundError: there is no such tenant.
+    """
+    get_tenant(db, tenant_id)
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    key_id = new_id("key", now_s)
+    with db.transaction():
+        db.execute(
+            """
+            INSERT INTO api_keys (id, tenant_id, name, scope, key_hash, prefix, created_at)
+            VALUES (:id, :tenant_id, :name, :scope, :key_hash, :prefix, :created_at)
+            """,
+            {
+                "id": key_id,
+                "tenant_id": tenant_id,
+                "name": name,
+                "scope": scope,
+                "key_hash": hash_key(key),
+                "prefix": key[:10],
+                "created_at": iso(now_s),
+            },
+        )
+    return ApiKey(key_id, tenant_id, name, scope, key[:10], iso(now_s), None), key
+
+
+def list_keys(db: Database, tenant_id: str | None = None) -> list[ApiKey]:
+    """Return the keys of one tenant, or of all (for the command line only), newest last."""
+    rows = db.rows(
+        """
+        SELECT id, tenant_id, name, scope, prefix, created_at, revoked_at FROM api_keys
+        WHERE :tenant_id IS NULL OR tenant_id = :tenant_id ORDER BY id
+        """,
+        {"tenant_id": tenant_id},
+    )
+    return [ApiKey(*cast("tuple[str, str, str, Scope, str, str, str | None]", tuple(row))) for row in rows]
+
+
+def revoke_key(db: Database, key_id: str, now_s: float) -> None:
+    """Make a key useless from now on.
+
+    Raises:
+        NotFoundError: there is no such key, or it was revoked before.
+    """
+    with db.transaction():
+        changed = db.execute(
+            "UPDATE api_keys SET revoked_at = :now WHERE id = :id AND revoked_at IS NULL",
+            {"id": key_id, "now": iso(now_s)},
+        )
+    if not changed:
+        raise NotFoundError(f"no valid key {key_id!r}")
+
+
+def live_keys(db: Database) -> dict[str, tuple[str, Scope]]:
+    """Return ``{hash: (tenant id, scope)}`` of all keys that are not revoked."""
+    rows = db.rows("SELECT key_hash, tenant_id, scope FROM api_keys WHERE revoked_at IS NULL")
+    return {row["key_hash"]: (row["tenant_id"], row["scope"]) for row in rows}

@@ -1,0 +1,40 @@
+"""The closed sets of words that tables, endpoints and settings share (DESIGN, section 1)."""
+
+from typing import Final, Literal, get_args
+
+PatternType = Literal[
+    "prompt_strategy",
+    "query_style",
+    "tool_preference",
+    "response_format",
+    "domain_knowledge",
+    "insight_threshold",
+    "follow_up_style",
+    "visualization_preference",
+]
+PatternState = Literal["candidate", "trial", "active", "warmdown", "retired", "pinned", "disabled"]
+Grade = Literal["none", "provisional", "proven"]
+SignalType = Literal[
+    "thumbs_up", "thumbs_down", "copy", "follow_up", "dwell_time", "insight_ack", "regenerate", "correction"
+]
+Outcome = Literal["ok", "cancelled", "upstream_error", "error"]
+ContextStatus = Literal["pending_approval", "approved", "rejected", "flagged", "retired"]
+JobKind = Literal["nlu-train", "patterns", "knowledge"]
+JobStatus = Literal["pending", "processing", "completed", "failed"]
+Scope = Literal["app", "admin", "feedback"]
+
+PATTERN_TYPES: Final = get_args(PatternType)
+SERVED_STATES: Final = ("trial", "active", "warmdown", "pinned")
+SIGNAL_TYPES: Final = get_args(SignalType)
+CONTEXT_STATUSES: Final = get_args(ContextStatus)
+UNKNOWN_QUESTION_TYPE: Final = "unknown"
+DEFAULT_TENANT: Final = "default"
+
+
+def signal_family(signal: SignalType) -> str:
+    """Return the family within which a later signal of the same user on the same response replaces the earlier.
+
+    >>> signal_family("thumbs_down"), signal_family("copy")
+    ('thumb', 'copy')
+    """
+    return "thumb" if signal in ("thumbs_up", "thumbs_down") else signal

@@ -1,0 +1,27 @@
+"""What all tests share: a configuration and a migrated database in a folder of their own."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from store.clock import parse_iso
+from store.config import Config, load_config
+from store.database import Database, open_database
+from store.tenants import ensure_default_tenant
+
+NOW_S = parse_iso("2026-11-21T12:00:00Z")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """The shipped settings with the database in a temporary folder."""
+    return load_config(None, {"store": {"url": f"sqlite:///{tmp_path / 'tutelage.db'}"}})
+
+
+@pytest.fixture
+def db(config: Config) -> Iterator[Database]:
+    """A migrated database that holds the default tenant."""
+    with open_database(config.store) as database:
+        ensure_default_tenant(database, NOW_S)
+        yield database

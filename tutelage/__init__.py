@@ -1,0 +1,1 @@
+"""The face: the tutelage command and the Python client."""
