@@ -162,6 +162,9 @@ class LearnerSection:
     run_interval_h: float
     knowledge_interval_h: float
     poll_s: float
+    job_attempts: int
+    job_retry_s: float
+    job_lease_s: float
     max_body_mb: float
     max_items: int
     models: ModelsSection
