@@ -4,7 +4,8 @@ StoreError
 ├── ConfigError         a setting is missing, unknown or of the wrong type
 ├── NotFoundError       no such row for this tenant
 ├── ConflictError       the row is not in a state that allows the change
-└── UnavailableError    the database is missing, locked or damaged
+├── UnavailableError    the database is missing, locked or damaged
+└── AssetError          a data file of an installed package is missing or damaged
 """
 
 
@@ -26,3 +27,7 @@ class ConflictError(StoreError):
 
 class UnavailableError(StoreError):
     """The database is missing, locked or damaged."""
+
+
+class AssetError(StoreError):
+    """A data file of an installed package is missing or damaged; the message names the file."""
