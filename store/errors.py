@@ -4,6 +4,7 @@ StoreError
 ├── ConfigError         a setting is missing, unknown or of the wrong type
 ├── NotFoundError       no such row for this tenant
 ├── ConflictError       the row is not in a state that allows the change
+├── InvalidError        a value that was given is not one that the field can hold
 ├── UnavailableError    the database is missing, locked or damaged
 └── AssetError          a data file of an installed package is missing or damaged
 """
@@ -23,6 +24,14 @@ class NotFoundError(StoreError):
 
 class ConflictError(StoreError):
     """The row is not in a state that allows the change."""
+
+
+class InvalidError(StoreError, ValueError):
+    """A value that was given is not one that its field can hold; ``field`` names it."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
 
 
 class UnavailableError(StoreError):

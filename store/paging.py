@@ -1,0 +1,46 @@
+"""Cursors of lists: where the next page begins, as text that the reader passes back unchanged."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import TypeVar
+
+import msgspec
+
+from store.errors import InvalidError
+
+Item = TypeVar("Item")
+
+
+def encode_cursor(*values: str | int) -> str:
+    """Return the cursor that stands for the sort key *values* of a page's last row.
+
+    >>> decode_cursor(encode_cursor("2026-11-21", 7), 2)
+    ['2026-11-21', 7]
+    """
+    return base64.urlsafe_b64encode(msgspec.json.encode(values)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, n_values: int) -> list[str | int]:
+    """Return the sort key in *cursor*.
+
+    Raises:
+        InvalidError: *cursor* is not one that this list gave out.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        values = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=list[str | int])
+    except (ValueError, binascii.Error) as exc:
+        raise InvalidError("cursor", f"{cursor!r} is not a cursor of this list") from exc
+    if len(values) != n_values:
+        raise InvalidError("cursor", f"{cursor!r} is not a cursor of this list")
+    return values
+
+
+def split_page(items: Sequence[Item], limit: int) -> tuple[list[Item], bool]:
+    """Return the first *limit* of *items* and whether more follow; ask the database for ``limit + 1``.
+
+    >>> split_page([1, 2, 3], 2)
+    ([1, 2], True)
+    """
+    return list(items[:limit]), len(items) > limit
