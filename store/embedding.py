@@ -74,7 +74,7 @@ class LocalEmbedder:
         if not ids:
             return np.zeros(DIMENSIONS, dtype=np.float32)
         # The sum has the direction of the mean.
-        return normalised(np.add.reduce(self._table[ids], axis=0))
+        return normalised(np.add.reduce(self._table.take(ids, axis=0), axis=0))
 
     def token_ids(self, text: str) -> list[int]:
         """Return the ids of *text* with its whitespace collapsed, word by word.
