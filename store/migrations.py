@@ -360,6 +360,30 @@ CREATE TABLE context_sources (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX context_sources_by_conversation ON context_sources (tenant_id, conversation_id);
+
+CREATE TABLE context_flags (
+  context_id TEXT NOT NULL REFERENCES ai_contexts (id),
+  tenant_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL, -- in which it was corrected; '' when a person flagged it without one
+  reason TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (context_id, conversation_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mined_conversations (
+  tenant_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  changed_at TEXT NOT NULL, -- the conversation's newest message or signal when it was looked at
+  verdict_json TEXT, -- the pre-screen's; NULL when it was decided without one
+  decision TEXT, -- created, revised, supported, skipped or screened_out; NULL: its group was not decided yet
+  context_id TEXT REFERENCES ai_contexts (id),
+  note TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  mined_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, conversation_id),
+  FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
 """
 
 TRAINING: Final = """
