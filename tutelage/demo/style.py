@@ -3,7 +3,9 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
+
+Wanted = TypeVar("Wanted")
 
 Format = Literal["prose", "list", "table"]
 Length = Literal["short", "medium", "long"]
@@ -21,41 +23,25 @@ class Style:
     asks_back: bool  # the answer ends with a question
 
 
-# The first that matches counts, so that "not a table" is not read as "a table".
+def _words(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE)
+
+
+_REFUSAL = r"\b(?:no|not|never|without|avoid|don't|instead of|rather than)\b[^.;]*"
+# Of each tuple the first that matches counts, so that "not a table" is not read as "a table".
 _FORMATS: tuple[tuple[re.Pattern[str], Format], ...] = (
-    (
-        re.compile(
-            r"\b(no|not|without|avoid|instead of|rather than)\b[^.;]*\b(tables?|lists?|bullets?)\b", re.IGNORECASE
-        ),
-        "prose",
-    ),
-    (re.compile(r"\btables?\b|\btabular\b", re.IGNORECASE), "table"),
-    (re.compile(r"\bbullet(ed|s)?\b|\bnumbered\b|\blists?\b|\bsteps?\b", re.IGNORECASE), "list"),
-    (re.compile(r"\bprose\b|\bparagraphs?\b|\brunning text\b|\bplain (text|sentences)\b", re.IGNORECASE), "prose"),
+    (_words(_REFUSAL + r"\b(tables?|lists?|bullets?)\b"), "prose"),
+    (_words(r"\btables?\b|\btabular\b"), "table"),
+    (_words(r"\bbullet(ed|s)?\b|\bnumbered\b|\blists?\b|\bsteps?\b"), "list"),
+    (_words(r"\bprose\b|\bparagraphs?\b|\brunning text\b|\bplain (text|sentences)\b"), "prose"),
 )
 _LENGTHS: tuple[tuple[re.Pattern[str], Length], ...] = (
-    (
-        re.compile(r"\bmedium\b|\bmoderate\b|\bone or two (short )?paragraphs\b|\ba few paragraphs\b", re.IGNORECASE),
-        "medium",
-    ),
-    (
-        re.compile(
-            r"\bthorough\b|\bdetail(ed|s)?\b|\blong(er)?\b|\bin depth\b|\bin full\b|\bcomprehensive\b", re.IGNORECASE
-        ),
-        "long",
-    ),
-    (
-        re.compile(r"\bshort(er)?\b|\bconcise\b|\bbrief(ly)?\b|\bat most\b|\bunder \d+\b|\bterse\b", re.IGNORECASE),
-        "short",
-    ),
+    (_words(r"\bmedium\b|\bmoderate\b|\b(one or two|a few|two or three) (short )?paragraphs\b"), "medium"),
+    (_words(r"\bthorough(ly)?\b|\bdetail(ed|s)?\b|\blong(er)?\b|\bin (depth|full)\b|\bcomprehensive\b"), "long"),
+    (_words(r"\bshort(er)?\b|\bconcise\b|\bbrief(ly)?\b|\bat most\b|\bunder \d+\b|\bterse\b"), "short"),
 )
-_NO_QUESTION = re.compile(
-    r"\b(no|not|never|without|don't|avoid)\b[^.;]*\b(follow[- ]?up|closing question|question back|ask\w*)",
-    re.IGNORECASE,
-)
-_QUESTION = re.compile(
-    r"\bfollow[- ]?up\b|\bclosing question\b|\b(ask|offer|suggest)\w*\b[^.;]*\b(next|question)", re.IGNORECASE
-)
+_NO_QUESTION = _words(_REFUSAL + r"(\bfollow[- ]?up\b|\bclosing question\b|\bquestion back\b|\bask)")
+_QUESTION = _words(r"\bfollow[- ]?up\b|\bclosing question\b|\b(ask|offer|suggest)\w*\b[^.;]*\b(next|question)")
 
 
 def obey(style: Style, rules: Iterable[str]) -> Style:
@@ -65,19 +51,17 @@ def obey(style: Style, rules: Iterable[str]) -> Style:
     Style(format='table', length='short', asks_back=False)
     """
     for rule in rules:
-        for pattern, wanted in _FORMATS:
-            if pattern.search(rule):
-                style = replace(style, format=wanted)
-                break
-        for pattern, length in _LENGTHS:
-            if pattern.search(rule):
-                style = replace(style, length=length)
-                break
+        style = replace(style, format=_first(_FORMATS, rule, style.format))
+        style = replace(style, length=_first(_LENGTHS, rule, style.length))
         if _NO_QUESTION.search(rule):
             style = replace(style, asks_back=False)
         elif _QUESTION.search(rule):
             style = replace(style, asks_back=True)
     return style
+
+
+def _first(choices: Iterable[tuple[re.Pattern[str], Wanted]], rule: str, otherwise: Wanted) -> Wanted:
+    return next((wanted for pattern, wanted in choices if pattern.search(rule)), otherwise)
 
 
 _TABLE_LINE = re.compile(r"^\|.*\|$", re.MULTILINE)
