@@ -78,8 +78,8 @@ class ImportResult:
 @dataclass(frozen=True, slots=True)
 class ParsedConversation:
     chat_id: str
-    messages: tuple[Message, ...]
-    tags: tuple[str, ...]
+    messages_json: str
+    tags_json: str
     is_resolved: bool | None
     user_id: str
 
@@ -106,8 +106,10 @@ def parse_conversation(item: Any, secret: bytes) -> ParsedConversation:
         raise InvalidError("resolved", "must be true, false or null")
     return ParsedConversation(
         chat_id=chat_id,
-        messages=tuple(_message(message, f"messages[{index}]") for index, message in enumerate(messages)),
-        tags=_tags(item.get("tags")),
+        messages_json=_encode(
+            [_message(message, f"messages[{index}]") for index, message in enumerate(messages)], "messages"
+        ),
+        tags_json=_encode(_tags(item.get("tags")), "tags"),
         is_resolved=resolved,
         user_id=_user(item, secret),
     )
@@ -133,6 +135,13 @@ def _tags(tags: Any) -> tuple[str, ...]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
         raise InvalidError("tags", "must be a list of texts")
     return tuple(dict.fromkeys(tag.strip() for tag in tags if tag.strip()))
+
+
+def _encode(value: Any, field: str) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, TypeError) as exc:
+        raise InvalidError(field, f"cannot be written as JSON: {exc}") from exc
 
 
 def _user(item: Mapping[str, Any], secret: bytes) -> str:
@@ -176,8 +185,8 @@ def _store(db: Database, tenant_id: str, parsed: ParsedConversation, now: str) -
         "id": parsed.chat_id,
         "user_id": parsed.user_id,
         "is_resolved": None if parsed.is_resolved is None else int(parsed.is_resolved),
-        "tags_json": msgspec.json.encode(parsed.tags).decode(),
-        "messages_json": msgspec.json.encode(parsed.messages).decode(),
+        "tags_json": parsed.tags_json,
+        "messages_json": parsed.messages_json,
         "now": now,
     }
     is_known = db.value("SELECT 1 FROM conversations WHERE tenant_id = :tenant_id AND id = :id", values)
@@ -189,11 +198,11 @@ def _store(db: Database, tenant_id: str, parsed: ParsedConversation, now: str) -
         ON CONFLICT (tenant_id, id) DO UPDATE SET
           user_id = CASE conversations.user_id WHEN '' THEN excluded.user_id ELSE conversations.user_id END,
           is_resolved = coalesce(excluded.is_resolved, conversations.is_resolved),
-          tags_json = excluded.tags_json,
+          tags_json = CASE WHEN excluded.tags_json = '[]' THEN conversations.tags_json ELSE excluded.tags_json END,
           messages_json = CASE conversations.source WHEN 'import' THEN excluded.messages_json END,
           updated_at = excluded.updated_at
         WHERE coalesce(excluded.is_resolved, conversations.is_resolved) IS NOT conversations.is_resolved
-          OR excluded.tags_json <> conversations.tags_json
+          OR excluded.tags_json NOT IN ('[]', conversations.tags_json)
           OR (conversations.user_id = '' AND excluded.user_id <> '')
           OR (conversations.source = 'import' AND excluded.messages_json IS NOT conversations.messages_json)
         """,

@@ -1,0 +1,126 @@
+"""Read-only numbers for people: satisfaction by day and arm, lift, and what waits for a person."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from store.clock import days_before
+from store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class ArmDay:
+    """One arm on one day (UTC); satisfaction in [-1, 1], rates in [0, 1]."""
+
+    day: str
+    arm: str
+    n_responses: int
+    n_signals: int
+    satisfaction: float
+    thumbs_up_rate: float
+    thumbs_down_rate: float
+    follow_up_rate: float
+    regenerate_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArmTotal:
+    """One arm over the whole period; ``stderr`` of its mean satisfaction, None under two responses."""
+
+    arm: str
+    n_responses: int
+    n_signals: int
+    satisfaction: float | None
+    stderr: float | None
+    thumbs_up_rate: float | None
+    follow_up_rate: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What there is now."""
+
+    n_active_patterns: int
+    n_trial_patterns: int
+    n_candidate_patterns: int
+    n_approved_contexts: int
+    n_pending_contexts: int
+    n_flagged_contexts: int
+    n_open_alerts: int
+    n_examples_to_review: int
+
+
+def satisfaction_by_day(db: Database, tenant_id: str, *, now_s: float, days: int) -> list[ArmDay]:
+    """Return each arm's numbers of the last *days* days, by day; days without a response are left out."""
+    rows = db.rows(
+        """
+        SELECT day, arm, n_responses, n_signals, satisfaction, thumbs_up_rate, thumbs_down_rate, follow_up_rate,
+          regenerate_rate
+        FROM v_satisfaction_by_day
+        WHERE tenant_id = :tenant_id AND day >= :since AND day <= :until ORDER BY day, arm
+        """,
+        {
+            "tenant_id": tenant_id,
+            "since": days_before(now_s, days)[:10],
+            "until": days_before(now_s, 0)[:10],
+        },
+    )
+    return [ArmDay(**{name: row[name] for name in ArmDay.__slots__}) for row in rows]
+
+
+def arm_totals(db: Database, tenant_id: str, *, now_s: float, days: int) -> Mapping[str, ArmTotal]:
+    """Return the numbers of ``treated`` and ``holdout`` over the last *days* days; both are always there."""
+    rows = db.rows(
+        """
+        SELECT CASE is_holdout WHEN 1 THEN 'holdout' ELSE 'treated' END AS arm, count(*) AS n_responses,
+          sum(n_signals) AS n_signals, avg(satisfaction) AS satisfaction,
+          avg(satisfaction * satisfaction) AS mean_square, avg(thumbs_up > 0) AS thumbs_up_rate,
+          avg(follow_up > 0) AS follow_up_rate
+        FROM v_response_satisfaction
+        WHERE tenant_id = :tenant_id AND created_at >= :since AND created_at <= :until
+        GROUP BY arm
+        """,
+        {"tenant_id": tenant_id, "since": days_before(now_s, days), "until": days_before(now_s, 0)},
+    )
+    found = {
+        row["arm"]: ArmTotal(
+            arm=row["arm"],
+            n_responses=row["n_responses"],
+            n_signals=row["n_signals"],
+            satisfaction=row["satisfaction"],
+            stderr=_stderr(row["n_responses"], row["satisfaction"], row["mean_square"]),
+            thumbs_up_rate=row["thumbs_up_rate"],
+            follow_up_rate=row["follow_up_rate"],
+        )
+        for row in rows
+    }
+    return {arm: found.get(arm, ArmTotal(arm, 0, 0, None, None, None, None)) for arm in ("treated", "holdout")}
+
+
+def _stderr(n: int, mean: float, mean_square: float) -> float | None:
+    """Return the standard error of a mean; responses count as independent, so it is a little too small."""
+    if n < 2:
+        return None
+    variance: float = max(mean_square - mean * mean, 0.0) * n / (n - 1)
+    return (variance / n) ** 0.5
+
+
+def counts(db: Database, tenant_id: str) -> Counts:
+    """Return what the tenant has now."""
+    row = db.row(
+        """
+        SELECT
+          (SELECT count(*) FROM learned_patterns WHERE tenant_id = :tenant_id
+            AND state IN ('active', 'warmdown', 'pinned')) AS n_active_patterns,
+          (SELECT count(*) FROM learned_patterns WHERE tenant_id = :tenant_id AND state = 'trial') AS n_trial_patterns,
+          (SELECT count(*) FROM learned_patterns WHERE tenant_id = :tenant_id AND state = 'candidate')
+            AS n_candidate_patterns,
+          (SELECT count(*) FROM ai_contexts WHERE tenant_id = :tenant_id AND is_served = 1) AS n_approved_contexts,
+          (SELECT count(*) FROM v_pending_contexts WHERE tenant_id = :tenant_id) AS n_pending_contexts,
+          (SELECT count(*) FROM ai_contexts WHERE tenant_id = :tenant_id AND status = 'flagged') AS n_flagged_contexts,
+          (SELECT count(*) FROM alerts WHERE tenant_id = :tenant_id AND acknowledged_at IS NULL) AS n_open_alerts,
+          (SELECT count(*) FROM examples WHERE tenant_id = :tenant_id AND needs_review = 1) AS n_examples_to_review
+        """,
+        {"tenant_id": tenant_id},
+    )
+    assert row is not None
+    return Counts(**{name: row[name] for name in Counts.__slots__})
