@@ -1,0 +1,104 @@
+"""Table ``alerts``: what a person should know at once. Written by the learner; acknowledged by a person."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from store.clock import iso
+from store.database import Database, Row
+from store.errors import NotFoundError
+from store.ids import new_id
+from store.paging import decode_cursor, encode_cursor, split_page
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    id: str
+    tenant_id: str
+    run_id: str | None
+    kind: str
+    message: str
+    detail: dict[str, Any]
+    created_at: str
+    acknowledged_at: str | None
+
+
+def raise_alert(
+    db: Database,
+    tenant_id: str,
+    *,
+    kind: str,
+    message: str,
+    detail: Mapping[str, Any],
+    run_id: str | None,
+    now_s: float,
+) -> str:
+    """Write an alert and return its id."""
+    alert_id = new_id("alert", now_s)
+    with db.transaction():
+        db.execute(
+            """
+            INSERT INTO alerts (id, tenant_id, run_id, kind, message, detail_json, created_at)
+            VALUES (:id, :tenant_id, :run_id, :kind, :message, :detail_json, :created_at)
+            """,
+            {
+                "id": alert_id,
+                "tenant_id": tenant_id,
+                "run_id": run_id,
+                "kind": kind,
+                "message": message,
+                "detail_json": json.dumps(dict(detail)),
+                "created_at": iso(now_s),
+            },
+        )
+    return alert_id
+
+
+def list_alerts(
+    db: Database, tenant_id: str, *, limit: int = 100, cursor: str | None = None
+) -> tuple[list[Alert], str | None]:
+    """Return alerts, the newest first, and where the next page begins."""
+    rows = db.rows(
+        """
+        SELECT * FROM alerts WHERE tenant_id = :tenant_id AND (:cursor IS NULL OR id < :cursor)
+        ORDER BY id DESC LIMIT :limit
+        """,
+        {"tenant_id": tenant_id, "cursor": decode_cursor(cursor, 1)[0] if cursor else None, "limit": limit + 1},
+    )
+    page, has_more = split_page(rows, limit)
+    alerts = [_alert(row) for row in page]
+    return alerts, encode_cursor(alerts[-1].id) if has_more else None
+
+
+def last_alert(db: Database, tenant_id: str, kind: str) -> Alert | None:
+    """Return the newest alert of one kind, or None."""
+    row = db.row(
+        "SELECT * FROM alerts WHERE tenant_id = :tenant_id AND kind = :kind ORDER BY id DESC LIMIT 1",
+        {"tenant_id": tenant_id, "kind": kind},
+    )
+    return None if row is None else _alert(row)
+
+
+def acknowledge_alert(db: Database, tenant_id: str, alert_id: str, *, now_s: float) -> None:
+    """Mark an alert as seen; the first time counts.
+
+    Raises:
+        NotFoundError: the tenant has none of this id.
+    """
+    with db.transaction():
+        changed = db.execute(
+            """
+            UPDATE alerts SET acknowledged_at = coalesce(acknowledged_at, :now)
+            WHERE tenant_id = :tenant_id AND id = :id
+            """,
+            {"tenant_id": tenant_id, "id": alert_id, "now": iso(now_s)},
+        )
+    if not changed:
+        raise NotFoundError(f"no alert {alert_id!r}")
+
+
+def _alert(row: Row) -> Alert:
+    columns = dict(row)
+    columns["detail"] = json.loads(columns.pop("detail_json"))
+    return Alert(**columns)

@@ -1,0 +1,550 @@
+"""Tables ``learned_patterns`` and ``pattern_events``. Written by the learner and, for a person, by command and console.
+
+Every change of state leaves an event with its reason and actor. A person's change to what is served is published in
+the same transaction; a run publishes once, at its end.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, cast
+
+from store.audit import record
+from store.clock import iso
+from store.database import Database, Row
+from store.errors import ConflictError, InvalidError, NotFoundError
+from store.generations import current_plan, publish
+from store.ids import new_id
+from store.paging import decode_cursor, encode_cursor, split_page
+from store.plan import Conditions, Plan, ServedPattern, build_plan, decode_conditions, encode_conditions
+from store.vocabulary import PATTERN_TYPES, SERVED_STATES, Grade, PatternState, PatternType
+
+MAX_RULE_CHARS: Final = 20_000  # a person's rule; what does not fit the block's budget is kept and never injected
+EVEN_SHARE: Final = 0.5  # of a trial that a person starts: the most informative coin, until the next run deals shares
+UNMEASURED_LIFT: Final = 0.05  # stands for a pattern without evidence in the order of dimensions: trials need room
+
+PersonState = Literal["trial", "pinned", "disabled"]
+Origin = Literal["learned", "person"]
+
+
+@dataclass(frozen=True, slots=True)
+class PatternRow:
+    """One learned pattern with all its columns; times are UTC text."""
+
+    id: str
+    tenant_id: str
+    type: PatternType
+    dimension: str
+    value: str
+    rule: str
+    conditions: Conditions
+    state: PatternState
+    grade: Grade
+    origin: Origin
+    is_approved: bool
+    confidence: float
+    score: float
+    use_count: int
+    signal_count: int
+    user_count: int
+    tokens: int
+    lift: float | None
+    lift_low: float | None
+    lift_high: float | None
+    e_value: float | None
+    share: float
+    warm_step: int
+    trial_since: str | None
+    last_used_at: str | None
+    removed_at: str | None
+    created_at: str
+    updated_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class PatternEvent:
+    """One change in a pattern's life; ``from_state`` is None when it was made."""
+
+    seq: int
+    pattern_id: str
+    run_id: str | None
+    actor: str
+    from_state: PatternState | None
+    to_state: PatternState
+    reason: str
+    detail: dict[str, Any]
+    created_at: str
+
+
+def list_patterns(
+    db: Database,
+    tenant_id: str,
+    *,
+    state: PatternState | None = None,
+    type: PatternType | None = None,  # noqa: A002
+    limit: int = 100,
+    cursor: str | None = None,
+) -> tuple[list[PatternRow], str | None]:
+    """Return patterns in the order in which they were made, and where the next page begins."""
+    rows = db.rows(
+        """
+        SELECT * FROM learned_patterns
+        WHERE tenant_id = :tenant_id AND (:state IS NULL OR state = :state) AND (:type IS NULL OR type = :type)
+          AND (:cursor IS NULL OR id > :cursor)
+        ORDER BY id LIMIT :limit
+        """,
+        {
+            "tenant_id": tenant_id,
+            "state": state,
+            "type": type,
+            "cursor": decode_cursor(cursor, 1)[0] if cursor else None,
+            "limit": limit + 1,
+        },
+    )
+    page, has_more = split_page(rows, limit)
+    patterns = [_pattern(row) for row in page]
+    return patterns, encode_cursor(patterns[-1].id) if has_more else None
+
+
+def all_patterns(db: Database, tenant_id: str) -> list[PatternRow]:
+    """Return every pattern of the tenant: what a run works on; bounded by ``[patterns] max_candidates`` and pruning."""
+    rows = db.rows("SELECT * FROM learned_patterns WHERE tenant_id = :tenant_id ORDER BY id", {"tenant_id": tenant_id})
+    return [_pattern(row) for row in rows]
+
+
+def get_pattern(db: Database, tenant_id: str, pattern_id: str) -> PatternRow:
+    """Return one pattern.
+
+    Raises:
+        NotFoundError: the tenant has none of this id.
+    """
+    row = db.row(
+        "SELECT * FROM learned_patterns WHERE tenant_id = :tenant_id AND id = :id",
+        {"tenant_id": tenant_id, "id": pattern_id},
+    )
+    if row is None:
+        raise NotFoundError(f"no pattern {pattern_id!r}")
+    return _pattern(row)
+
+
+def pattern_history(db: Database, tenant_id: str, pattern_id: str) -> list[PatternEvent]:
+    """Return the events of one pattern, oldest first.
+
+    Raises:
+        NotFoundError: the tenant has none of this id.
+    """
+    get_pattern(db, tenant_id, pattern_id)
+    rows = db.rows(
+        "SELECT * FROM pattern_events WHERE tenant_id = :tenant_id AND pattern_id = :pattern_id ORDER BY seq",
+        {"tenant_id": tenant_id, "pattern_id": pattern_id},
+    )
+    return [
+        PatternEvent(
+            seq=row["seq"],
+            pattern_id=row["pattern_id"],
+            run_id=row["run_id"],
+            actor=row["actor"],
+            from_state=row["from_state"],
+            to_state=row["to_state"],
+            reason=row["reason"],
+            detail=json.loads(row["detail_json"]),
+            created_at=row["created_at"],
+        )
+        for row in rows
+    ]
+
+
+def last_activations(db: Database, tenant_id: str) -> dict[str, str]:
+    """Return ``{pattern id: UTC text}`` of the newest activation of each pattern that ever was active."""
+    rows = db.rows(
+        """
+        SELECT pattern_id, max(created_at) AS activated_at FROM pattern_events
+        WHERE tenant_id = :tenant_id AND to_state = 'active' AND from_state = 'trial'
+        GROUP BY pattern_id
+        """,
+        {"tenant_id": tenant_id},
+    )
+    return {row["pattern_id"]: row["activated_at"] for row in rows}
+
+
+def add_pattern(
+    db: Database,
+    tenant_id: str,
+    *,
+    type: PatternType,  # noqa: A002
+    rule: str,
+    conditions: Conditions,
+    state: Literal["candidate", "trial", "pinned"],
+    tokens: int,
+    dimension: str | None = None,
+    actor: str,
+    now_s: float,
+) -> PatternRow:
+    """Return a pattern that a person wrote; without *dimension* it gets one of its own and competes with nothing.
+
+    *tokens* are those of ``blocks.pattern_line(rule)``; a rule too large for the block is kept and never injected.
+
+    Raises:
+        InvalidError: the rule is empty or longer than 20,000 characters, or type or state is not one of the known.
+    """
+    _check_rule(rule)
+    if type not in PATTERN_TYPES:
+        raise InvalidError("type", f"must be one of {', '.join(PATTERN_TYPES)}, not {type!r}")
+    if state not in ("candidate", "trial", "pinned"):
+        raise InvalidError("state", f"must be candidate, trial or pinned, not {state!r}")
+    pattern_id = new_id("pat", now_s)
+    row = new_pattern(
+        pattern_id,
+        tenant_id,
+        type=type,
+        dimension=dimension or f"person:{pattern_id}",
+        value="",
+        rule=rule,
+        conditions=conditions,
+        tokens=tokens,
+        origin="person",
+        now_s=now_s,
+    )
+    with db.transaction():
+        row = _entered(db, row, state, now_s)
+        insert_pattern(db, row, actor=actor, reason="added by a person", now_s=now_s)
+        record(
+            db,
+            tenant_id,
+            actor=actor,
+            action="patterns.add",
+            object_id=pattern_id,
+            detail={"state": state, "type": type},
+            now_s=now_s,
+        )
+        if state in SERVED_STATES:
+            publish_patterns(db, tenant_id, actor=actor, reason=f"{pattern_id} added as {state}", now_s=now_s)
+    return row
+
+
+def set_state(
+    db: Database, tenant_id: str, pattern_id: str, *, state: PersonState, actor: str, reason: str, now_s: float
+) -> PatternRow:
+    """Return the pattern after a person pinned it, disabled it, or put it back to trial (its evidence starts anew).
+
+    Raises:
+        NotFoundError: the tenant has none of this id.
+        ConflictError: the state is one that only evidence gives.
+    """
+    if state not in ("trial", "pinned", "disabled"):
+        raise ConflictError(
+            f"a person can set trial, pinned or disabled, not {state!r}: the rest follows from evidence"
+        )
+    with db.transaction():
+        before = get_pattern(db, tenant_id, pattern_id)
+        if before.state == state:
+            return before
+        after = _entered(db, before, state, now_s)
+        save_pattern(db, before, after, actor=actor, reason=reason, now_s=now_s)
+        _audit_change(db, before, after, actor=actor, action="patterns.set_state", reason=reason, now_s=now_s)
+    return after
+
+
+def approve_trial(db: Database, tenant_id: str, pattern_id: str, *, actor: str, now_s: float) -> PatternRow:
+    """Return the candidate, allowed by a person: the next run starts its trial.
+
+    Raises:
+        NotFoundError: the tenant has none of this id.
+        ConflictError: it is no candidate.
+    """
+    with db.transaction():
+        before = get_pattern(db, tenant_id, pattern_id)
+        if before.state != "candidate":
+            raise ConflictError(f"pattern {pattern_id!r} is {before.state}, not a candidate")
+        after = replace(before, is_approved=True)
+        save_pattern(db, before, after, actor=actor, reason="trial approved by a person", now_s=now_s, is_event=True)
+        _audit_change(
+            db, before, after, actor=actor, action="patterns.approve_trial", reason="trial approved", now_s=now_s
+        )
+    return after
+
+
+def edit_pattern(
+    db: Database,
+    tenant_id: str,
+    pattern_id: str,
+    *,
+    rule: str | None = None,
+    conditions: Conditions | None = None,
+    tokens: int | None = None,
+    actor: str,
+    now_s: float,
+) -> PatternRow:
+    """Return the pattern with another rule or other conditions; its evidence starts anew.
+
+    An active one goes back to trial: what was measured was another instruction. A pinned one stays pinned.
+
+    Raises:
+        NotFoundError: the tenant has none of this id.
+        InvalidError: the new rule is empty, too long, or comes without its tokens.
+    """
+    if rule is not None:
+        _check_rule(rule)
+        if tokens is None:
+            raise InvalidError("tokens", "must come with a new rule")
+    with db.transaction():
+        before = get_pattern(db, tenant_id, pattern_id)
+        edited = replace(
+            before,
+            rule=before.rule if rule is None else rule,
+            conditions=before.conditions if conditions is None else conditions,
+            tokens=before.tokens if rule is None or tokens is None else tokens,
+        )
+        if edited == before:
+            return before
+        state: PatternState = "trial" if before.state in ("trial", "active", "warmdown") else before.state
+        after = _entered(db, without_evidence(edited), state, now_s)
+        save_pattern(db, before, after, actor=actor, reason="edited by a person", now_s=now_s, is_event=True)
+        _audit_change(db, before, after, actor=actor, action="patterns.edit", reason="edited", now_s=now_s)
+    return after
+
+
+def publish_patterns(
+    db: Database, tenant_id: str, *, actor: str, reason: str, now_s: float, run_id: str | None = None
+) -> int:
+    """Publish the rows in a served state as the next generation and return its number."""
+    plan = plan_of_rows(db, tenant_id)
+    return publish(db, tenant_id, plan=plan, actor=actor, reason=reason, now_s=now_s, run_id=run_id)
+
+
+def publish_patterns_if_changed(
+    db: Database, tenant_id: str, *, actor: str, reason: str, now_s: float, run_id: str | None = None
+) -> int | None:
+    """Publish the rows in a served state, or return None when the newest generation serves exactly them."""
+    if plan_of_rows(db, tenant_id) == current_plan(db, tenant_id):
+        return None
+    return publish_patterns(db, tenant_id, actor=actor, reason=reason, now_s=now_s, run_id=run_id)
+
+
+def plan_of_rows(db: Database, tenant_id: str) -> Plan:
+    """Return the plan that the rows stand for; a pattern without a share is not in it."""
+    return build_plan(
+        ServedPattern(
+            id=row.id,
+            type=row.type,
+            dimension=row.dimension,
+            rule=row.rule,
+            conditions=row.conditions,
+            state=row.state,
+            tokens=row.tokens,
+            share=row.share,
+            lift=_expected_lift(row),
+        )
+        for row in all_patterns(db, tenant_id)
+        if row.state in SERVED_STATES and row.share > 0
+    )
+
+
+def new_pattern(
+    pattern_id: str,
+    tenant_id: str,
+    *,
+    type: PatternType,  # noqa: A002
+    dimension: str,
+    value: str,
+    rule: str,
+    conditions: Conditions,
+    tokens: int,
+    origin: Origin,
+    now_s: float,
+) -> PatternRow:
+    """Return a candidate without evidence, not yet written."""
+    return PatternRow(
+        id=pattern_id,
+        tenant_id=tenant_id,
+        type=type,
+        dimension=dimension,
+        value=value,
+        rule=rule,
+        conditions=conditions,
+        state="candidate",
+        grade="none",
+        origin=origin,
+        is_approved=origin == "person",
+        confidence=0.5,
+        score=0.0,
+        use_count=0,
+        signal_count=0,
+        user_count=0,
+        tokens=tokens,
+        lift=None,
+        lift_low=None,
+        lift_high=None,
+        e_value=None,
+        share=0.0,
+        warm_step=0,
+        trial_since=None,
+        last_used_at=None,
+        removed_at=None,
+        created_at=iso(now_s),
+        updated_at=iso(now_s),
+    )
+
+
+def without_evidence(row: PatternRow) -> PatternRow:
+    """Return the pattern as if nothing had been measured yet."""
+    return replace(row, grade="none", confidence=0.5, lift=None, lift_low=None, lift_high=None, e_value=None)
+
+
+def insert_pattern(
+    db: Database,
+    row: PatternRow,
+    *,
+    actor: str,
+    reason: str,
+    now_s: float,
+    run_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a new pattern and its first event."""
+    with db.transaction():
+        db.execute(
+            """
+            INSERT INTO learned_patterns (id, tenant_id, type, dimension, value, rule, conditions_json, state, grade,
+              origin, is_approved, confidence, score, use_count, signal_count, user_count, tokens, lift, lift_low,
+              lift_high, e_value, share, warm_step, trial_since, last_used_at, removed_at, created_at, updated_at)
+            VALUES (:id, :tenant_id, :type, :dimension, :value, :rule, :conditions_json, :state, :grade,
+              :origin, :is_approved, :confidence, :score, :use_count, :signal_count, :user_count, :tokens, :lift,
+              :lift_low, :lift_high, :e_value, :share, :warm_step, :trial_since, :last_used_at, :removed_at,
+              :created_at, :updated_at)
+            """,
+            _columns(row),
+        )
+        _record_event(db, None, row, actor=actor, reason=reason, now_s=now_s, run_id=run_id, detail=detail)
+
+
+def save_pattern(
+    db: Database,
+    before: PatternRow,
+    after: PatternRow,
+    *,
+    actor: str,
+    reason: str,
+    now_s: float,
+    run_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+    is_event: bool = False,
+) -> None:
+    """Write what changed from *before* to *after*; a change of state, or *is_event*, leaves an event."""
+    if after == before and not is_event:
+        return
+    with db.transaction():
+        db.execute(
+            """
+            UPDATE learned_patterns SET rule = :rule, conditions_json = :conditions_json, state = :state,
+              grade = :grade, is_approved = :is_approved, confidence = :confidence, score = :score,
+              use_count = :use_count, signal_count = :signal_count, user_count = :user_count, tokens = :tokens,
+              lift = :lift, lift_low = :lift_low, lift_high = :lift_high, e_value = :e_value, share = :share,
+              warm_step = :warm_step, trial_since = :trial_since, last_used_at = :last_used_at,
+              removed_at = :removed_at, updated_at = :updated_at
+            WHERE tenant_id = :tenant_id AND id = :id
+            """,
+            {**_columns(after), "updated_at": iso(now_s)},
+        )
+        if is_event or after.state != before.state:
+            _record_event(
+                db, before.state, after, actor=actor, reason=reason, now_s=now_s, run_id=run_id, detail=detail
+            )
+
+
+def _check_rule(rule: str) -> None:
+    if not rule.strip():
+        raise InvalidError("rule", "must not be empty")
+    if len(rule) > MAX_RULE_CHARS:
+        raise InvalidError("rule", f"must have at most {MAX_RULE_CHARS} characters, not {len(rule)}")
+
+
+def _entered(db: Database, row: PatternRow, state: PatternState, now_s: float) -> PatternRow:
+    """Return *row* as it is when a person puts it into *state*."""
+    if state == "pinned":
+        return replace(row, state=state, share=1.0, warm_step=0, is_approved=True)
+    if state != "trial":
+        return replace(row, state=state, share=0.0, warm_step=0)
+    taken = db.value(
+        """
+        SELECT sum(share) FROM learned_patterns
+        WHERE tenant_id = :tenant_id AND dimension = :dimension AND id <> :id
+          AND state IN ('trial', 'active', 'warmdown', 'pinned')
+        """,
+        {"tenant_id": row.tenant_id, "dimension": row.dimension, "id": row.id},
+    )
+    return replace(
+        without_evidence(row),
+        state=state,
+        share=max(0.0, EVEN_SHARE - (taken or 0.0)),
+        warm_step=0,
+        is_approved=True,
+        trial_since=iso(now_s),
+    )
+
+
+def _audit_change(
+    db: Database, before: PatternRow, after: PatternRow, *, actor: str, action: str, reason: str, now_s: float
+) -> None:
+    record(
+        db,
+        after.tenant_id,
+        actor=actor,
+        action=action,
+        object_id=after.id,
+        detail={"from": before.state, "to": after.state, "reason": reason},
+        now_s=now_s,
+    )
+    if before.state in SERVED_STATES or after.state in SERVED_STATES:
+        publish_patterns(db, after.tenant_id, actor=actor, reason=f"{after.id}: {reason}", now_s=now_s)
+
+
+def _record_event(
+    db: Database,
+    from_state: PatternState | None,
+    row: PatternRow,
+    *,
+    actor: str,
+    reason: str,
+    now_s: float,
+    run_id: str | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> None:
+    db.execute(
+        """
+        INSERT INTO pattern_events (tenant_id, pattern_id, run_id, actor, from_state, to_state, reason, detail_json,
+          created_at)
+        VALUES (:tenant_id, :pattern_id, :run_id, :actor, :from_state, :to_state, :reason, :detail_json, :created_at)
+        """,
+        {
+            "tenant_id": row.tenant_id,
+            "pattern_id": row.id,
+            "run_id": run_id,
+            "actor": actor,
+            "from_state": from_state,
+            "to_state": row.state,
+            "reason": reason,
+            "detail_json": json.dumps(detail or {}),
+            "created_at": iso(now_s),
+        },
+    )
+
+
+def _expected_lift(row: PatternRow) -> float:
+    return UNMEASURED_LIFT if row.lift is None else max(row.lift, 0.0) * row.confidence
+
+
+def _columns(row: PatternRow) -> dict[str, Any]:
+    columns = {name: getattr(row, name) for name in PatternRow.__slots__}
+    columns["conditions_json"] = encode_conditions(columns.pop("conditions"))
+    columns["is_approved"] = int(row.is_approved)
+    columns["e_value"] = None if row.e_value is None else min(row.e_value, math.exp(700))  # a REAL has no larger one
+    return columns
+
+
+def _pattern(row: Row) -> PatternRow:
+    columns = dict(cast("Mapping[str, Any]", row))
+    columns["conditions"] = decode_conditions(columns.pop("conditions_json"))
+    columns["is_approved"] = bool(columns["is_approved"])
+    return PatternRow(**columns)

@@ -1,0 +1,175 @@
+"""Patterns as a person and a run change them."""
+
+import pytest
+
+from store.clock import iso
+from store.database import Database
+from store.errors import ConflictError, InvalidError, NotFoundError
+from store.generations import current_number, current_plan
+from store.patterns import (
+    PatternRow,
+    add_pattern,
+    approve_trial,
+    edit_pattern,
+    get_pattern,
+    list_patterns,
+    pattern_history,
+    set_state,
+)
+from store.plan import Conditions
+from store.tenants import ensure_tenant
+from store.vocabulary import DEFAULT_TENANT
+from tests.conftest import NOW_S
+
+TABLE_RULE = "Present the answer as a Markdown table."
+
+
+def add(db: Database, state: str = "trial", dimension: str | None = None) -> PatternRow:
+    return add_pattern(
+        db,
+        DEFAULT_TENANT,
+        type="response_format",
+        rule=TABLE_RULE,
+        conditions=Conditions(question_type=("refund",)),
+        state=state,  # type: ignore[arg-type]
+        tokens=9,
+        dimension=dimension,
+        actor="command",
+        now_s=NOW_S,
+    )
+
+
+def test_a_pinned_pattern_is_served_at_once_in_every_matching_conversation(db: Database) -> None:
+    row = add(db, "pinned")
+
+    (served,) = current_plan(db, DEFAULT_TENANT).patterns
+
+    assert (served.id, served.rule, served.share, served.state) == (row.id, TABLE_RULE, 1.0, "pinned")
+    assert served.conditions == Conditions(question_type=("refund",))
+    assert get_pattern(db, DEFAULT_TENANT, row.id) == row
+
+
+def test_patterns_that_a_person_wrote_do_not_compete_with_each_other(db: Database) -> None:
+    first, second = add(db), add(db)
+
+    assert first.dimension == f"person:{first.id}"
+    assert second.dimension == f"person:{second.id}"
+    assert (first.share, second.share) == (0.5, 0.5)
+
+
+def test_trials_that_share_a_dimension_share_its_coin(db: Database) -> None:
+    first, second = add(db, dimension="shape"), add(db, dimension="shape")
+
+    assert first.share + second.share <= 0.5
+
+
+def test_a_candidate_is_not_served(db: Database) -> None:
+    row = add(db, "candidate")
+
+    assert row.is_approved
+    assert current_number(db, DEFAULT_TENANT) == 0
+
+
+def test_disabling_takes_a_pattern_out_and_leaves_an_event_with_its_reason(db: Database) -> None:
+    row = add(db)
+
+    disabled = set_state(
+        db, DEFAULT_TENANT, row.id, state="disabled", actor="console", reason="too long", now_s=NOW_S + 1
+    )
+
+    assert (disabled.state, disabled.share) == ("disabled", 0.0)
+    assert current_plan(db, DEFAULT_TENANT).patterns == ()
+    made, changed = pattern_history(db, DEFAULT_TENANT, row.id)
+    assert (made.from_state, made.to_state, made.actor) == (None, "trial", "command")
+    assert (changed.from_state, changed.to_state, changed.reason, changed.actor) == (
+        "trial",
+        "disabled",
+        "too long",
+        "console",
+    )
+
+
+def test_setting_the_state_that_it_has_changes_nothing(db: Database) -> None:
+    row = add(db, "pinned")
+
+    again = set_state(db, DEFAULT_TENANT, row.id, state="pinned", actor="console", reason="", now_s=NOW_S + 1)
+
+    assert again == row
+    assert len(pattern_history(db, DEFAULT_TENANT, row.id)) == 1
+
+
+def test_no_person_can_declare_a_pattern_active(db: Database) -> None:
+    row = add(db)
+
+    with pytest.raises(ConflictError, match="active"):
+        set_state(db, DEFAULT_TENANT, row.id, state="active", actor="x", reason="", now_s=NOW_S)  # type: ignore[arg-type]
+
+
+def test_another_rule_starts_the_evidence_anew(db: Database) -> None:
+    row = add(db)
+
+    edited = edit_pattern(db, DEFAULT_TENANT, row.id, rule="Use a list.", tokens=5, actor="console", now_s=NOW_S + 60)
+
+    assert (edited.rule, edited.tokens, edited.state) == ("Use a list.", 5, "trial")
+    assert edited.trial_since == iso(NOW_S + 60)
+    assert current_plan(db, DEFAULT_TENANT).patterns[0].rule == "Use a list."
+
+
+def test_a_new_rule_needs_its_tokens(db: Database) -> None:
+    row = add(db)
+
+    with pytest.raises(InvalidError, match="tokens"):
+        edit_pattern(db, DEFAULT_TENANT, row.id, rule="Use a list.", actor="console", now_s=NOW_S)
+
+
+def test_an_approved_candidate_stays_a_candidate_until_the_next_run(db: Database) -> None:
+    row = add(db, "candidate")
+
+    approved = approve_trial(db, DEFAULT_TENANT, row.id, actor="console", now_s=NOW_S)
+
+    assert (approved.state, approved.is_approved) == ("candidate", True)
+    assert pattern_history(db, DEFAULT_TENANT, row.id)[-1].reason == "trial approved by a person"
+
+
+def test_only_a_candidate_can_be_approved(db: Database) -> None:
+    row = add(db)
+
+    with pytest.raises(ConflictError, match="trial"):
+        approve_trial(db, DEFAULT_TENANT, row.id, actor="console", now_s=NOW_S)
+
+
+def test_another_tenant_does_not_see_it(db: Database) -> None:
+    row = add(db)
+    ensure_tenant(db, "other", NOW_S)
+
+    assert list_patterns(db, "other") == ([], None)
+    with pytest.raises(NotFoundError):
+        get_pattern(db, "other", row.id)
+    with pytest.raises(NotFoundError):
+        set_state(db, "other", row.id, state="pinned", actor="x", reason="", now_s=NOW_S)
+
+
+def test_pages_of_patterns_hold_each_one_once(db: Database) -> None:
+    made = sorted(add(db).id for _ in range(5))
+
+    first, cursor = list_patterns(db, DEFAULT_TENANT, limit=3)
+    rest, end = list_patterns(db, DEFAULT_TENANT, limit=3, cursor=cursor)
+
+    assert [row.id for row in first + rest] == made
+    assert end is None
+
+
+@pytest.mark.parametrize("rule", ["", "  \n", "x" * 20_001])
+def test_an_empty_or_endless_rule_is_refused(db: Database, rule: str) -> None:
+    with pytest.raises(InvalidError, match="rule"):
+        add_pattern(
+            db,
+            DEFAULT_TENANT,
+            type="response_format",
+            rule=rule,
+            conditions=Conditions(),
+            state="trial",
+            tokens=1,
+            actor="command",
+            now_s=NOW_S,
+        )
