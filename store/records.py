@@ -1,0 +1,87 @@
+"""One response as it travels from the proxy to the database: a line of JSON in a segment file."""
+
+import msgspec
+
+from store.vocabulary import Outcome
+
+
+class InjectionRecord(msgspec.Struct, frozen=True, array_like=True):
+    """One item in play for a response; a row of ``injections``."""
+
+    kind: str  # pattern or context
+    item_id: str
+    dimension: str  # "" for contexts
+    propensity: float  # P(treated) when the coin was tossed
+    treated: bool  # its text was in the request
+    similarity: float | None  # cosine to the question; None for patterns
+    tokens: int  # cl100k_base
+
+
+class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One response with its injections; the columns of ``responses`` and what ``conversations`` needs."""
+
+    id: str
+    tenant_id: str
+    conversation_id: str
+    upstream_id: str | None = None
+    endpoint: str
+    upstream: str = ""
+    model: str = ""
+    user_id: str = ""
+    segment: str = ""
+    agent: str = "ai"
+    question: str = ""
+    question_type: str
+    question_type_confidence: float | None = None
+    data_source: str = ""
+    prompt_template: str = ""
+    tool_set: str = ""
+    response_format: str = ""
+    length_band: str = ""
+    outcome: Outcome
+    status: int
+    finish_reason: str | None = None
+    is_stream: bool = False
+    is_holdout: bool = False
+    generation: int = 0
+    injected_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    latency_ms: float
+    first_byte_ms: float | None = None
+    tags_json: str = "[]"
+    messages_json: str = "[]"
+    reply_json: str | None = None
+    history_hash: str = ""
+    request_hash: str = ""
+    created_at: str
+    completed_at: str
+    injections: tuple[InjectionRecord, ...] = ()
+
+
+def encode_record(record: ResponseRecord) -> bytes:
+    """Return *record* as one line, its line feed included.
+
+    Raises:
+        UnicodeEncodeError: a text holds a lone surrogate; see ``storable``.
+    """
+    return msgspec.json.encode(record) + b"\n"
+
+
+def decode_record(line: bytes) -> ResponseRecord:
+    """Return the record in *line*.
+
+    Raises:
+        ValueError: *line* is not an encoded record.
+    """
+    return msgspec.json.decode(line, type=ResponseRecord)
+
+
+def storable(text: str) -> str:
+    r"""Return *text* with lone surrogates, which neither UTF-8 nor SQLite can hold, replaced.
+
+    >>> storable("cut \ud83d")
+    'cut ?'
+    """
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

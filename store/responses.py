@@ -1,0 +1,174 @@
+"""Tables ``responses``, ``injections`` and, for traffic, ``conversations``. Written by the recorder alone."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from store.database import Database, Row
+from store.records import ResponseRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseRow:
+    """What a signal, a transcript or a continued conversation needs of one response."""
+
+    seq: int
+    id: str
+    tenant_id: str
+    conversation_id: str
+    upstream_id: str | None
+    user_id: str
+    question_type: str
+    outcome: str
+    is_holdout: bool
+    messages_json: str
+    reply_json: str | None
+    history_hash: str
+    request_hash: str
+    created_at: str
+    completed_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningFacts:
+    """A known conversation and the facts of its first response, by which its patterns were drawn."""
+
+    conversation_id: str
+    question_type: str
+    question_type_confidence: float | None
+    data_source: str
+    prompt_template: str
+    segment: str
+
+
+_COLUMNS = tuple(name for name in ResponseRecord.__struct_fields__ if name != "injections")
+
+_INSERT_RESPONSE = f"""
+INSERT INTO responses ({", ".join(_COLUMNS)})
+VALUES ({", ".join(":" + name for name in _COLUMNS)})
+ON CONFLICT DO NOTHING
+"""
+
+_INSERT_CONVERSATION = """
+INSERT INTO conversations (tenant_id, id, source, user_id, is_holdout, tags_json, created_at, updated_at)
+VALUES (:tenant_id, :conversation_id, 'proxy', :user_id, :is_holdout, :tags_json, :created_at, :completed_at)
+ON CONFLICT (tenant_id, id) DO UPDATE SET
+  user_id = CASE WHEN conversations.user_id = '' THEN excluded.user_id ELSE conversations.user_id END,
+  tags_json = CASE WHEN conversations.tags_json = '[]' THEN excluded.tags_json ELSE conversations.tags_json END,
+  created_at = min(conversations.created_at, excluded.created_at),
+  updated_at = max(conversations.updated_at, excluded.updated_at)
+"""
+
+_INSERT_INJECTION = """
+INSERT INTO injections (response_id, kind, item_id, dimension, propensity, treated, similarity, tokens)
+VALUES (:response_id, :kind, :item_id, :dimension, :propensity, :treated, :similarity, :tokens)
+ON CONFLICT DO NOTHING
+"""
+
+
+def insert_records(db: Database, records: Sequence[ResponseRecord]) -> None:
+    """Write *records* in one transaction; one that is there already changes nothing.
+
+    Raises:
+        UnavailableError: the database is missing, locked or damaged; nothing was written.
+        sqlite3.IntegrityError: a record breaks a rule of the schema; nothing was written.
+    """
+    parameters = [_parameters(record) for record in records]
+    with db.transaction():
+        db.execute_many(_INSERT_CONVERSATION, parameters)
+        db.execute_many(_INSERT_RESPONSE, parameters)
+        db.execute_many(_INSERT_INJECTION, _injections(records))
+
+
+def _parameters(record: ResponseRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in _COLUMNS}
+
+
+def _injections(records: Iterable[ResponseRecord]) -> Iterable[dict[str, Any]]:
+    for record in records:
+        for injection in record.injections:
+            yield {"response_id": record.id, **msgspec.structs.asdict(injection)}
+
+
+def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None:
+    """Return the tenant's response called *name*: our id, else the newest with this id in its body, else None."""
+    row = db.row(
+        "SELECT * FROM responses WHERE id = :name AND tenant_id = :tenant_id", {"tenant_id": tenant_id, "name": name}
+    ) or db.row(
+        """
+        SELECT * FROM responses WHERE tenant_id = :tenant_id AND upstream_id = :name ORDER BY seq DESC LIMIT 1
+        """,
+        {"tenant_id": tenant_id, "name": name},
+    )
+    return _row(row) if row is not None else None
+
+
+def conversation_responses(db: Database, tenant_id: str, conversation_id: str) -> list[ResponseRow]:
+    """Return the responses of one conversation in the order in which they arrived."""
+    rows = db.rows(
+        """
+        SELECT * FROM responses WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id ORDER BY seq
+        """,
+        {"tenant_id": tenant_id, "conversation_id": conversation_id},
+    )
+    return [_row(row) for row in rows]
+
+
+def find_history(
+    db: Database, tenant_id: str, user_id: str, history_hashes: Sequence[str]
+) -> tuple[OpeningFacts, int] | None:
+    """Return the conversation whose latest turn ended with one of *history_hashes*, and which; the first known wins.
+
+    Args:
+        db: a connection that may be read-only.
+        tenant_id: whose conversation.
+        user_id: whose conversation within the tenant; "" for those of nobody known.
+        history_hashes: hashes to look for, best first.
+    """
+    for index, history_hash in enumerate(history_hashes):
+        conversation_id = db.value(
+            """
+            SELECT conversation_id FROM responses
+            WHERE tenant_id = :tenant_id AND history_hash = :history_hash AND user_id = :user_id
+            ORDER BY seq DESC LIMIT 1
+            """,
+            {"tenant_id": tenant_id, "history_hash": history_hash, "user_id": user_id},
+        )
+        facts = conversation_id and opening_facts(db, tenant_id, conversation_id)
+        if facts:
+            return facts, index
+    return None
+
+
+def opening_facts(db: Database, tenant_id: str, conversation_id: str) -> OpeningFacts | None:
+    """Return the facts of the conversation's first response, or None when it has none."""
+    row = db.row(
+        """
+        SELECT conversation_id, question_type, question_type_confidence, data_source, prompt_template, segment
+        FROM responses WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id ORDER BY seq LIMIT 1
+        """,
+        {"tenant_id": tenant_id, "conversation_id": conversation_id},
+    )
+    return OpeningFacts(*row) if row is not None else None
+
+
+def _row(row: Row) -> ResponseRow:
+    return ResponseRow(
+        seq=row["seq"],
+        id=row["id"],
+        tenant_id=row["tenant_id"],
+        conversation_id=row["conversation_id"],
+        upstream_id=row["upstream_id"],
+        user_id=row["user_id"],
+        question_type=row["question_type"],
+        outcome=row["outcome"],
+        is_holdout=bool(row["is_holdout"]),
+        messages_json=row["messages_json"],
+        reply_json=row["reply_json"],
+        history_hash=row["history_hash"],
+        request_hash=row["request_hash"],
+        created_at=row["created_at"],
+        completed_at=row["completed_at"],
+    )
