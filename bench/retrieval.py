@@ -1,0 +1,152 @@
+"""How well an entry is found, and how often an unrelated question finds nothing, by similarity threshold.
+
+``python -m bench.retrieval [--data FOLDER]``: BANKING77 and CLINC150, an entry per intent made of three phrasings,
+every other question of the intent asked. Prints recall, the table behind ``[contexts] similarity_threshold``, and
+microseconds per query with one BLAS thread (set OPENBLAS_NUM_THREADS=1 to see what the request path sees).
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.config import load_config
+from store.embedding import Embedder, Vector, entry_embedding, load_local_embedder, top_k
+
+DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
+N_PHRASINGS = 3
+THRESHOLDS = (0.30, 0.40, 0.45, 0.48, 0.50, 0.52, 0.54, 0.56, 0.60, 0.65, 0.70)
+# CLINC's intents that a bank's customer may mean: not unrelated to BANKING77.
+BANKING_NAMES = (
+    "account_blocked apr balance bill_balance bill_due card_declined credit_limit credit_limit_change credit_score "
+    "damaged_card direct_deposit exchange_rate expiration_date freeze_account improve_credit_score income insurance "
+    "insurance_change interest_rate international_fees international_visa min_payment new_card order_checks pay_bill "
+    "pin_change redeem_rewards replacement_card_duration report_fraud report_lost_card rewards_balance rollover_401k "
+    "routing spending_history taxes transactions transfer travel_notification w2"
+)
+BANKING_INTENTS = frozenset(BANKING_NAMES.split())
+
+Item = tuple[str, str]  # question, intent
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """One data set's entries and what was asked of them."""
+
+    matrix: Vector  # (entries, 256)
+    queries: Vector  # (n, 256)
+    answers: NDArray[np.int64]  # (n,), the right entry of each query
+
+    @property
+    def ranks(self) -> NDArray[np.int64]:
+        """Return how many entries are more similar than the right one, for each query."""
+        similarities = self.queries @ self.matrix.T
+        own = similarities[np.arange(len(self.answers)), self.answers]
+        found: NDArray[np.int64] = (similarities > own[:, None]).sum(axis=1)
+        return found
+
+    def recall(self, k: int, threshold: float = -1.0) -> float:
+        """Return the share of queries whose entry is among the *k* best and at least *threshold* similar."""
+        own = np.einsum("nd,nd->n", self.queries, self.matrix[self.answers])
+        return float(np.mean((self.ranks < k) & (own >= threshold)))
+
+    def silence(self, unrelated: Vector, threshold: float) -> float:
+        """Return the share of *unrelated* questions for which no entry reaches *threshold*."""
+        return float(np.mean((unrelated @ self.matrix.T).max(axis=1) < threshold))
+
+
+def read_banking(folder: Path) -> list[Item]:
+    with (folder / "banking77_train.csv").open(encoding="utf-8", newline="") as file:
+        return [(row["text"], row["category"]) for row in csv.DictReader(file)]
+
+
+def read_clinc(folder: Path) -> tuple[list[Item], list[str]]:
+    """Return the questions with their intents, and those out of scope."""
+    with gzip.open(folder / "clinc150.json.gz", "rt", encoding="utf-8") as file:
+        parts = json.load(file)
+    items = [(text, intent) for part in ("train", "val", "test") for text, intent in parts[part]]
+    return items, [text for part in ("oos_train", "oos_val", "oos_test") for text, _ in parts[part]]
+
+
+def build(embedder: Embedder, items: Sequence[Item], seed: int, n_phrasings: int = N_PHRASINGS) -> Retrieval:
+    """Return the entries, each of *n_phrasings* random questions of its intent, and all other questions."""
+    rng = np.random.default_rng(seed)
+    by_intent: dict[str, list[str]] = {}
+    for text, intent in items:
+        by_intent.setdefault(intent, []).append(text)
+    entries, queries, answers = [], [], []
+    for number, intent in enumerate(sorted(by_intent)):
+        texts = [by_intent[intent][i] for i in rng.permutation(len(by_intent[intent]))]
+        entries.append(entry_embedding(embedder, texts[:n_phrasings]))
+        queries += texts[n_phrasings:]
+        answers += [number] * len(texts[n_phrasings:])
+    return Retrieval(np.stack(entries), embedder.embed(queries), np.array(answers))
+
+
+def microseconds(call: Callable[[str], object], texts: Sequence[str]) -> tuple[float, float]:
+    """Return p50 and p99 of one call in microseconds, after a warm-up over the same texts."""
+    for text in texts:
+        call(text)
+    times = []
+    for text in texts:
+        start_ns = time.perf_counter_ns()
+        call(text)
+        times.append((time.perf_counter_ns() - start_ns) / 1000)
+    return float(np.quantile(times, 0.5)), float(np.quantile(times, 0.99))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure retrieval with the local embedding.")
+    parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder with BANKING77 and CLINC150")
+    parser.add_argument("--seeds", type=int, default=3, help="random choices of phrasings to average over")
+    arguments = parser.parse_args()
+    if not (arguments.data / "clinc150.json.gz").exists():
+        sys.exit(f"no data in {arguments.data}: name the folder with banking77_train.csv and clinc150.json.gz (--data)")
+    embedder = load_local_embedder(load_config().embedding)
+    banking = read_banking(arguments.data)
+    clinc, out_of_scope = read_clinc(arguments.data)
+    unrelated_texts = {
+        "BANKING77": [text for text, intent in clinc if intent not in BANKING_INTENTS],
+        "CLINC150": [text for text, _ in banking],
+    }
+    oos = embedder.embed(out_of_scope)
+    sets = {"BANKING77": banking, "CLINC150": [item for item in clinc if item[1] not in BANKING_INTENTS]}
+    for name, items in {**sets, "CLINC150, all intents": clinc}.items():
+        runs = [build(embedder, items, seed) for seed in range(arguments.seeds)]
+        other = embedder.embed(unrelated_texts[name]) if name in unrelated_texts else None
+        report(name, runs, oos, other)
+    report_speed(embedder, [text for text, _ in banking])
+
+
+def report(name: str, runs: Sequence[Retrieval], oos: Vector, other: Vector | None) -> None:
+    print(f"\n{name}: {len(runs[0].matrix)} entries, {len(runs[0].answers)} questions, {len(runs)} seeds")
+    print("recall@1 {:.3f}  @5 {:.3f}".format(*(np.mean([run.recall(k) for run in runs]) for k in (1, 5))))
+    print("threshold   right one among 3, above   nothing for out-of-scope   nothing for the other set")
+    for threshold in THRESHOLDS:
+        recall = np.mean([run.recall(3, threshold) for run in runs])
+        silent = np.mean([run.silence(oos, threshold) for run in runs])
+        silent_other = "-" if other is None else f"{np.mean([run.silence(other, threshold) for run in runs]):.3f}"
+        print(f"{threshold:9.2f}{recall:27.3f}{silent:27.3f}{silent_other:>28}")
+
+
+def report_speed(embedder: Embedder, texts: Sequence[str]) -> None:
+    print("\nmicroseconds p50 / p99")
+    sample = texts[::5]
+    print("{:>34}: {:.1f} / {:.1f}".format("embed_one", *microseconds(embedder.embed_one, sample)))
+    matrix = embedder.embed(texts)
+    for n in (1_000, 10_000):
+        rows = matrix[:n]
+        times = microseconds(lambda text, rows=rows: top_k(embedder.embed_one(text), rows, 3), sample)  # type: ignore[misc]
+        print("{:>34}: {:.1f} / {:.1f}".format(f"embed_one + top_k of {n:,} entries", *times))
+
+
+if __name__ == "__main__":
+    main()
