@@ -82,7 +82,8 @@ def list_datasets(
     after = decode_cursor(cursor, 1)[0] if cursor else ""
     rows = db.rows(
         """
-        SELECT d.*, (SELECT count(*) FROM examples AS e WHERE e.tenant_id = d.tenant_id AND e.dataset_id = d.id) AS size,
+        SELECT d.*,
+          (SELECT count(*) FROM examples AS e WHERE e.tenant_id = d.tenant_id AND e.dataset_id = d.id) AS size,
           (SELECT count(*) FROM examples AS e
             WHERE e.tenant_id = d.tenant_id AND e.dataset_id = d.id AND e.needs_review = 1) AS n_needs_review
         FROM datasets AS d WHERE d.tenant_id = :tenant_id AND d.id > :after ORDER BY d.id LIMIT :limit
@@ -101,7 +102,8 @@ def get_dataset(db: Database, tenant_id: str, dataset_id: str) -> DatasetRow:
     """
     row = db.row(
         """
-        SELECT d.*, (SELECT count(*) FROM examples AS e WHERE e.tenant_id = d.tenant_id AND e.dataset_id = d.id) AS size,
+        SELECT d.*,
+          (SELECT count(*) FROM examples AS e WHERE e.tenant_id = d.tenant_id AND e.dataset_id = d.id) AS size,
           (SELECT count(*) FROM examples AS e
             WHERE e.tenant_id = d.tenant_id AND e.dataset_id = d.id AND e.needs_review = 1) AS n_needs_review
         FROM datasets AS d WHERE d.tenant_id = :tenant_id AND d.id = :id

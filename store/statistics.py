@@ -1,5 +1,6 @@
 """Read-only numbers for people: satisfaction by day and arm, lift, and what waits for a person."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -100,8 +101,7 @@ def _stderr(n: int, mean: float, mean_square: float) -> float | None:
     """Return the standard error of a mean; responses count as independent, so it is a little too small."""
     if n < 2:
         return None
-    variance: float = max(mean_square - mean * mean, 0.0) * n / (n - 1)
-    return (variance / n) ** 0.5
+    return math.sqrt(max(mean_square - mean * mean, 0.0) / (n - 1))
 
 
 def counts(db: Database, tenant_id: str) -> Counts:

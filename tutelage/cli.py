@@ -1,0 +1,64 @@
+"""The ``tutelage`` command: one sub-command per thing a person does."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from store.errors import StoreError
+from tutelage import cli_import, cli_keys, cli_serve, cli_tenants
+from tutelage.output import say, warn
+
+
+class Commands(TyperGroup):
+    """All commands; what the store refuses ends as one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except StoreError as exc:
+            warn(f"Error: {exc}")
+            raise typer.Exit(1) from exc
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="An OpenAI-compatible proxy that learns from every conversation.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.command("up")(cli_serve.up)
+app.command("proxy")(cli_serve.proxy)
+app.command("learner")(cli_serve.learner)
+app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_tenants.app, name="tenants")
+app.command("import")(cli_import.import_file)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        say(version("tutelage"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", envvar="TUTELAGE_CONFIG", metavar="FILE", help="Your settings; only the keys that differ."
+        ),
+    ] = None,
+    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """Take the options that stand before a command."""
+    ctx.obj = config
+
+
+def main() -> None:
+    """Run the command."""
+    app(prog_name="tutelage")

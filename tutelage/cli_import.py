@@ -1,0 +1,104 @@
+"""``tutelage import FILE``: whole conversations from a file of JSON lines."""
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, cast
+
+import msgspec
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from store.audit import record
+from store.conversations import ImportResult, import_conversations
+from store.database import Database
+from store.vocabulary import DEFAULT_TENANT
+from tutelage.output import error_console, print_json, say, warn
+from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
+
+BATCH = 200  # conversations per transaction: the proxy's recorder writes in between
+MAX_SHOWN = 20  # bad lines printed one by one
+
+
+def import_file(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE")],
+    tenant: TenantOption = DEFAULT_TENANT,
+    as_json: JsonOption = False,
+) -> None:
+    """Import conversations: one JSON object a line, as the bulk ingest takes them; .gz is fine.
+
+    Each line: {"chatId": "...", "messages": [{"role", "content"}], "tags": [...], "resolved": true}. The same file
+    again changes nothing.
+    """
+    counts = {"new": 0, "changed": 0, "known": 0, "bad": 0}
+    bad_lines: list[tuple[int, str]] = []
+    with tenant_database(settings(ctx), tenant) as db:
+        for batch in _batches(file):
+            _import_batch(db, tenant, batch, counts, bad_lines)
+        record(
+            db, tenant, actor=ACTOR, action="conversations.import", object_id=file.name, detail=counts, now_s=now_s()
+        )
+    for number, message in bad_lines:
+        warn(f"line {number}: {message}")
+    if counts["bad"] > len(bad_lines):
+        warn(f"... and {counts['bad'] - len(bad_lines)} more bad lines")
+    if as_json:
+        print_json(counts)
+    else:
+        say(
+            f"{counts['new']} new, {counts['changed']} changed, {counts['known']} known before, "
+            f"{counts['bad']} bad lines"
+        )
+    if counts["bad"] and not counts["new"] + counts["changed"] + counts["known"]:
+        raise typer.Exit(1)
+
+
+def _import_batch(
+    db: Database,
+    tenant: str,
+    batch: list[tuple[int, Any, str]],
+    counts: dict[str, int],
+    bad_lines: list[tuple[int, str]],
+) -> None:
+    good = [(number, item) for number, item, problem in batch if not problem]
+    result: ImportResult = import_conversations(db, tenant, [item for _, item in good], now_s=now_s())
+    problems = [(number, problem) for number, _, problem in batch if problem]
+    problems += [(good[problem.index][0], problem.message) for problem in result.problems]
+    counts["new"] += result.n_new
+    counts["changed"] += result.n_changed
+    counts["known"] += result.n_known
+    counts["bad"] += len(problems)
+    bad_lines += sorted(problems)[: MAX_SHOWN - len(bad_lines)]
+
+
+def _batches(file: Path) -> Iterator[list[tuple[int, Any, str]]]:
+    """Yield (line number from 1, item, what is wrong or ''), some hundred at a time, beside a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with file.open("rb") as raw, Progress(*columns, console=error_console(), transient=True) as progress:
+        task = progress.add_task(file.name, total=file.stat().st_size)
+        lines = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw
+        batch: list[tuple[int, Any, str]] = []
+        for number, line in enumerate(_lines(lines, file), start=1):
+            if line.strip():
+                batch.append((number, *_decode(line)))
+            if len(batch) >= BATCH:
+                progress.update(task, completed=raw.tell())
+                yield batch
+                batch = []
+        progress.update(task, completed=raw.tell())
+        yield batch
+
+
+def _lines(lines: BinaryIO, file: Path) -> Iterator[bytes]:
+    try:
+        yield from lines
+    except (gzip.BadGzipFile, EOFError) as exc:
+        warn(f"{file}: stopped reading: {exc}")
+
+
+def _decode(line: bytes) -> tuple[Any, str]:
+    try:
+        return msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf")), ""
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        return None, f"not JSON: {exc}"
