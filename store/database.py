@@ -25,6 +25,11 @@ class Database:
     def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
         self.connection = connection
         self.path = path
+        self._file_id = _file_id(path)
+
+    def is_current(self) -> bool:
+        """Return whether the file at ``path`` is still the one that was opened: not deleted, not replaced."""
+        return self._file_id is not None and _file_id(self.path) == self._file_id
 
     def rows(self, sql: str, parameters: Parameters | None = None) -> list[Row]:
         """Return all rows of a query.
@@ -130,6 +135,14 @@ def open_database(section: StoreSection, *, create: bool = True, durable: bool =
         connection.close()
         raise UnavailableError(f"{path}: {exc}") from exc
     return database
+
+
+def _file_id(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _uri(path: Path) -> str:

@@ -1,0 +1,248 @@
+"""Append-only files that carry records from the proxy to the database, each record exactly once.
+
+A writer holds an exclusive lock on the segment that it appends to, so whoever can lock a segment knows that its
+writer is done or dead, whatever became of process ids. A record is one line and one ``write``: it survives
+``kill -9`` of its process (the page cache does), and only the last line of a dead writer can be torn.
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from store.database import Database
+from store.records import ResponseRecord, decode_record
+from store.responses import insert_records
+
+logger = logging.getLogger(__name__)
+
+SUFFIX = ".segment"
+LOCK_NAME = "recorder.lock"
+READ_BYTES = 4 * 1024 * 1024  # one transaction's worth: about 1,000 records
+BACKLOG_CHECK_BYTES = 1024 * 1024  # the folder is measured again after this much was appended
+
+
+class SegmentWriter:
+    """Appends records to segments of its own. Never raises: what cannot be written is counted and logged."""
+
+    def __init__(self, directory: Path, *, segment_bytes: float, max_backlog_bytes: float) -> None:
+        self.n_written = 0
+        self.n_dropped = 0
+        self.error: str | None = None
+        """What keeps records from being written just now; None when all is well."""
+        self._directory = directory
+        self._segment_bytes = segment_bytes
+        self._max_backlog_bytes = max_backlog_bytes
+        self._fd: int | None = None
+        self._size = 0
+        self._backlog = 0
+        self._check_bytes = min(BACKLOG_CHECK_BYTES, max_backlog_bytes / 16)
+        self._unmeasured = self._check_bytes  # measure before the first append
+
+    def append(self, line: bytes) -> bool:
+        """Append one record's *line*; return whether it is safe."""
+        try:
+            self._append(line)
+        except OSError as exc:
+            self._drop(f"cannot write to {self._directory}: {exc}")
+            self._abandon()
+            return False
+        if self._is_full:
+            self._drop(f"{self._backlog} bytes wait in {self._directory}; no more are taken")
+            return False
+        self.n_written += 1
+        self.error = None
+        return True
+
+    def _append(self, line: bytes) -> None:
+        self._measure(len(line))
+        if self._is_full:
+            self._abandon()  # so that a reader may take it and delete it: it is part of the backlog
+            return
+        if self._fd is None or self._size + len(line) > self._segment_bytes:
+            self._begin_segment()
+        assert self._fd is not None
+        n_written = os.write(self._fd, line)
+        self._size += n_written
+        if n_written != len(line):  # the disk is full: the torn line ends this segment
+            raise OSError(f"{n_written} of {len(line)} bytes written")
+
+    @property
+    def _is_full(self) -> bool:
+        return self._backlog > self._max_backlog_bytes
+
+    def _measure(self, n_bytes: int) -> None:
+        self._unmeasured += n_bytes
+        if self._unmeasured >= self._check_bytes or self._is_full:
+            self._unmeasured = 0
+            self._backlog = backlog_bytes(self._directory)
+
+    def _drop(self, reason: str) -> None:
+        self.n_dropped += 1
+        if self.error is None:  # once, not once a request
+            logger.error("records are dropped: %s", reason)
+        self.error = reason
+
+    def _begin_segment(self) -> None:
+        self._abandon()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
+        # Under another name until it is locked: a reader would take an unlocked segment for a dead writer's.
+        hidden = path.with_suffix(".new")
+        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            hidden.rename(path)
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
+        self._size = 0
+
+    def _abandon(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def close(self) -> None:
+        """Give the last segment up; a reader may now take and delete it."""
+        self._abandon()
+
+
+def backlog_bytes(directory: Path) -> int:
+    """Return the size of all segments in *directory* that wait, in bytes; 0 when there is no such folder."""
+    total = 0
+    for path in _segments(directory):
+        try:
+            total += path.stat().st_size
+        except FileNotFoundError:  # taken in the meantime
+            continue
+    return total
+
+
+def _segments(directory: Path) -> list[Path]:
+    return sorted(directory.glob(f"*{SUFFIX}"))
+
+
+@contextmanager
+def reader_lock(directory: Path) -> Iterator[bool]:
+    """Hold the right to move segments, if nobody else has it; the value says whether."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / LOCK_NAME).open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+class SegmentReader:
+    """Moves complete lines of all segments into the database and deletes segments that are finished.
+
+    Only the holder of ``reader_lock`` may use one. It remembers how far it came in each live segment; after a
+    restart it begins again, and records that are there already change nothing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._offsets: dict[str, int] = {}
+
+    def forget_progress(self) -> None:
+        """Begin all segments that are still there again: what was committed went into a database that is gone."""
+        self._offsets.clear()
+
+    def move(self, db: Database) -> int:
+        """Move what is there now; return how many records were read.
+
+        Raises:
+            UnavailableError: the database is missing, locked or damaged; nothing is lost, call again.
+            OSError: a segment cannot be read or deleted; nothing is lost, call again.
+        """
+        n_records = 0
+        paths = _segments(self._directory)
+        for path in paths:
+            try:
+                with path.open("rb") as segment:
+                    n_records += self._move_segment(db, path, segment)
+            except FileNotFoundError:
+                continue
+        names = {path.name for path in paths}
+        self._offsets = {name: offset for name, offset in self._offsets.items() if name in names}
+        return n_records
+
+    def _move_segment(self, db: Database, path: Path, segment: BinaryIO) -> int:
+        is_finished = _is_finished(segment)  # asked before reading: what is read then is all there will ever be
+        offset = self._offsets.get(path.name, 0)
+        n_records = 0
+        while True:
+            segment.seek(offset)
+            chunk = segment.read(READ_BYTES)
+            end = chunk.rfind(b"\n") + 1
+            if not end and len(chunk) == READ_BYTES:  # one line larger than a chunk
+                chunk += segment.readline()
+                end = len(chunk) if chunk.endswith(b"\n") else 0
+            if not end:
+                break
+            n_records += self._move_lines(db, path, chunk[: end - 1].split(b"\n"))
+            offset += end
+            self._offsets[path.name] = offset
+        if is_finished and db.is_current():
+            if chunk:
+                logger.warning("%s: its writer died within a line; %d bytes left out", path, len(chunk))
+            path.unlink()
+        return n_records
+
+    def _move_lines(self, db: Database, path: Path, lines: list[bytes]) -> int:
+        records: list[ResponseRecord] = []
+        for line in lines:
+            try:
+                records.append(decode_record(line))
+            except ValueError as exc:
+                self._reject(path, line, exc)
+        try:
+            insert_records(db, records)
+        except (sqlite3.IntegrityError, UnicodeEncodeError):
+            self._move_one_by_one(db, path, lines)
+        return len(records)
+
+    def _move_one_by_one(self, db: Database, path: Path, lines: list[bytes]) -> None:
+        for line in lines:
+            try:
+                insert_records(db, [decode_record(line)])
+            except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
+                self._reject(path, line, exc)
+            except ValueError:
+                continue  # set aside before
+
+    def _reject(self, path: Path, line: bytes, reason: Exception) -> None:
+        rejected = path.with_suffix(".rejected")
+        logger.error("%s: a damaged record is set aside in %s: %s", path, rejected.name, reason)
+        with rejected.open("ab") as file:
+            file.write(line + b"\n")
+
+
+def _is_finished(segment: BinaryIO) -> bool:
+    try:
+        fcntl.flock(segment, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def ingest_orphans(db: Database, directory: Path) -> int:
+    """Move what a proxy left that was killed; return how many records. Nothing when a recorder is at work.
+
+    Raises:
+        UnavailableError: the database is missing, locked or damaged; nothing is lost.
+        OSError: the folder cannot be read or written; nothing is lost.
+    """
+    if not _segments(directory):
+        return 0
+    with reader_lock(directory) as is_held:
+        return SegmentReader(directory).move(db) if is_held else 0
