@@ -1,0 +1,48 @@
+"""The score that people see: an exponential moving average, debiased exactly while its alpha changes.
+
+It describes the responses that had a pattern. Two patterns that are injected together see the same responses and get
+the same score, so it never proves anything (PATTERNS, section 2).
+"""
+
+from dataclasses import dataclass
+
+from learner.patterns.normal import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Ema:
+    """The average after some signals; ``remaining`` is the weight that the empty start still has."""
+
+    score: float = 0.0
+    remaining: float = 1.0
+    n_signals: int = 0
+
+
+def alpha_at(n_signals: int, start: float, end: float, over: int) -> float:
+    """Return the weight of the signal that follows *n_signals* earlier ones: from *start* to *end* in a line.
+
+    >>> alpha_at(0, 0.15, 0.05, 30), alpha_at(30, 0.15, 0.05, 30), alpha_at(99, 0.15, 0.05, 30)
+    (0.15, 0.05, 0.05)
+    """
+    if n_signals >= over:
+        return end
+    return start - (start - end) * n_signals / over
+
+
+def update(ema: Ema, signal: float, alpha: float) -> Ema:
+    """Return the average after one more *signal*.
+
+    The score is the weighted mean of all signals with the weights ``alpha_i * prod(1 - alpha_j, j > i)``, scaled to
+    sum 1: exactly unbiased for any sequence of alphas. Source: DESIGN, section 7.
+    """
+    remaining = ema.remaining * (1 - alpha)
+    gain = alpha / (1 - remaining)
+    return Ema(ema.score + gain * (signal - ema.score), remaining, ema.n_signals + 1)
+
+
+def score_of(signals: Floats, *, start: float, end: float, over: int) -> float:
+    """Return the score of *signals* (n,) in order of time; 0 when there are none."""
+    ema = Ema()
+    for signal in signals.tolist():
+        ema = update(ema, signal, alpha_at(ema.n_signals, start, end, over))
+    return ema.score
