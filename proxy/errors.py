@@ -113,7 +113,7 @@ def unavailable(message: str, code: str) -> ApiError:
 
 
 def upstream_failure(error: UpstreamError, upstream: str) -> ApiError:
-    """Return what a client sees when *upstream* failed before the first byte of its reply: 502, or 504 for a timeout."""
+    """Return what a client sees when *upstream* failed before its reply began: 502, or 504 for a timeout."""
     if isinstance(error, UpstreamTimeoutError):
         return ApiError(
             504, f"Upstream {upstream!r} did not answer in time.", type="upstream_error", code="upstream_timeout"
