@@ -1,0 +1,293 @@
+"""The learner's models, through litellm: the one place on this side that imports it.
+
+Calls are synchronous, retried, metered and capped per run. litellm takes seconds to import, so that happens when the
+first model is configured, never at start. Prices come from the map that litellm ships: nothing is fetched.
+"""
+
+import logging
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any, Final, Protocol
+
+from learner.errors import BudgetExceededError, ModelError
+from store.config import ModelsSection
+
+log = logging.getLogger(__name__)
+
+Message = Mapping[str, Any]  # OpenAI's shape
+Tool = Mapping[str, Any]  # OpenAI's shape: {"type": "function", "function": {...}}
+
+BACKOFF_S: Final = 0.5  # before the first retry; doubles with each further one
+MAX_BACKOFF_S: Final = 30.0
+RETRIED_STATUSES: Final = frozenset({408, 409, 429})  # and everything from 500 on
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool that the model wants to call; *arguments* is JSON text as the model wrote it, perhaps malformed."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What calls cost; ``cost_usd`` holds only calls whose price is known."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls + other.calls,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost_usd + other.cost_usd,
+        )
+
+    def __sub__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.calls - other.calls,
+            self.prompt_tokens - other.prompt_tokens,
+            self.completion_tokens - other.completion_tokens,
+            self.cost_usd - other.cost_usd,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One answer of a model; *cost_usd* is 0.0 when its price is unknown."""
+
+    text: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+
+    def as_message(self) -> dict[str, Any]:
+        """Return the answer as the assistant message that continues the conversation."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one run has spent, and the most that it may."""
+
+    max_cost_usd: float
+    usage: Usage = field(default_factory=Usage)
+    unpriced: set[str] = field(default_factory=set)  # models without a known price
+
+    def check(self) -> None:
+        """Raise when nothing may be spent any more.
+
+        Raises:
+            BudgetExceededError: the cap is reached.
+        """
+        if self.usage.cost_usd >= self.max_cost_usd:
+            raise BudgetExceededError(
+                f"spent {self.usage.cost_usd:.4f} of max_cost_usd_per_run = {self.max_cost_usd:.4f} dollars"
+            )
+
+    def notes(self) -> list[str]:
+        """Return what a reader of the run should know about its costs."""
+        return [f"the price of {name} is unknown: counted as 0 dollars" for name in sorted(self.unpriced)]
+
+
+class Model(Protocol):
+    """Answers messages. Tests pass a scripted one."""
+
+    def complete(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), json_object: bool = False
+    ) -> Completion:
+        """Return the model's answer.
+
+        Raises:
+            BudgetExceededError: the run may not spend more.
+            ModelError: no answer after all tries.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The configured models, None where none is named, and the meter that they share."""
+
+    prescreen: Model | None
+    extract: Model | None
+    wording: Model | None
+    meter: Meter
+    renew: Callable[[], "Models"] | None = field(default=None, repr=False, compare=False)
+
+    def for_run(self) -> "Models":
+        """Return the same models with a fresh meter: call it once at the start of each run."""
+        return self if self.renew is None else self.renew()
+
+
+def no_models() -> Models:
+    """Return the models of an installation that names none: rules and templates do the work."""
+    return Models(None, None, None, Meter(max_cost_usd=0.0), renew=no_models)
+
+
+def load_models(section: ModelsSection, *, sleep: Callable[[float], None] = time.sleep) -> Models:
+    """Return the models that *section* names; litellm is imported only when there is one."""
+    if not (section.prescreen or section.extract or section.wording):
+        return no_models()
+    litellm = _import_litellm()
+
+    def renew() -> Models:
+        meter = Meter(max_cost_usd=section.max_cost_usd_per_run)
+
+        def model(name: str) -> Model | None:
+            return LitellmModel(litellm, name, section, meter, sleep=sleep) if name else None
+
+        return Models(model(section.prescreen), model(section.extract), model(section.wording), meter, renew=renew)
+
+    return renew()
+
+
+def _import_litellm() -> ModuleType:
+    # Without it litellm fetches its price map over HTTP while it is imported.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import litellm  # noqa: PLC0415  # seconds long: the one import inside a function
+    litellm.suppress_debug_info = True
+    litellm.drop_params = False
+    module: ModuleType = litellm
+    return module
+
+
+class LitellmModel:
+    """One model by its litellm name."""
+
+    def __init__(
+        self,
+        litellm: ModuleType,
+        name: str,
+        section: ModelsSection,
+        meter: Meter,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._litellm = litellm
+        self._name = name
+        self._section = section
+        self._meter = meter
+        self._sleep = sleep
+        self._takes_json_object = True
+
+    def complete(
+        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), json_object: bool = False
+    ) -> Completion:
+        request: dict[str, Any] = {"messages": [dict(message) for message in messages]}
+        if tools:
+            request["tools"] = [dict(tool) for tool in tools]
+        if json_object and self._takes_json_object:
+            request["response_format"] = {"type": "json_object"}
+        completion = self._completion(self._send(request))
+        self._meter.usage += Usage(1, completion.prompt_tokens, completion.completion_tokens, completion.cost_usd)
+        return completion
+
+    def _send(self, request: dict[str, Any]) -> Any:
+        attempt = 0
+        while True:
+            self._meter.check()
+            try:
+                return self._litellm.completion(
+                    model=self._name,
+                    timeout=self._section.timeout_s,
+                    max_retries=0,  # ours alone: the client's own would hide calls from the meter
+                    num_retries=0,
+                    # Any request with tools would otherwise import litellm's MCP gateway, which needs packages that
+                    # litellm does not install by itself.
+                    _skip_mcp_handler=True,
+                    **self._address(),
+                    **request,
+                )
+            except self._litellm.exceptions.UnsupportedParamsError as exc:
+                if "response_format" not in request:
+                    raise ModelError(f"{self._name}: {_first_line(exc)}") from exc
+                self._takes_json_object = False  # the prompt asks for JSON as well
+                del request["response_format"]
+            # litellm passes on whatever a provider's client raises; all of it means: no answer.
+            except Exception as exc:
+                if attempt >= self._section.max_retries or not _is_passing(exc):
+                    raise ModelError(f"{self._name}: {_first_line(exc)}") from exc
+                log.warning("model %s: %s; trying again", self._name, _first_line(exc))
+                self._sleep(_backoff_s(exc, attempt))
+                attempt += 1
+
+    def _address(self) -> dict[str, str]:
+        address = {}
+        if self._section.api_base:
+            address["api_base"] = self._section.api_base
+        if self._section.api_key_env:
+            address["api_key"] = os.environ.get(self._section.api_key_env, "")
+        elif self._section.api_base:
+            address["api_key"] = "none"  # a local server asks for none, the client insists on one
+        return address
+
+    def _completion(self, response: Any) -> Completion:
+        try:
+            message = response.choices[0].message
+        except (AttributeError, IndexError, TypeError) as exc:
+            raise ModelError(f"{self._name}: a reply without choices") from exc
+        usage = getattr(response, "usage", None)
+        return Completion(
+            text=message.content or "",
+            tool_calls=tuple(
+                ToolCall(str(call.id or ""), str(call.function.name or ""), str(call.function.arguments or ""))
+                for call in message.tool_calls or ()
+            ),
+            prompt_tokens=int(getattr(usage, "prompt_tokens", 0) or 0),
+            completion_tokens=int(getattr(usage, "completion_tokens", 0) or 0),
+            cost_usd=self._cost_usd(response),
+        )
+
+    def _cost_usd(self, response: Any) -> float:
+        try:
+            return float(self._litellm.completion_cost(completion_response=response, model=self._name))
+        # An unmapped model raises a bare Exception subclass that differs between providers.
+        except Exception as exc:
+            if self._name not in self._meter.unpriced:
+                log.warning("model %s: no known price (%s)", self._name, _first_line(exc))
+                self._meter.unpriced.add(self._name)
+            return 0.0
+
+
+def _is_passing(exc: Exception) -> bool:
+    """Return whether the same call may succeed later: rate limits, timeouts, lost connections, a server's error."""
+    status = getattr(exc, "status_code", None)
+    if not isinstance(status, int):
+        return False
+    return status in RETRIED_STATUSES or status >= 500
+
+
+def _backoff_s(exc: Exception, attempt: int) -> float:
+    headers = getattr(exc, "litellm_response_headers", None) or {}
+    try:
+        asked_s = float(headers.get("retry-after", 0))
+    except ValueError:
+        asked_s = 0.0
+    # Jitter: learners that were refused together must not come back together.
+    waited_s = BACKOFF_S * 2**attempt * (1 + random.random())  # noqa: S311
+    delay_s: float = min(max(asked_s, waited_s), MAX_BACKOFF_S)
+    return delay_s
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).partition("\n")[0][:300]
