@@ -1,5 +1,7 @@
-"""Tables ``response_feedback`` and ``feedback_receipts``. Written by the proxy (signals of users) and by the learner
-(signals found in the traffic)."""
+"""Tables ``response_feedback`` and ``feedback_receipts``.
+
+Written by the proxy (signals of users) and by the learner (signals found in the traffic).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -68,7 +70,7 @@ def record_signal(
         if earlier is not None:
             # Deleted, not updated: the new row gets a new seq, so that a reader with a cursor sees the change.
             db.execute("DELETE FROM response_feedback WHERE seq = :seq", {"seq": earlier["seq"]})
-        _insert(db, response, signal, answer, source, now_s)
+        _insert(db, response, signal, answer, source=source, now_s=now_s)
         if source == "api":
             _insert_receipt(db, tenant_id, answer, now_s)
     return answer
@@ -125,7 +127,7 @@ def _answer_chars(response: ResponseRow) -> int:
 
 
 def _insert(
-    db: Database, response: ResponseRow, signal: Signal, answer: SignalAnswer, source: Source, now_s: float
+    db: Database, response: ResponseRow, signal: Signal, answer: SignalAnswer, *, source: Source, now_s: float
 ) -> None:
     db.execute(
         """
