@@ -34,8 +34,8 @@ class ApiKey:
     revoked_at: str | None
 
 
-def ensure_tenant(db: Database, tenant_id: str, now_s: float, name: str = "") -> Tenant:
-    """Return the tenant, made when it was missing."""
+def ensure_tenant(db: Database, tenant_id: str, now_s: float, name: str = "", *, secret: bytes | None = None) -> Tenant:
+    """Return the tenant, made when it was missing; a given *secret* makes its draws repeatable (demo, simulation)."""
     with db.transaction():
         db.execute(
             """
@@ -45,7 +45,7 @@ def ensure_tenant(db: Database, tenant_id: str, now_s: float, name: str = "") ->
             {
                 "id": tenant_id,
                 "name": name or tenant_id,
-                "secret": secrets.token_hex(32),
+                "secret": (secret or secrets.token_bytes(32)).hex(),
                 "created_at": iso(now_s),
             },
         )
