@@ -1,0 +1,226 @@
+"""``tutelage up``: the proxy and the learner as two child processes, started, watched and stopped together."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from store.config import Config, database_path
+from store.errors import ConfigError
+from tutelage.output import say, warn
+
+POLL_S: Final = 0.1  # between looks at the children
+START_TIMEOUT_S: Final = 60.0  # a cold disk and a busy machine; usually one or two seconds
+PROBE_TIMEOUT_S: Final = 2.0
+FIRST_BACKOFF_S: Final = 1.0  # before the first restart of a child; doubles with each further one ...
+MAX_BACKOFF_S: Final = 30.0  # ... up to this
+STEADY_S: Final = 60.0  # a child that lived this long starts anew at the first backoff
+STOP_GRACE_S: Final = 5.0  # beyond the time that running replies get
+
+
+class StartError(ConfigError):
+    """A process could not be started; the message says which and what to do."""
+
+
+@dataclass
+class Service:
+    """One child process: how to start it and where it answers."""
+
+    name: str
+    command: Sequence[str]
+    host: str
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+    started_s: float = 0.0
+    n_restarts: int = 0
+    restart_at_s: float = field(default=0.0)
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
+        self.started_s = time.monotonic()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def answers(self) -> bool:
+        """Return whether ``GET /healthz`` answers at all; what it says is for its reader."""
+        connection = http.client.HTTPConnection(_reachable(self.host), self.port, timeout=PROBE_TIMEOUT_S)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status < 500
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+
+class Supervisor:
+    """Keeps services running until told to stop."""
+
+    def __init__(self, services: Sequence[Service], *, stop_timeout_s: float) -> None:
+        self.services = services
+        self.stop_timeout_s = stop_timeout_s
+        self.n_stops = 0
+
+    def request_stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """Take a signal: the first one stops gently, a second one at once."""
+        self.n_stops += 1
+
+    def start(self) -> None:
+        """Start all services and wait until each answers.
+
+        Raises:
+            StartError: a port is taken, or a service ended or did not answer in time.
+        """
+        for service in self.services:
+            check_port_free(service)
+        for service in self.services:
+            service.start()
+        deadline_s = time.monotonic() + START_TIMEOUT_S
+        waiting = list(self.services)
+        while waiting and not self.n_stops:
+            service = waiting[0]
+            if service.answers():
+                waiting.pop(0)
+                continue
+            if not service.is_running:
+                raise StartError(f"the {service.name} ended with exit code {_exit_code(service)}; see its output above")
+            if time.monotonic() > deadline_s:
+                raise StartError(f"the {service.name} does not answer on port {service.port} after {START_TIMEOUT_S} s")
+            time.sleep(POLL_S)
+
+    def watch(self) -> None:
+        """Restart what dies, ever more slowly, until a stop is asked for."""
+        while not self.n_stops:
+            for service in self.services:
+                self._look_after(service)
+            time.sleep(POLL_S)
+
+    def _look_after(self, service: Service) -> None:
+        now_s = time.monotonic()
+        if service.is_running:
+            return
+        if service.restart_at_s == 0.0:
+            if now_s - service.started_s > STEADY_S:
+                service.n_restarts = 0
+            wait_s = min(FIRST_BACKOFF_S * 2.0**service.n_restarts, MAX_BACKOFF_S)
+            service.n_restarts += 1
+            service.restart_at_s = now_s + wait_s
+            warn(f"the {service.name} ended with exit code {_exit_code(service)}; starting it again in {wait_s:g} s")
+        elif now_s >= service.restart_at_s:
+            service.restart_at_s = 0.0
+            service.start()
+
+    def stop(self) -> None:
+        """Ask all services to stop, let running replies end, and kill what is left after that."""
+        processes = [service.process for service in self.services if service.process is not None]
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        deadline_s = time.monotonic() + self.stop_timeout_s
+        while any(process.poll() is None for process in processes):
+            if time.monotonic() > deadline_s or self.n_stops > 1:
+                for process in processes:
+                    process.kill()
+            time.sleep(POLL_S / 2)
+
+
+def check_port_free(service: Service) -> None:
+    """Do nothing when the service's port can be had.
+
+    Raises:
+        StartError: it cannot; the message names the port and the setting.
+    """
+    if service.port == 0:
+        raise StartError(f"[{service.name}] port = 0: tutelage up needs a port of its own choosing to print")
+    family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((service.host, service.port))
+        except OSError as exc:
+            raise StartError(
+                f"port {service.port} on {service.host} cannot be used ({exc.strerror}): "
+                f"stop what uses it, or set [{service.name}] port to another"
+            ) from exc
+
+
+def _exit_code(service: Service) -> int | None:
+    return service.process.returncode if service.process is not None else None
+
+
+def _reachable(host: str) -> str:
+    """Return the address under which this machine reaches a service that listens on *host*."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+
+
+def _url(host: str, port: int) -> str:
+    reachable = _reachable(host)
+    return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
+
+
+def welcome(config: Config) -> str:
+    """Return what a person reads once both processes answer."""
+    proxy = _url(config.proxy.host, config.proxy.port)
+    console = _url(config.learner.host, config.learner.port)
+    upstreams = ", ".join(f"{upstream.name} ({upstream.base_url})" for upstream in config.upstream)
+    key_line = (
+        "Keys mode: make a key with   tutelage keys create --tenant NAME --scope app\n"
+        if config.tenancy.mode == "keys"
+        else ""
+    )
+    return (
+        "\n"
+        "Tutelage is up. Ctrl-C stops it.\n"
+        f"  proxy     {proxy}/v1  ->  {upstreams}\n"
+        f"  console   {console}/\n"
+        f"  database  {database_path(config.store).resolve()}\n"
+        "Change this one line in your app:\n"
+        f'  base_url="{proxy}/v1"\n'
+        f"{key_line}"
+    )
+
+
+def services_of(config_path: Path | None, config: Config) -> list[Service]:
+    """Return the two processes, not yet started."""
+    command = [sys.executable, "-m", "tutelage", *(["--config", str(config_path)] if config_path else [])]
+    return [
+        Service("proxy", [*command, "proxy"], config.proxy.host, config.proxy.port),
+        Service("learner", [*command, "learner"], config.learner.host, config.learner.port),
+    ]
+
+
+def run(config_path: Path | None, config: Config, *, on_ready: Callable[[str], None] = say) -> int:
+    """Run both processes until Ctrl-C or SIGTERM and return the exit code.
+
+    Raises:
+        StartError: one of them could not be started; the other is stopped again.
+    """
+    stop_timeout_s = config.proxy.drain_timeout_s + STOP_GRACE_S
+    supervisor = Supervisor(services_of(config_path, config), stop_timeout_s=stop_timeout_s)
+    before = _take_signals(dict.fromkeys((signal.SIGINT, signal.SIGTERM), supervisor.request_stop))
+    try:
+        supervisor.start()
+        if not supervisor.n_stops:
+            on_ready(welcome(config))
+            sys.stdout.flush()
+        supervisor.watch()
+        warn("stopping")
+    finally:
+        supervisor.stop()
+        _take_signals(before)
+    return 0
+
+
+def _take_signals(
+    handlers: Mapping[signal.Signals, Callable[[int, FrameType | None], object] | int | None],
+) -> dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None]:
+    return {number: signal.signal(number, handler) for number, handler in handlers.items()}
