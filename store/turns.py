@@ -1,0 +1,68 @@
+"""Pairs of a response and the turn that followed it in its conversation. Reads ``responses`` and its signals only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from store.database import Database
+
+PAGE = 1000  # pairs in memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class FollowedResponse:
+    """A response that was answered by another turn of the same conversation."""
+
+    response_id: str
+    user_id: str
+    completed_at: str
+    request_hash: str
+    reply_json: str | None
+    families: frozenset[str]  # of the signals that it has already
+    next_messages_json: str  # what the following turn added
+    next_request_hash: str
+    next_created_at: str
+
+
+def newest_response(db: Database, tenant_id: str) -> int:
+    """Return the ``seq`` of the tenant's newest response; 0 when there is none."""
+    return int(db.value("SELECT max(seq) FROM responses WHERE tenant_id = :t", {"t": tenant_id}) or 0)
+
+
+def newest_signal(db: Database, tenant_id: str) -> int:
+    """Return the ``seq`` of the tenant's newest signal; 0 when there is none."""
+    return int(db.value("SELECT max(seq) FROM response_feedback WHERE tenant_id = :t", {"t": tenant_id}) or 0)
+
+
+def followed_responses(db: Database, tenant_id: str, *, after: int, until: int) -> Iterator[FollowedResponse]:
+    """Yield each complete response whose following turn arrived in ``after < seq <= until``, in order of arrival."""
+    cursor = after
+    while True:
+        rows = db.rows(
+            """
+            SELECT n.seq, p.id, p.user_id, p.completed_at, p.request_hash, p.reply_json,
+              n.messages_json AS next_messages_json, n.request_hash AS next_request_hash,
+              n.created_at AS next_created_at,
+              (SELECT group_concat(f.family) FROM response_feedback AS f WHERE f.response_id = p.id) AS families
+            FROM responses AS n JOIN responses AS p ON p.seq = (
+              SELECT max(e.seq) FROM responses AS e
+              WHERE e.tenant_id = n.tenant_id AND e.conversation_id = n.conversation_id AND e.seq < n.seq)
+            WHERE n.tenant_id = :tenant_id AND n.seq > :after AND n.seq <= :until AND p.outcome = 'ok'
+            ORDER BY n.seq LIMIT :limit
+            """,
+            {"tenant_id": tenant_id, "after": cursor, "until": until, "limit": PAGE},
+        )
+        for row in rows:
+            yield FollowedResponse(
+                response_id=row["id"],
+                user_id=row["user_id"],
+                completed_at=row["completed_at"],
+                request_hash=row["request_hash"],
+                reply_json=row["reply_json"],
+                families=frozenset((row["families"] or "").split(",")) - {""},
+                next_messages_json=row["next_messages_json"],
+                next_request_hash=row["next_request_hash"],
+                next_created_at=row["next_created_at"],
+            )
+        if len(rows) < PAGE:
+            return
+        cursor = rows[-1]["seq"]

@@ -1,0 +1,145 @@
+"""A window of records as columns, for statistics. Reads ``responses``, their signals and their injections only.
+
+Complete answers of the assistant (outcome ok, agent ai) that went through the proxy; holdout included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store.clock import days_before, parse_iso
+from store.database import Database
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseColumns:
+    """n responses in order of arrival."""
+
+    seq: Integers  # (n,)
+    created_s: Floats  # (n,) seconds since 1970
+    is_holdout: Booleans  # (n,)
+    ids: Sequence[str]
+    conversations: Sequence[str]
+    users: Sequence[str]  # '' when unknown
+    question_types: Sequence[str]
+    tool_sets: Sequence[str]
+    formats: Sequence[str]
+    length_bands: Sequence[str]
+    messages_json: Sequence[str]  # what the turn added; '' without tools: only tool calls are looked for there
+    replies_json: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class SignalColumns:
+    """m signals; ``response`` points into the responses."""
+
+    response: Integers  # (m,)
+    weight: Floats  # (m,)
+    families: Sequence[str]
+    users: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class InjectionColumns:
+    """k patterns in play; ``response`` points into the responses."""
+
+    response: Integers  # (k,)
+    propensity: Floats  # (k,)
+    treated: Booleans  # (k,)
+    items: Sequence[str]
+    dimensions: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    responses: ResponseColumns
+    signals: SignalColumns
+    injections: InjectionColumns
+
+
+def read_window(db: Database, tenant_id: str, *, now_s: float, days: float) -> Window:
+    """Return the tenant's records of the last *days* days before *now_s*, and later ones."""
+    since = {"tenant_id": tenant_id, "since": days_before(now_s, days)}
+    responses = _read_responses(db, since)
+    index_of = {int(seq): index for index, seq in enumerate(responses.seq)}
+    return Window(responses, _read_signals(db, since, index_of), _read_injections(db, since, index_of))
+
+
+def _read_responses(db: Database, since: dict[str, str]) -> ResponseColumns:
+    rows = db.rows(
+        """
+        SELECT seq, id, conversation_id, user_id, question_type, tool_set, response_format, length_band, is_holdout,
+          created_at, CASE WHEN tool_set = '' THEN '' ELSE messages_json END AS messages_json,
+          coalesce(reply_json, '') AS reply_json
+        FROM responses
+        WHERE tenant_id = :tenant_id AND created_at >= :since AND outcome = 'ok' AND agent = 'ai'
+        ORDER BY seq
+        """,
+        since,
+    )
+    return ResponseColumns(
+        seq=np.array([row["seq"] for row in rows], np.int64),
+        created_s=np.array([parse_iso(row["created_at"]) for row in rows], np.float64),
+        is_holdout=np.array([row["is_holdout"] for row in rows], np.bool_),
+        ids=[row["id"] for row in rows],
+        conversations=[row["conversation_id"] for row in rows],
+        users=[row["user_id"] for row in rows],
+        question_types=[row["question_type"] for row in rows],
+        tool_sets=[row["tool_set"] for row in rows],
+        formats=[row["response_format"] for row in rows],
+        length_bands=[row["length_band"] for row in rows],
+        messages_json=[row["messages_json"] for row in rows],
+        replies_json=[row["reply_json"] for row in rows],
+    )
+
+
+def _read_signals(db: Database, since: dict[str, str], index_of: dict[int, int]) -> SignalColumns:
+    rows = [
+        row
+        for row in db.rows(
+            """
+            SELECT r.seq, f.weight, f.family, f.user_id
+            FROM responses AS r JOIN response_feedback AS f ON f.response_id = r.id
+            WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
+            ORDER BY r.seq, f.seq
+            """,
+            since,
+        )
+        if row["seq"] in index_of  # a response may have arrived since the first statement
+    ]
+    return SignalColumns(
+        response=np.array([index_of[row["seq"]] for row in rows], np.int64),
+        weight=np.array([row["weight"] for row in rows], np.float64),
+        families=[row["family"] for row in rows],
+        users=[row["user_id"] for row in rows],
+    )
+
+
+def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, int]) -> InjectionColumns:
+    rows = [
+        row
+        for row in db.rows(
+            """
+            SELECT r.seq, i.item_id, i.dimension, i.propensity, i.treated
+            FROM responses AS r JOIN injections AS i ON i.response_id = r.id
+            WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
+              AND i.kind = 'pattern'
+            ORDER BY r.seq, i.item_id
+            """,
+            since,
+        )
+        if row["seq"] in index_of
+    ]
+    return InjectionColumns(
+        response=np.array([index_of[row["seq"]] for row in rows], np.int64),
+        propensity=np.array([row["propensity"] for row in rows], np.float64),
+        treated=np.array([row["treated"] for row in rows], np.bool_),
+        items=[row["item_id"] for row in rows],
+        dimensions=[row["dimension"] for row in rows],
+    )
