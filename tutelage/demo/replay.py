@@ -4,10 +4,10 @@ import heapq
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from store.clock import ManualClock
-from tutelage.demo.client import ProxyClient
+from tutelage.demo.client import ChatReply
 from tutelage.demo.model import MODEL_NAME
 from tutelage.demo.users import Visit, react
 
@@ -29,12 +29,20 @@ class Turn:
     visit: Visit = field(compare=False, kw_only=True)
 
 
+class Proxy(Protocol):
+    """What the replay needs of the proxy; ``client.ProxyClient`` is the real one."""
+
+    def chat(self, body: Mapping[str, Any], headers: Mapping[str, str]) -> ChatReply: ...
+
+    def feedback(self, signals: Sequence[Mapping[str, Any]]) -> None: ...
+
+
 class Replay:
     """The traffic that is still to come, and the signals that wait to be sent."""
 
     def __init__(
         self,
-        client: ProxyClient,
+        client: Proxy,
         clock: ManualClock,
         visits: Iterable[Visit],
         pool: Mapping[str, Sequence[str]],
