@@ -39,8 +39,6 @@ def installation(tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upst
         api_key_env="TEST_UPSTREAM_KEY",
         environment={"TEST_UPSTREAM_KEY": UPSTREAM_KEY},
     ) as product:
-        for tenant in ("acme", "globex"):
-            product.command("tenants", "create", tenant)
         keys = Keys(
             *(create_key(product, tenant, scope) for tenant in ("acme", "globex") for scope in ("app", "admin"))
         )
