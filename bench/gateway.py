@@ -205,7 +205,7 @@ def report(
         ),
         "",
         (
-            f"`all on`: {N_PATTERNS:,} patterns (20 match, more than the block holds), {N_CONTEXTS:,} approved contexts, "
+            f"`all on`: {N_PATTERNS:,} patterns (20 match, more than the block holds), {N_CONTEXTS:,} contexts, "
             f"every question different, every second one answered by an entry; {_injected(found)}; every response "
             "recorded. `learning off`: the tenant's switch; a pure relay."
         ),
