@@ -1,0 +1,191 @@
+"""Assignment is exact, stable, independent of content and never over budget."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxy.selection import (
+    CONTEXT_FRAME_TOKENS,
+    PATTERN_FRAME_TOKENS,
+    Facts,
+    is_holdout,
+    matching_dimensions,
+    select_contexts,
+    select_patterns,
+    uniform,
+)
+from store import blocks
+from store.config import Config, load_config
+from store.plan import Conditions, ServedPattern, build_plan
+from store.snapshot import ServedContexts
+from store.tokens import TokenCounter, load_token_counter
+from store.vocabulary import PatternState
+
+SECRET = b"s" * 32
+FACTS = Facts("refund", "crm", "template", "gold")
+SECTION = load_config().patterns
+
+
+@pytest.fixture(scope="module")
+def counter() -> TokenCounter:
+    return load_token_counter()
+
+
+def pattern(
+    pattern_id: str,
+    *,
+    dimension: str = "shape",
+    share: float = 0.5,
+    state: PatternState = "trial",
+    tokens: int = 10,
+    conditions: Conditions | None = None,
+    rule: str = "Use a table.",
+) -> ServedPattern:
+    return ServedPattern(
+        id=pattern_id,
+        type="response_format",
+        dimension=dimension,
+        rule=rule,
+        conditions=conditions or Conditions(),
+        state=state,
+        tokens=tokens,
+        share=share,
+        lift=0.1,
+    )
+
+
+def test_the_frames_cost_what_the_constants_say(counter: TokenCounter) -> None:
+    assert counter.count(blocks.PATTERN_HEADER) + counter.count(blocks.PATTERN_FOOTER) == PATTERN_FRAME_TOKENS
+    assert counter.count(blocks.CONTEXT_HEADER) + counter.count(blocks.CONTEXT_FOOTER) == CONTEXT_FRAME_TOKENS
+
+
+@settings(deadline=None, max_examples=100)
+@given(rules=st.lists(st.text(max_size=200), max_size=30), conversation=st.text(max_size=10), shared=st.booleans())
+def test_the_whole_block_never_exceeds_the_budget(
+    counter: TokenCounter, rules: list[str], conversation: str, shared: bool
+) -> None:
+    patterns = [
+        pattern(
+            f"pat_{index:02d}",
+            dimension=f"d{index // 2 if shared else index}",
+            tokens=counter.count(blocks.pattern_line(rule)),
+            rule=rule,
+            share=0.5 if shared else 0.9,
+        )
+        for index, rule in enumerate(rules)
+    ]
+    dimensions = matching_dimensions(build_plan(patterns), FACTS, SECTION.hold_back)
+    selection = select_patterns(dimensions, SECRET, conversation, SECTION, holdout=False)
+    assert counter.count(selection.block) <= selection.tokens <= SECTION.max_tokens
+    assert counter.count("Be kind. " + selection.block) - counter.count("Be kind. ") <= SECTION.max_tokens
+    drawn = {injection.item_id for injection in selection.injections if injection.treated}
+    assert selection.block == blocks.pattern_block(p.rule for p in patterns if p.id in drawn)
+
+
+def test_realised_shares_are_the_logged_propensities() -> None:
+    plan = build_plan([pattern("a", share=0.3), pattern("b", share=0.2), pattern("c", dimension="length", share=0.9)])
+    dimensions = matching_dimensions(plan, FACTS, SECTION.hold_back)
+    n = 20_000
+    counts: Counter[tuple[str, ...]] = Counter()
+    for index in range(n):
+        selection = select_patterns(dimensions, SECRET, f"conv_{index}", SECTION, holdout=False)
+        counts[tuple(injection.item_id for injection in selection.injections if injection.treated)] += 1
+    expected = {(): 0.05, ("a",): 0.03, ("b",): 0.02, ("c",): 0.45, ("c", "a"): 0.27, ("c", "b"): 0.18}
+    for drawn, share in expected.items():
+        assert abs(counts[drawn] / n - share) < 5 * np.sqrt(share * (1 - share) / n)
+
+
+def test_the_holdout_is_its_share_of_conversations_and_independent_of_the_draws() -> None:
+    held = [is_holdout(SECRET, f"conv_{index}", 0.05) for index in range(20_000)]
+    points = np.array([uniform(SECRET, "dimension shape", f"conv_{index}") for index in range(20_000)])
+    assert abs(np.mean(held) - 0.05) < 0.008
+    assert abs(points[np.array(held)].mean() - 0.5) < 0.05
+
+
+def test_every_dimension_keeps_its_hold_back() -> None:
+    plan = build_plan([pattern(name, share=0.6) for name in "abc"])
+    (dimension,) = matching_dimensions(plan, FACTS, 0.10)
+    assert [arm.propensity for arm in dimension.arms] == pytest.approx([0.3, 0.3, 0.3])
+
+
+def test_a_pinned_pattern_takes_its_dimension_outside_the_holdout() -> None:
+    plan = build_plan([pattern("a"), pattern("b", state="pinned", share=1.0)])
+    dimensions = matching_dimensions(plan, FACTS, 0.10)
+    for index in range(50):
+        selection = select_patterns(dimensions, SECRET, str(index), SECTION, holdout=False)
+        assert [(i.item_id, i.propensity, i.treated) for i in selection.injections] == [("b", 1.0, True)]
+
+
+def test_of_two_pinned_patterns_the_more_specific_then_the_newer_wins() -> None:
+    general_new = pattern("z", state="pinned", share=1.0)
+    specific = Conditions(question_type=("refund",))
+    specific_old = pattern("a", state="pinned", share=1.0, conditions=specific)
+    specific_new = pattern("b", state="pinned", share=1.0, conditions=specific)
+    (dimension,) = matching_dimensions(build_plan([general_new, specific_old, specific_new]), FACTS, 0.10)
+    assert [arm.pattern.id for arm in dimension.arms] == ["b"]
+
+
+def test_a_holdout_conversation_logs_the_same_arms_untreated() -> None:
+    dimensions = matching_dimensions(build_plan([pattern("a"), pattern("b", dimension="x", share=0.4)]), FACTS, 0.10)
+    treated = select_patterns(dimensions, SECRET, "conv", SECTION, holdout=False)
+    held = select_patterns(dimensions, SECRET, "conv", SECTION, holdout=True)
+    assert (held.block, held.tokens) == ("", 0)
+    assert [(i.item_id, i.propensity) for i in held.injections] == [
+        (i.item_id, i.propensity) for i in treated.injections
+    ]
+    assert not any(i.treated for i in held.injections)
+
+
+def test_a_dimension_whose_dearest_arm_does_not_fit_is_not_drawn_and_the_next_still_is() -> None:
+    plan = build_plan(
+        [
+            pattern("big", dimension="a", state="pinned", share=1.0, tokens=5_000),
+            pattern("fits", dimension="b", state="pinned", share=1.0, tokens=20),
+            pattern("c1", dimension="c", share=0.4, tokens=500),
+            pattern("c2", dimension="c", share=0.4, tokens=5),
+        ]
+    )
+    dimensions = matching_dimensions(plan, FACTS, 0.10)
+    selection = select_patterns(dimensions, SECRET, "conv", SECTION, holdout=False)
+    assert [i.item_id for i in selection.injections] == ["fits"]
+
+
+@pytest.mark.parametrize("name", ["question_type", "data_source", "prompt_template", "segment"])
+def test_a_pattern_is_in_play_only_where_all_its_conditions_hold(name: str) -> None:
+    yes = pattern("yes", conditions=Conditions(**{name: (getattr(FACTS, name), "other")}))
+    no = pattern("no", conditions=Conditions(**{name: ("other",)}))
+    (dimension,) = matching_dimensions(build_plan([yes, no]), FACTS, 0.10)
+    assert [arm.pattern.id for arm in dimension.arms] == ["yes"]
+
+
+def contexts(similarities: list[float], tokens: list[int]) -> ServedContexts:
+    vectors = np.zeros((len(similarities), 256), np.float32)
+    vectors[:, 0] = similarities
+    ids = tuple(f"ctx_{index}" for index in range(len(similarities)))
+    return ServedContexts(ids, vectors, tuple(f"<entry {i}>" for i in ids), tuple(tokens))
+
+
+QUESTION = np.eye(1, 256, dtype=np.float32)[0]
+
+
+def test_the_most_similar_contexts_above_the_threshold_come_best_first(config: Config) -> None:
+    threshold = config.contexts.similarity_threshold
+    served = contexts([threshold + 0.1, threshold - 0.01, threshold + 0.3, threshold + 0.2, threshold], [10] * 5)
+    selection = select_contexts(served, QUESTION, config.contexts)
+    assert [i.item_id for i in selection.injections] == ["ctx_2", "ctx_3", "ctx_0"]
+    assert all((i.propensity, i.treated, i.dimension) == (1.0, True, "") for i in selection.injections)
+    assert selection.tokens == CONTEXT_FRAME_TOKENS + 30
+
+
+def test_a_context_that_does_not_fit_is_left_out_whole(config: Config) -> None:
+    selection = select_contexts(contexts([0.99, 0.9], [5_000, 10]), QUESTION, config.contexts)
+    assert [i.item_id for i in selection.injections] == ["ctx_1"]
+    assert selection.tokens <= config.contexts.max_tokens
+
+
+def test_a_question_without_words_gets_no_context(config: Config) -> None:
+    assert not select_contexts(contexts([1.0], [10]), np.zeros(256, np.float32), config.contexts).block
+    assert not select_contexts(ServedContexts(), QUESTION, config.contexts).block
