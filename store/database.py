@@ -57,7 +57,9 @@ class Database:
         """Run one statement once for each set of parameters."""
         try:
             self.connection.executemany(sql, parameters)
-        except sqlite3.OperationalError as exc:
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.DatabaseError as exc:
             raise UnavailableError(f"{self.path}: {exc}") from exc
 
     def _execute(self, sql: str, parameters: Parameters) -> sqlite3.Cursor:
@@ -81,10 +83,11 @@ class Database:
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
+            # Inside: a commit that fails may leave its transaction open, and the next one would join it unseen.
+            self.execute("COMMIT")
         except BaseException:
             self.connection.rollback()
             raise
-        self.execute("COMMIT")
 
     def close(self) -> None:
         self.connection.close()

@@ -1,0 +1,436 @@
+-- Made from the migrations by `python -m store.schema`; do not edit. Times are UTC text, *_json is JSON.
+
+CREATE TABLE tenants (
+  id TEXT NOT NULL PRIMARY KEY,
+  name TEXT NOT NULL,
+  secret TEXT NOT NULL, -- hex; keys the draw of patterns and the hashes of phone numbers
+  learning TEXT NOT NULL DEFAULT 'on' CHECK (learning IN ('on', 'off')), -- off: a pure relay
+  require_trial_approval INTEGER NOT NULL DEFAULT 0 CHECK (require_trial_approval IN (0, 1)),
+  created_at TEXT NOT NULL -- UTC, as every *_at
+) STRICT;
+
+CREATE TABLE api_keys (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  scope TEXT NOT NULL CHECK (scope IN ('app', 'admin', 'feedback')),
+  key_hash TEXT NOT NULL UNIQUE, -- SHA-256 of the whole key, hex; the key itself is shown once and never stored
+  prefix TEXT NOT NULL, -- the key's first characters, to recognise it
+  created_at TEXT NOT NULL,
+  revoked_at TEXT
+) STRICT;
+
+CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
+
+CREATE TABLE audit_log (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  actor TEXT NOT NULL, -- key id, 'console', 'command' or 'learner'
+  action TEXT NOT NULL, -- such as 'contexts.approve'
+  object_id TEXT NOT NULL,
+  detail_json TEXT NOT NULL,
+  created_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX audit_log_by_time ON audit_log (tenant_id, created_at);
+
+CREATE TABLE conversations (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  id TEXT NOT NULL, -- as the app named it, else made by us
+  source TEXT NOT NULL CHECK (source IN ('proxy', 'import')),
+  user_id TEXT NOT NULL, -- '' when unknown
+  is_holdout INTEGER NOT NULL CHECK (is_holdout IN (0, 1)),
+  is_resolved INTEGER CHECK (is_resolved IN (0, 1)), -- NULL when nobody said
+  tags_json TEXT NOT NULL, -- list of text
+  messages_json TEXT, -- imported: the whole transcript; NULL when it is assembled from responses
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, id)
+) STRICT;
+
+CREATE INDEX conversations_by_time ON conversations (tenant_id, updated_at);
+
+CREATE TABLE responses (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, -- order of arrival in this database; the learner's cursor
+  id TEXT NOT NULL UNIQUE, -- x-tutelage-response-id
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  conversation_id TEXT NOT NULL,
+  upstream_id TEXT, -- the id in the reply's body; an upstream may use one twice
+  endpoint TEXT NOT NULL, -- such as /v1/chat/completions
+  upstream TEXT NOT NULL,
+  model TEXT NOT NULL, -- as the app asked for it
+  user_id TEXT NOT NULL, -- '' when unknown
+  segment TEXT NOT NULL, -- '' when unknown
+  agent TEXT NOT NULL CHECK (agent IN ('ai', 'human')),
+  question TEXT NOT NULL, -- text of the last user message
+  question_type TEXT NOT NULL, -- 'unknown' when nobody said and the classifier is not sure
+  question_type_confidence REAL, -- 0 .. 1; NULL when the app said it
+  data_source TEXT NOT NULL, -- '' when unknown
+  prompt_template TEXT NOT NULL, -- x-tutelage-prompt-template, else a hash of the app's own system text
+  tool_set TEXT NOT NULL, -- hash of the sorted tool names, '' without tools
+  response_format TEXT NOT NULL, -- table, code, list, prose, json, tool_calls or '' without a reply
+  length_band TEXT NOT NULL, -- short, medium, long or ''
+  outcome TEXT NOT NULL CHECK (outcome IN ('ok', 'cancelled', 'upstream_error', 'error')),
+  status INTEGER NOT NULL, -- HTTP status that the client saw; 0 when none
+  finish_reason TEXT,
+  is_stream INTEGER NOT NULL CHECK (is_stream IN (0, 1)),
+  is_holdout INTEGER NOT NULL CHECK (is_holdout IN (0, 1)),
+  generation INTEGER NOT NULL, -- that was served; 0 before the first
+  injected_tokens INTEGER NOT NULL, -- cl100k_base tokens of all that was put in
+  prompt_tokens INTEGER, -- as the upstream counted, like the next two
+  completion_tokens INTEGER,
+  cached_tokens INTEGER,
+  latency_ms REAL NOT NULL, -- request received to last byte
+  first_byte_ms REAL, -- request received to first byte of the reply
+  tags_json TEXT NOT NULL, -- list of text
+  messages_json TEXT NOT NULL, -- what this turn added to the conversation, as the app sent it, without injections
+  reply_json TEXT, -- the assistant's message; partial when the outcome is not ok
+  history_hash TEXT NOT NULL, -- of all messages of the request and the reply: the next turn begins with them
+  request_hash TEXT NOT NULL, -- of all messages of the request: equal when the same was asked again
+  created_at TEXT NOT NULL, -- request received
+  completed_at TEXT NOT NULL, -- last byte
+  FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id)
+) STRICT;
+
+CREATE INDEX responses_by_time ON responses (tenant_id, created_at);
+
+CREATE INDEX responses_by_conversation ON responses (tenant_id, conversation_id, seq);
+
+CREATE INDEX responses_by_upstream_id ON responses (tenant_id, upstream_id, seq);
+
+CREATE INDEX responses_by_history ON responses (tenant_id, history_hash, seq);
+
+CREATE INDEX responses_by_user ON responses (tenant_id, user_id, created_at);
+
+CREATE TABLE response_feedback (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  response_id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
+  user_id TEXT NOT NULL, -- '' when unknown
+  signal_type TEXT NOT NULL CHECK (signal_type IN ('thumbs_up', 'thumbs_down', 'copy', 'follow_up', 'dwell_time',
+    'insight_ack', 'regenerate', 'correction')),
+  family TEXT NOT NULL, -- a later signal of the same user, response and family replaces the earlier
+  weight REAL NOT NULL, -- as [feedback.weights] had it then
+  value REAL, -- dwell_time: seconds
+  comment TEXT,
+  correction TEXT, -- what the answer should have been
+  metadata_json TEXT NOT NULL,
+  source TEXT NOT NULL CHECK (source IN ('api', 'traffic')), -- traffic: found in the records by the learner
+  created_at TEXT NOT NULL,
+  UNIQUE (tenant_id, id),
+  UNIQUE (response_id, user_id, family)
+) STRICT;
+
+CREATE INDEX response_feedback_by_time ON response_feedback (tenant_id, created_at);
+
+CREATE TABLE feedback_receipts (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  id TEXT NOT NULL, -- every signal id ever acknowledged, so that a repeated one changes nothing
+  answer_json TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE injections (
+  response_id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
+  kind TEXT NOT NULL CHECK (kind IN ('pattern', 'context')),
+  item_id TEXT NOT NULL, -- learned_patterns.id or ai_contexts.id
+  dimension TEXT NOT NULL, -- '' for contexts
+  propensity REAL NOT NULL CHECK (propensity BETWEEN 0 AND 1), -- P(treated) when the coin was tossed
+  treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
+  similarity REAL, -- cosine to the question; NULL for patterns
+  tokens INTEGER NOT NULL,
+  PRIMARY KEY (response_id, kind, item_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX injections_by_item ON injections (item_id, response_id);
+
+CREATE TABLE learning_runs (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  kind TEXT NOT NULL CHECK (kind IN ('patterns', 'knowledge', 'nlu')),
+  status TEXT NOT NULL CHECK (status IN ('running', 'completed', 'failed')),
+  run_at TEXT NOT NULL, -- the run's time for all that depends on time
+  started_at TEXT NOT NULL, -- by the machine's clock
+  finished_at TEXT,
+  generation INTEGER, -- published by it; NULL when nothing changed
+  cursor_json TEXT NOT NULL, -- how far the records were read
+  n_responses INTEGER NOT NULL DEFAULT 0,
+  n_signals INTEGER NOT NULL DEFAULT 0,
+  satisfaction REAL, -- of the responses since the run before
+  model_calls INTEGER NOT NULL DEFAULT 0,
+  prompt_tokens INTEGER NOT NULL DEFAULT 0,
+  completion_tokens INTEGER NOT NULL DEFAULT 0,
+  cost_usd REAL NOT NULL DEFAULT 0,
+  summary_json TEXT NOT NULL, -- what changed, stage by stage
+  error TEXT
+) STRICT;
+
+CREATE INDEX learning_runs_by_time ON learning_runs (tenant_id, kind, run_at);
+
+CREATE TABLE generations (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  number INTEGER NOT NULL CHECK (number > 0),
+  plan_json TEXT, -- the patterns served; NULL: those of the generation before
+  run_id TEXT REFERENCES learning_runs (id), -- NULL: a person's doing
+  actor TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE learned_patterns (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  type TEXT NOT NULL CHECK (type IN ('prompt_strategy', 'query_style', 'tool_preference', 'response_format',
+    'domain_knowledge', 'insight_threshold', 'follow_up_style', 'visualization_preference')),
+  dimension TEXT NOT NULL, -- what it steers; a conversation gets at most one pattern of a dimension
+  value TEXT NOT NULL, -- the characteristic it asks for, such as 'table'; '' when a person wrote the rule
+  rule TEXT NOT NULL, -- the instruction as the model reads it
+  conditions_json TEXT NOT NULL, -- question_type, data_source, prompt_template, segment: lists; absent = always
+  state TEXT NOT NULL CHECK (state IN ('candidate', 'trial', 'active', 'warmdown', 'retired', 'pinned', 'disabled')),
+  grade TEXT NOT NULL CHECK (grade IN ('none', 'provisional', 'proven')),
+  origin TEXT NOT NULL CHECK (origin IN ('learned', 'person')),
+  is_approved INTEGER NOT NULL DEFAULT 0 CHECK (is_approved IN (0, 1)), -- a person allowed its trial
+  confidence REAL NOT NULL CHECK (confidence BETWEEN 0 AND 1), -- probability that it helps; 0.5 = unknown
+  score REAL NOT NULL, -- debiased EMA of the satisfaction of responses that had it; shown, never proof
+  use_count INTEGER NOT NULL, -- responses that had it
+  signal_count INTEGER NOT NULL, -- of those, responses with at least one signal
+  user_count INTEGER NOT NULL, -- distinct users behind the signals
+  tokens INTEGER NOT NULL, -- cl100k_base, of its line in the block
+  lift REAL, -- difference in satisfaction against randomised control; NULL before evidence
+  lift_low REAL, -- 95 % interval
+  lift_high REAL,
+  e_value REAL, -- of the randomised evidence against "does not help"
+  share REAL NOT NULL CHECK (share BETWEEN 0 AND 1), -- of matching conversations that get it
+  warm_step INTEGER NOT NULL DEFAULT 0, -- runs into warm-up (active) or left of warm-down
+  trial_since TEXT, -- randomised evidence counts from here
+  last_used_at TEXT,
+  removed_at TEXT, -- last time that it was taken out for doing harm or for want of evidence
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX learned_patterns_by_state ON learned_patterns (tenant_id, state);
+
+CREATE TABLE pattern_events (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  pattern_id TEXT NOT NULL REFERENCES learned_patterns (id),
+  run_id TEXT REFERENCES learning_runs (id),
+  actor TEXT NOT NULL,
+  from_state TEXT, -- NULL: it was made
+  to_state TEXT NOT NULL,
+  reason TEXT NOT NULL,
+  detail_json TEXT NOT NULL,
+  created_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX pattern_events_by_pattern ON pattern_events (pattern_id, seq);
+
+CREATE TABLE alerts (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  run_id TEXT REFERENCES learning_runs (id),
+  kind TEXT NOT NULL, -- such as 'crash', 'run_failed', 'context_flagged'
+  message TEXT NOT NULL,
+  detail_json TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  acknowledged_at TEXT
+) STRICT;
+
+CREATE INDEX alerts_by_time ON alerts (tenant_id, created_at);
+
+CREATE TABLE ai_contexts (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  questions_json TEXT NOT NULL, -- three phrasings; of the approved revision, else of the newest
+  answer TEXT NOT NULL, -- may hold <INSTRUCTION> tags with business rules
+  tags_json TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('pending_approval', 'approved', 'rejected', 'flagged', 'retired')),
+  is_served INTEGER NOT NULL CHECK (is_served IN (0, 1)), -- 1: the proxy uses it
+  revision INTEGER NOT NULL, -- of the texts in this row
+  pending_revision INTEGER, -- a newer one that waits for a person
+  source_chat_id TEXT, -- conversations.id; NULL when a person wrote it
+  n_users INTEGER NOT NULL, -- distinct users whose conversations support it
+  provenance TEXT NOT NULL CHECK (provenance IN ('person', 'correction', 'human_answer', 'tool_result',
+    'confirmed_answer', 'answer')), -- order of trust
+  tokens INTEGER NOT NULL, -- cl100k_base, of its rendered entry
+  embedding BLOB NOT NULL, -- float32, unit length: the mean of its phrasings' vectors
+  embedding_model TEXT NOT NULL,
+  flag_reason TEXT,
+  flag_count INTEGER NOT NULL DEFAULT 0,
+  reject_reason TEXT,
+  changed_generation INTEGER NOT NULL, -- the proxy loads what changed since its own
+  reviewed_by TEXT,
+  reviewed_at TEXT,
+  created_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX ai_contexts_by_status ON ai_contexts (tenant_id, status);
+
+CREATE INDEX ai_contexts_by_change ON ai_contexts (tenant_id, changed_generation);
+
+CREATE TABLE context_revisions (
+  context_id TEXT NOT NULL REFERENCES ai_contexts (id),
+  revision INTEGER NOT NULL CHECK (revision > 0),
+  questions_json TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  tags_json TEXT NOT NULL,
+  status TEXT NOT NULL CHECK (status IN ('pending_approval', 'approved', 'rejected', 'superseded')),
+  source_chat_id TEXT,
+  run_id TEXT REFERENCES learning_runs (id),
+  tokens INTEGER NOT NULL,
+  embedding BLOB NOT NULL,
+  embedding_model TEXT NOT NULL,
+  actor TEXT NOT NULL, -- who wrote it
+  note TEXT NOT NULL, -- why
+  decided_by TEXT,
+  decided_at TEXT,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (context_id, revision)
+) STRICT;
+
+CREATE TABLE context_sources (
+  context_id TEXT NOT NULL REFERENCES ai_contexts (id),
+  tenant_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  revision INTEGER NOT NULL,
+  role TEXT NOT NULL CHECK (role IN ('representative', 'support')),
+  user_id TEXT NOT NULL,
+  PRIMARY KEY (context_id, conversation_id),
+  FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX context_sources_by_conversation ON context_sources (tenant_id, conversation_id);
+
+CREATE TABLE context_flags (
+  context_id TEXT NOT NULL REFERENCES ai_contexts (id),
+  tenant_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL, -- in which it was corrected; '' when a person flagged it without one
+  reason TEXT NOT NULL,
+  actor TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (context_id, conversation_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE mined_conversations (
+  tenant_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  changed_at TEXT NOT NULL, -- the conversation's newest message or signal when it was looked at
+  verdict_json TEXT, -- the pre-screen's; NULL when it was decided without one
+  decision TEXT, -- created, revised, supported, skipped or screened_out; NULL: its group was not decided yet
+  context_id TEXT REFERENCES ai_contexts (id),
+  note TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  mined_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, conversation_id),
+  FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE datasets (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  id TEXT NOT NULL,
+  name TEXT NOT NULL,
+  type TEXT NOT NULL CHECK (type IN ('nlu')),
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, id)
+) STRICT;
+
+CREATE TABLE examples (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  tenant_id TEXT NOT NULL,
+  dataset_id TEXT NOT NULL,
+  type TEXT NOT NULL CHECK (type IN ('nlu')),
+  input TEXT NOT NULL,
+  intent TEXT NOT NULL,
+  confidence REAL NOT NULL CHECK (confidence BETWEEN 0 AND 1),
+  tags_json TEXT NOT NULL, -- such as confidence:95, source:bulk, needs_review
+  needs_review INTEGER NOT NULL CHECK (needs_review IN (0, 1)),
+  current_step TEXT,
+  user_hash TEXT NOT NULL, -- keyed hash of the phone number; '' when none
+  conversation_id TEXT,
+  fingerprint TEXT NOT NULL, -- of what was sent: the same item twice is one example
+  occurred_at TEXT NOT NULL,
+  created_at TEXT NOT NULL,
+  reviewed_by TEXT,
+  reviewed_at TEXT,
+  UNIQUE (tenant_id, dataset_id, fingerprint),
+  FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
+) STRICT;
+
+CREATE INDEX examples_by_dataset ON examples (tenant_id, dataset_id, seq);
+
+CREATE INDEX examples_to_review ON examples (tenant_id, dataset_id, seq) WHERE needs_review = 1;
+
+CREATE TABLE training_jobs (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  kind TEXT NOT NULL CHECK (kind IN ('nlu-train', 'patterns', 'knowledge')),
+  status TEXT NOT NULL CHECK (status IN ('pending', 'processing', 'completed', 'failed')),
+  dataset_id TEXT,
+  range_start_at TEXT, -- records of this time range
+  range_end_at TEXT,
+  due_at TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  claimed_by TEXT, -- the learner process that works on it
+  claimed_at TEXT,
+  run_id TEXT REFERENCES learning_runs (id),
+  error TEXT,
+  created_at TEXT NOT NULL,
+  finished_at TEXT
+) STRICT;
+
+CREATE INDEX training_jobs_by_status ON training_jobs (status, due_at);
+
+CREATE INDEX training_jobs_by_tenant ON training_jobs (tenant_id, created_at);
+
+CREATE VIEW v_response_satisfaction AS
+SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,
+  r.injected_tokens, r.created_at,
+  count(f.seq) AS n_signals,
+  max(-1.0, min(1.0, coalesce(sum(f.weight), 0.0))) AS satisfaction, -- [-1, 1]
+  coalesce(sum(f.signal_type = 'thumbs_up'), 0) AS thumbs_up,
+  coalesce(sum(f.signal_type = 'thumbs_down'), 0) AS thumbs_down,
+  coalesce(sum(f.signal_type = 'follow_up'), 0) AS follow_up,
+  coalesce(sum(f.signal_type = 'regenerate'), 0) AS regenerate
+FROM responses AS r LEFT JOIN response_feedback AS f ON f.response_id = r.id
+WHERE r.outcome = 'ok'
+GROUP BY r.seq;
+
+CREATE VIEW v_satisfaction_by_day AS
+SELECT tenant_id, substr(created_at, 1, 10) AS day,
+  CASE is_holdout WHEN 1 THEN 'holdout' ELSE 'treated' END AS arm,
+  count(*) AS n_responses,
+  sum(n_signals) AS n_signals,
+  avg(satisfaction) AS satisfaction,
+  avg(thumbs_up > 0) AS thumbs_up_rate,
+  avg(thumbs_down > 0) AS thumbs_down_rate,
+  avg(follow_up > 0) AS follow_up_rate,
+  avg(regenerate > 0) AS regenerate_rate
+FROM v_response_satisfaction
+GROUP BY tenant_id, day, arm;
+
+CREATE VIEW v_active_patterns AS
+SELECT tenant_id, id, type, rule, conditions_json, state, grade, confidence, score, lift, lift_low, lift_high,
+  share, use_count, signal_count, user_count, tokens, last_used_at
+FROM learned_patterns
+WHERE state IN ('active', 'pinned', 'warmdown');
+
+CREATE VIEW v_pattern_lift AS
+SELECT p.tenant_id, p.id, p.type, p.rule, p.state, p.grade, p.confidence, p.lift, p.lift_low, p.lift_high, p.e_value,
+  p.share, p.trial_since,
+  coalesce(sum(i.treated), 0) AS n_treated,
+  coalesce(sum(1 - i.treated), 0) AS n_control
+FROM learned_patterns AS p
+LEFT JOIN injections AS i ON i.item_id = p.id AND i.kind = 'pattern'
+GROUP BY p.id;
+
+CREATE VIEW v_pending_contexts AS
+SELECT c.tenant_id, c.id, r.revision, r.questions_json, r.answer, r.tags_json, c.provenance, c.n_users,
+  r.source_chat_id, c.status, r.created_at
+FROM ai_contexts AS c
+JOIN context_revisions AS r ON r.context_id = c.id AND r.status = 'pending_approval';
