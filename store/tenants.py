@@ -159,6 +159,27 @@ def revoke_key(db: Database, key_id: str, now_s: float) -> None:
         raise NotFoundError(f"no valid key {key_id!r}")
 
 
+def find_key(db: Database, key: str) -> ApiKey | None:
+    """Return the row of a key, None when it is unknown or revoked."""
+    return _live_key(db, "key_hash", hash_key(key))
+
+
+def find_key_by_id(db: Database, key_id: str) -> ApiKey | None:
+    """Return the row of the key with this id, None when it is unknown or revoked."""
+    return _live_key(db, "id", key_id)
+
+
+def _live_key(db: Database, column: str, value: str) -> ApiKey | None:
+    row = db.row(
+        f"""
+        SELECT id, tenant_id, name, scope, prefix, created_at, revoked_at FROM api_keys
+        WHERE {column} = :value AND revoked_at IS NULL
+        """,
+        {"value": value},
+    )
+    return None if row is None else ApiKey(*cast("tuple[str, str, str, Scope, str, str, str | None]", tuple(row)))
+
+
 def live_keys(db: Database) -> dict[str, tuple[str, Scope]]:
     """Return ``{hash: (tenant id, scope)}`` of all keys that are not revoked."""
     rows = db.rows("SELECT key_hash, tenant_id, scope FROM api_keys WHERE revoked_at IS NULL")
