@@ -1,0 +1,157 @@
+"""Text without personal data: what identifies a person or opens a door is replaced by what kind of thing it was.
+
+Rules, not a language model: they run before anything is sent to one. Prices, dates, times and order words stay. Names
+are removed where the conversation declares them: by the messages' ``name`` field, or as "my name is ...".
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+Kind = Literal["EMAIL", "SECRET", "CARD", "IBAN", "IP", "ID", "PHONE", "ADDRESS", "NAME"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Personal data at ``text[start:end]``."""
+
+    kind: Kind
+    start: int
+    end: int
+
+
+def find_personal_data(text: str, names: Iterable[str] = ()) -> list[Finding]:
+    """Return what is personal in *text*, in order and without overlaps; *names* are people's, as declared."""
+    findings: list[Finding] = []
+    for kind, start, end in [*_by_rules(text), *_by_names(text, names)]:
+        if all(end <= other.start or start >= other.end for other in findings):
+            findings.append(Finding(kind, start, end))
+    return sorted(findings, key=lambda finding: finding.start)
+
+
+def remove_personal_data(text: str, names: Iterable[str] = ()) -> str:
+    """Return *text* with each piece of personal data replaced by its kind.
+
+    >>> remove_personal_data("Write to ann@example.com or call +44 20 7946 0958, it costs $1,299.00.")
+    'Write to [EMAIL] or call [PHONE], it costs $1,299.00.'
+    """
+    pieces = []
+    position = 0
+    for finding in find_personal_data(text, names):
+        pieces += [text[position : finding.start], f"[{finding.kind}]"]
+        position = finding.end
+    return "".join([*pieces, text[position:]])
+
+
+def declared_names(text: str) -> list[str]:
+    """Return the names by which a writer introduces themselves.
+
+    >>> declared_names("Hello, my name is Ann Lee and I forgot my password")
+    ['Ann Lee']
+    """
+    return [match["name"] for match in _INTRODUCTION.finditer(text)]
+
+
+def _luhn(text: str) -> bool:
+    """Return whether the digits in *text* carry a card's check digit. Source: ISO/IEC 7812-1, annex B."""
+    digits = [int(character) for character in text if character.isdigit()]
+    doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
+    return len(digits) >= 13 and (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
+
+
+def _iban(text: str) -> bool:
+    """Return whether *text* carries an IBAN's check digits. Source: ISO 13616-1, annex A (mod 97)."""
+    compact = re.sub(r"\s", "", text)
+    moved = compact[4:] + compact[:4]
+    return 15 <= len(compact) <= 34 and int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
+
+
+def _ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _any(_: str) -> bool:
+    return True
+
+
+_STREETS: Final = (
+    r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace"
+    r"|Highway|Hwy|Parkway|Pkwy|Circle|Alley)\b"
+)
+# In order: an earlier rule keeps what a later one would also match.
+_RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] = (
+    (
+        "SECRET",
+        re.compile(
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+            r"|\b(?:sk|pk|rk|tut)[-_][A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+            r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}\b"
+            r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{4,}|(?<=[Bb]earer )[\w.~+/-]{16,}=*",
+            re.DOTALL,
+        ),
+        _any,
+    ),
+    (
+        "SECRET",
+        re.compile(
+            r"(?i:(?<=password is )|(?<=password: )|(?<=password:)|(?<=passcode is )|(?<=\bpin is )|(?<=\bpin: )"
+            r"|(?<=secret is )|(?<=api key is )|(?<=api key: )|(?<=token is ))"
+            r"(?=\S*[\d!@#$%^&*])[^\s,;]{3,}(?<![.!?])"
+        ),
+        _any,
+    ),
+    ("EMAIL", re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"), _any),
+    ("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
+    ("CARD", re.compile(r"(?<![\d.,$€£-])\d(?:[ -]?\d){12,18}(?![\d])"), _luhn),
+    ("ID", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _any),  # US social security number
+    ("IP", re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)"), _ip),
+    (
+        "IP",
+        re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])"),
+        lambda t: len(t) > 3 and _ip(t),
+    ),
+    (
+        "PHONE",
+        re.compile(
+            r"(?<![\w.])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){5,12}(?!\d)"
+            r"|(?<![\w.-])(?:1[ .-])?(?:\(\d{3}\) ?|\d{3}[ .-])\d{3}[ .-]\d{4}(?![\d-])"
+            r"|(?<![\w.-])0\d{2,4}[ /-]\d{5,8}(?![\d-])"
+            r"|(?i:(?<=phone )|(?<=call )|(?<=call me at )|(?<=mobile )|(?<=tel )|(?<=tel: )|(?<=phone: )"
+            r"|(?<=phone number is )|(?<=my number is )|(?<=phone is )|(?<=whatsapp )|(?<=text me at ))\d{7,13}(?!\d)"
+        ),
+        _any,
+    ),
+    (
+        "ADDRESS",
+        re.compile(
+            r"\b\d{1,6}(?:-\d{1,5})? (?:(?:North|South|East|West|[NSEW]\.?|[NS][EW]) )?"
+            r"(?:(?:[A-Z][\w'.-]*|\d{1,3}(?:st|nd|rd|th)) ){1,4}" + _STREETS + r"(?:,? (?:Suite|Apt|Unit|#) ?[\w-]+)?"
+            r"|\b[A-ZÄÖÜ][a-zäöüß]+(?:straße|strasse|str\.|weg|platz|allee|gasse) \d{1,4}[a-z]?\b"
+        ),
+        _any,
+    ),
+)
+_INTRODUCTION: Final = re.compile(
+    r"\b(?i:my name is|my name's|i am called|this is)[ ](?P<name>[A-Z][\w'-]+(?:[ ][A-Z][\w'-]+){0,2})"
+    r"(?=[ ](?:here|speaking|and|from|but)\b|[.,!?]|\s*$)"
+)
+
+
+def _by_rules(text: str) -> Iterator[tuple[Kind, int, int]]:
+    for kind, pattern, is_real in _RULES:
+        for match in pattern.finditer(text):
+            if match.end() > match.start() and is_real(match.group()):
+                yield kind, match.start(), match.end()
+
+
+def _by_names(text: str, names: Iterable[str]) -> Iterator[tuple[Kind, int, int]]:
+    known = sorted({name.strip() for name in names if len(name.strip()) > 1}, key=len, reverse=True)
+    for name in known:
+        for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text):
+            yield "NAME", match.start(), match.end()
