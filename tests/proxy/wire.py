@@ -1,0 +1,395 @@
+"""The wire, exactly: an upstream scripted byte by byte, the proxy on a real port, a client that sees raw bytes."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from queue import Queue
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+
+from proxy.app import Feedback, Health, Learning, create_app
+from proxy.authentication import Authenticator, OpenAuthenticator
+from proxy.errors import ApiError, Header
+from proxy.incoming import IncomingRequest
+from proxy.metrics import Metrics
+from proxy.routing import Route, Router
+from proxy.server import server_config
+from proxy.upstream_pool import HttpUpstream
+from store.clock import SystemClock
+from store.config import Config, UpstreamSection
+from store.vocabulary import Outcome
+
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One request as the upstream saw it."""
+
+    line: bytes
+    headers: tuple[Header, ...]
+    body: bytes
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self.headers if key == name]
+
+    @property
+    def names(self) -> set[bytes]:
+        return {name for name, _ in self.headers}
+
+
+class Peer:
+    """One accepted connection, scripted with blocking calls."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+        self.buffer = b""
+
+    def read_head(self) -> tuple[bytes, tuple[Header, ...]]:
+        while b"\r\n\r\n" not in self.buffer:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError
+            self.buffer += data
+        head, _, self.buffer = self.buffer.partition(b"\r\n\r\n")
+        line, *lines = head.split(b"\r\n")
+        pairs = (header.split(b": ", 1) for header in lines)
+        return line, tuple((name, value) for name, value in pairs)
+
+    def read_exactly(self, n_bytes: int) -> bytes:
+        while len(self.buffer) < n_bytes:
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError
+            self.buffer += data
+        taken, self.buffer = self.buffer[:n_bytes], self.buffer[n_bytes:]
+        return taken
+
+    def read_line(self) -> bytes:
+        while b"\r\n" not in self.buffer:
+            self.buffer += self.socket.recv(65536)
+        line, _, self.buffer = self.buffer.partition(b"\r\n")
+        return line
+
+    def read_chunked(self) -> bytes:
+        body = b""
+        while (size := int(self.read_line(), 16)) > 0:
+            body += self.read_exactly(size)
+            self.read_exactly(2)
+        self.read_exactly(2)
+        return body
+
+    def read_request(self) -> Seen:
+        line, headers = self.read_head()
+        lowered = {name.lower(): value for name, value in headers}
+        if b"transfer-encoding" in lowered:
+            return Seen(line, headers, self.read_chunked())
+        return Seen(line, headers, self.read_exactly(int(lowered.get(b"content-length", 0))))
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def wait_closed(self) -> None:
+        """Return when the other side has closed or reset the connection."""
+        with contextlib.suppress(ConnectionError):
+            while self.socket.recv(65536):
+                pass
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def reset(self) -> None:
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.socket.close()
+
+
+Script = Callable[[Peer], None]
+
+
+class RawUpstream:
+    """Runs *script* once for every connection, each in a thread; ``seen`` and ``events`` are the script's to fill."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.n_connections = 0
+        self.seen: Queue[Seen] = Queue()
+        self.events: Queue[str] = Queue()
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            connection.settimeout(TIMEOUT_S)
+            self.n_connections += 1
+            threading.Thread(target=self._run, args=(connection,), daemon=True).start()
+
+    def _run(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(EOFError, OSError):
+            self.script(Peer(connection))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+
+def answering(*replies: bytes, seen: "Queue[Seen] | None" = None) -> Script:
+    """Return a script that answers each request of a connection with the next of *replies*, the last for ever."""
+
+    def script(peer: Peer) -> None:
+        for index in range(1_000):
+            request = peer.read_request()
+            if seen is not None:
+                seen.put(request)
+            peer.send(replies[min(index, len(replies) - 1)])
+
+    return script
+
+
+def plain(body: bytes, *headers: bytes, status: bytes = b"200 OK") -> bytes:
+    """Return a whole reply with a length."""
+    lines = [b"HTTP/1.1 " + status, b"content-length: %d" % len(body), *headers]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+def chunked(*pieces: bytes) -> bytes:
+    """Return *pieces* as chunks, without the end."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@dataclass
+class FakeTurn:
+    """A turn that remembers what it was told."""
+
+    body: bytes
+    model: str | None = "m"
+    response_id: str = "resp_1"
+    is_complete: bool = False
+    head: tuple[int, str] | None = None
+    fed: bytes = b""
+    finished: Queue[tuple[Outcome, int, str]] = field(default_factory=Queue)
+    is_finished: bool = False
+
+    def begin_reply(self, status: int, content_encoding: str) -> None:
+        self.head = (status, content_encoding)
+
+    def feed(self, chunk: bytes) -> None:
+        self.fed += chunk
+        self.is_complete = b"data: [DONE]" in self.fed
+
+    def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
+        if not self.is_finished:
+            self.is_finished = True
+            self.finished.put((outcome, status, upstream))
+
+    def outcome(self) -> tuple[Outcome, int, str]:
+        return self.finished.get(timeout=TIMEOUT_S)
+
+
+class FakeLearning:
+    """Begins turns that send *body* (or the client's own) upstream."""
+
+    def __init__(self, body: bytes | None = None, model: str | None = "m", error: Exception | None = None) -> None:
+        self.body = body
+        self.model = model
+        self.error = error
+        self.requests: list[tuple[IncomingRequest, str]] = []
+        self.turns: list[FakeTurn] = []
+
+    def begin(self, request: IncomingRequest, tenant_id: str) -> FakeTurn:
+        self.requests.append((request, tenant_id))
+        if self.error is not None:
+            raise self.error
+        turn = FakeTurn(request.body if self.body is None else self.body, self.model)
+        self.turns.append(turn)
+        return turn
+
+
+class FakeFeedback:
+    async def add(self, tenant_id: str, body: bytes) -> tuple[int, bytes]:
+        return 201, b'{"tenant":"%b","body":%b}' % (tenant_id.encode(), body)
+
+    async def withdraw(self, tenant_id: str, signal_id: str) -> tuple[int, bytes]:
+        if signal_id == "none":
+            raise ApiError(404, f"No signal {signal_id!r}.", param="id", code="not_found")
+        return 200, b'{"tenant":"%b","id":"%b"}' % (tenant_id.encode(), signal_id.encode())
+
+
+@dataclass
+class FakeHealth:
+    broken: dict[str, str] = field(default_factory=dict)
+    ready: bool = True
+
+    def degraded(self) -> dict[str, str]:
+        return self.broken
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+
+@dataclass
+class Stack:
+    """The proxy of one test; replace what the test is about before ``running``."""
+
+    config: Config
+    upstreams: Sequence[UpstreamSection]
+    learning: Learning = field(default_factory=FakeLearning)
+    feedback: Feedback = field(default_factory=FakeFeedback)
+    health: Health = field(default_factory=FakeHealth)
+    authenticator: Authenticator = field(default_factory=OpenAuthenticator)
+    credential: bytes = b"sk-upstream"
+    max_body_mb: float = 20
+    max_connections: int = 1000
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[int]:
+        """Serve in a thread; gives the port."""
+        section = replace(
+            self.config.proxy,
+            port=0,
+            max_body_mb=self.max_body_mb,
+            max_connections=self.max_connections,
+            drain_timeout_s=1,
+        )
+        routes = [Route(HttpUpstream(one), one.models, self.credential) for one in self.upstreams]
+
+        @contextlib.asynccontextmanager
+        async def lifespan():  # type: ignore[no-untyped-def]
+            yield
+            for route in routes:
+                await route.upstream.close()
+
+        app = create_app(
+            section,
+            authenticator=self.authenticator,
+            router=Router(routes),
+            learning=self.learning,
+            feedback=self.feedback,
+            health=self.health,
+            metrics=Metrics(CollectorRegistry()),
+            clock=SystemClock(),
+            lifespan=lifespan,
+        )
+        with serving(uvicorn.Server(server_config(app, section))) as port:
+            yield port
+
+
+@contextlib.contextmanager
+def serving(server: uvicorn.Server) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    started = threading.Event()
+
+    async def run() -> None:
+        task = asyncio.get_running_loop().create_task(server.serve([listener]))
+        while not server.started and not task.done():
+            await asyncio.sleep(0.005)
+        started.set()
+        await task
+
+    loop_factory = server.config.get_loop_factory()
+
+    def target() -> None:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(run())
+
+    thread = threading.Thread(target=target)
+    thread.start()
+    assert started.wait(TIMEOUT_S)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(TIMEOUT_S)
+        assert not thread.is_alive()
+
+
+class Client:
+    """A client that sends and sees raw bytes."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port), TIMEOUT_S)
+        self.peer = Peer(self.socket)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def ask(self, method: bytes, target: bytes, body: bytes | None = None, headers: Sequence[Header] = ()) -> "Answer":
+        self.request(method, target, body, headers)
+        return self.answer(is_head=method == b"HEAD")
+
+    def request(self, method: bytes, target: bytes, body: bytes | None = None, headers: Sequence[Header] = ()) -> None:
+        lines = [
+            method + b" " + target + b" HTTP/1.1",
+            b"host: proxy.test",
+            *(name + b": " + value for name, value in headers),
+        ]
+        if body is not None:
+            lines.append(b"content-length: %d" % len(body))
+        self.send(b"\r\n".join(lines) + b"\r\n\r\n" + (body or b""))
+
+    def answer(self, *, is_head: bool = False) -> "Answer":
+        line, headers = self.peer.read_head()
+        status = int(line.split(b" ")[1])
+        lowered = dict(headers)
+        if is_head or status in (204, 304):
+            body = b""
+        elif b"transfer-encoding" in lowered:
+            body = self.peer.read_chunked()
+        else:
+            body = self.peer.read_exactly(int(lowered[b"content-length"]))
+        return Answer(status, headers, body)
+
+    def read_until_closed(self) -> bytes:
+        """Return all bytes up to the end of the connection."""
+        data = self.peer.buffer
+        with contextlib.suppress(ConnectionError):
+            while received := self.socket.recv(65536):
+                data += received
+        return data
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: tuple[Header, ...]
+    body: bytes
+
+    def values(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self.headers if key == name]
+
+
+def section(upstream: RawUpstream, config: Config, **changes: object) -> UpstreamSection:
+    """Return the settings of an upstream at *upstream*'s port, any model."""
+    base = replace(
+        config.upstream[0], name="local", base_url=f"http://127.0.0.1:{upstream.port}/base/v1", models=("*",)
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
