@@ -27,7 +27,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 def clean_text(text: str) -> str:
     """Return *text* without invisible or control characters and without our own frame's tags."""
-    return _FRAME_TAG.sub("", _CONTROL.sub("", _INVISIBLE.sub("", text))).strip()
+    text = _CONTROL.sub("", _INVISIBLE.sub("", text))
+    # Until none is left: removing a tag may join the halves of another (</reference_<entry>material>).
+    n_removed = 1
+    while n_removed:
+        text, n_removed = _FRAME_TAG.subn("", text)
+    return text.strip()
 
 
 def pattern_line(rule: str) -> str:

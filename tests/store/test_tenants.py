@@ -1,0 +1,103 @@
+"""Tenants and keys: a key is shown once, belongs to one tenant, and can be revoked."""
+
+import pytest
+
+from store.database import Database
+from store.errors import NotFoundError
+from store.tenants import (
+    create_key,
+    ensure_default_tenant,
+    ensure_tenant,
+    get_tenant,
+    hash_key,
+    list_keys,
+    list_tenants,
+    live_keys,
+    revoke_key,
+    set_learning,
+)
+from tests.conftest import NOW_S
+
+
+def test_a_tenant_is_made_once_and_keeps_its_secret(db: Database) -> None:
+    first = ensure_tenant(db, "acme", NOW_S, name="Acme Ltd")
+    again = ensure_tenant(db, "acme", NOW_S + 1, name="Other")
+
+    assert again == first
+    assert (first.name, len(first.secret), first.learning, first.require_trial_approval) == (
+        "Acme Ltd",
+        32,
+        True,
+        False,
+    )
+
+
+def test_every_tenant_has_a_secret_of_its_own(db: Database) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+
+    assert len({tenant.secret for tenant in list_tenants(db)}) == 2
+
+
+def test_the_default_tenant_serves_open_mode(db: Database) -> None:
+    assert ensure_default_tenant(db, NOW_S).id == "default"
+    assert [tenant.id for tenant in list_tenants(db)] == ["default"]
+
+
+def test_learning_can_be_switched_off_and_on(db: Database) -> None:
+    set_learning(db, "default", learning=False)
+    is_off = get_tenant(db, "default").learning
+    set_learning(db, "default", learning=True)
+
+    assert (is_off, get_tenant(db, "default").learning) == (False, True)
+
+
+def test_a_tenant_that_does_not_exist_is_never_made_by_the_way(db: Database) -> None:
+    with pytest.raises(NotFoundError, match="no tenant 'nobody'"):
+        get_tenant(db, "nobody")
+    with pytest.raises(NotFoundError, match="no tenant 'nobody'"):
+        set_learning(db, "nobody", learning=False)
+    with pytest.raises(NotFoundError, match="no tenant 'nobody'"):
+        create_key(db, "nobody", name="app", scope="app", now_s=NOW_S)
+    assert [tenant.id for tenant in list_tenants(db)] == ["default"]
+
+
+def test_a_key_is_stored_as_its_hash_alone(db: Database) -> None:
+    row, key = create_key(db, "default", name="app", scope="app", now_s=NOW_S)
+
+    assert key.startswith("tut-")
+    assert row.prefix == key[:10]
+    assert live_keys(db) == {hash_key(key): ("default", "app")}
+    assert key not in "\n".join(db.connection.iterdump())
+
+
+def test_a_key_belongs_to_one_tenant(db: Database) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+    ours, _ = create_key(db, "default", name="ours", scope="admin", now_s=NOW_S)
+    theirs, _ = create_key(db, "acme", name="theirs", scope="feedback", now_s=NOW_S + 1)
+
+    assert list_keys(db, "default") == [ours]
+    assert list_keys(db, "acme") == [theirs]
+    assert list_keys(db) == [ours, theirs]
+
+
+def test_a_revoked_key_is_listed_but_not_live(db: Database) -> None:
+    row, _ = create_key(db, "default", name="app", scope="app", now_s=NOW_S)
+
+    revoke_key(db, row.id, NOW_S + 60)
+
+    assert live_keys(db) == {}
+    assert [key.revoked_at for key in list_keys(db, "default")] == ["2026-11-21T12:01:00.000Z"]
+
+
+def test_a_key_is_revoked_once(db: Database) -> None:
+    row, _ = create_key(db, "default", name="app", scope="app", now_s=NOW_S)
+    revoke_key(db, row.id, NOW_S)
+
+    with pytest.raises(NotFoundError, match=f"no valid key '{row.id}'"):
+        revoke_key(db, row.id, NOW_S + 1)
+    with pytest.raises(NotFoundError, match="no valid key 'key_none'"):
+        revoke_key(db, "key_none", NOW_S)
+
+
+def test_a_key_with_bytes_that_are_no_text_has_a_hash() -> None:
+    assert hash_key(b"\xff".decode("utf-8", "surrogateescape")) != hash_key("\xff")
