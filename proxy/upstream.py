@@ -63,8 +63,11 @@ class UpstreamRequest:
 class UpstreamResponse(Protocol):
     """A reply whose head has arrived."""
 
-    status: int
-    headers: Sequence[Header]
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Sequence[Header]: ...
 
     @property
     def is_complete(self) -> bool:
@@ -88,8 +91,13 @@ class UpstreamResponse(Protocol):
 class Upstream(Protocol):
     """Whoever answers requests."""
 
-    name: str
-    is_learned_only: bool  # True: serves the learned endpoints alone, nothing can be passed through
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_learned_only(self) -> bool:
+        """Whether it serves the learned endpoints alone, so that nothing can be passed through."""
+        ...
 
     async def send(self, request: UpstreamRequest) -> UpstreamResponse:
         """Return the reply once its head has arrived.

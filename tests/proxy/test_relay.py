@@ -1,6 +1,7 @@
 """Bytes from the upstream to the client: unchanged, at once, recorded before the last one."""
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -42,9 +43,12 @@ def test_a_whole_reply_reaches_the_client_byte_for_byte(config: Config) -> None:
     reply = plain(
         REPLY, b"X-Request-Id: r1", b"Set-Cookie: a=1", b"Set-Cookie: b=2", b"x-name: \xc3\xa9\xff", b"Date: today"
     )
-    with RawUpstream(once(reply)) as upstream, Stack(config, [section(upstream, config)], learning).running() as port:
-        with Client(port) as client:
-            answer = client.ask(b"POST", CHAT, BODY)
+    with (
+        RawUpstream(once(reply)) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+        Client(port) as client,
+    ):
+        answer = client.ask(b"POST", CHAT, BODY)
     assert (answer.status, answer.body) == (200, REPLY)
     assert answer.values(b"set-cookie") == [b"a=1", b"b=2"]
     assert answer.values(b"x-name") == [b"\xc3\xa9\xff"]
@@ -74,11 +78,14 @@ def test_no_byte_of_a_stream_changes_wherever_it_is_split(config: Config, cuts: 
         body = body[size:]
     wire = STREAM_HEAD + chunked(*filter(None, [*events, body])) + b"0\r\n\r\n"
     edges = [0, *sorted(cut for cut in cuts if cut < len(wire)), len(wire)]
-    parts = [wire[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    parts = [wire[start:end] for start, end in pairwise(edges)]
     learning = FakeLearning()
-    with RawUpstream(once(*parts)) as upstream, Stack(config, [section(upstream, config)], learning).running() as port:
-        with Client(port) as client:
-            answer = client.ask(b"POST", CHAT, BODY)
+    with (
+        RawUpstream(once(*parts)) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+        Client(port) as client,
+    ):
+        answer = client.ask(b"POST", CHAT, BODY)
     assert answer.body == STREAM
     assert learning.turns[0].fed == STREAM
 
@@ -90,13 +97,16 @@ def test_the_first_byte_leaves_when_it_arrives(config: Config) -> None:
         upstream.events.get(timeout=10)  # the client has read it
         peer.send(chunked(b"data: 2\n\n") + b"0\r\n\r\n")
 
-    with RawUpstream(script) as upstream, Stack(config, [section(upstream, config)]).running() as port:
-        with Client(port) as client:
-            client.request(b"POST", CHAT, BODY)
-            client.peer.read_head()
-            first = client.peer.read_exactly(len(chunked(b"data: 1\n\n")))
-            upstream.events.put("read")
-            rest = client.peer.read_chunked()
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        client.request(b"POST", CHAT, BODY)
+        client.peer.read_head()
+        first = client.peer.read_exactly(len(chunked(b"data: 1\n\n")))
+        upstream.events.put("read")
+        rest = client.peer.read_chunked()
     assert (first, rest) == (chunked(b"data: 1\n\n"), b"data: 2\n\n")
 
 
@@ -108,13 +118,16 @@ def test_the_turn_is_recorded_before_the_client_sees_the_end(config: Config) -> 
         peer.send(STREAM_HEAD + chunked(b"data: 1\n\n", b"data: [DONE]\n\n"))
         peer.wait_closed()
 
-    with RawUpstream(script) as upstream, Stack(config, [section(upstream, config)], learning).running() as port:
-        with Client(port) as client:
-            client.request(b"POST", CHAT, BODY)
-            client.peer.read_head()
-            while b"[DONE]" not in client.peer.buffer:
-                client.peer.buffer += client.socket.recv(65536)
-            was_finished = learning.turns[0].is_finished
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+        Client(port) as client,
+    ):
+        client.request(b"POST", CHAT, BODY)
+        client.peer.read_head()
+        while b"[DONE]" not in client.peer.buffer:
+            client.peer.buffer += client.socket.recv(65536)
+        was_finished = learning.turns[0].is_finished
     assert was_finished
     assert learning.turns[0].outcome() == ("ok", 200, "local")
 
@@ -136,13 +149,16 @@ def test_a_cut_upstream_breaks_the_clients_connection(config: Config, end: Calla
         upstream.events.get(timeout=10)
         end(peer)
 
-    with RawUpstream(script) as upstream, Stack(config, [section(upstream, config)], learning).running() as port:
-        with Client(port) as client:
-            client.request(b"POST", CHAT, BODY)
-            client.peer.read_head()
-            client.peer.read_exactly(1)
-            upstream.events.put("end it")
-            rest = client.read_until_closed()
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+        Client(port) as client,
+    ):
+        client.request(b"POST", CHAT, BODY)
+        client.peer.read_head()
+        client.peer.read_exactly(1)
+        upstream.events.put("end it")
+        rest = client.read_until_closed()
     assert not rest.endswith(b"0\r\n\r\n")
     assert learning.turns[0].outcome() == ("upstream_error", 200, "local")
 
@@ -153,10 +169,13 @@ def test_a_reply_shorter_than_its_length_breaks_the_clients_connection(config: C
         peer.send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort")
 
     learning = FakeLearning()
-    with RawUpstream(script) as upstream, Stack(config, [section(upstream, config)], learning).running() as port:
-        with Client(port) as client:
-            client.request(b"POST", CHAT, BODY)
-            assert client.read_until_closed().endswith(b"\r\n\r\nshort")
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+        Client(port) as client,
+    ):
+        client.request(b"POST", CHAT, BODY)
+        assert client.read_until_closed().endswith(b"\r\n\r\nshort")
     assert learning.turns[0].outcome() == ("upstream_error", 200, "local")
 
 
@@ -199,9 +218,12 @@ def test_an_upstreams_error_comes_through_as_it_is(config: Config) -> None:
     body = b"<html>slow down</html>"
     reply = plain(body, b"retry-after: 7", b"content-type: text/html", status=b"429 Too Many Requests")
     learning = FakeLearning()
-    with RawUpstream(once(reply)) as upstream, Stack(config, [section(upstream, config)], learning).running() as port:
-        with Client(port) as client:
-            answer = client.ask(b"POST", CHAT, BODY)
+    with (
+        RawUpstream(once(reply)) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+        Client(port) as client,
+    ):
+        answer = client.ask(b"POST", CHAT, BODY)
     assert (answer.status, answer.body) == (429, body)
     assert answer.values(b"retry-after") == [b"7"]
     assert answer.values(b"content-type") == [b"text/html"]
@@ -225,8 +247,11 @@ def test_a_slow_client_pauses_the_upstream(config: Config) -> None:
         while n_sent < size:
             n_sent += peer.socket.send(piece[: size - n_sent])
 
-    with RawUpstream(script) as upstream, Stack(config, [section(upstream, config)]).running() as port:
-        with Client(port) as client:
-            client.request(b"POST", CHAT, BODY)
-            assert upstream.events.get(timeout=10) == "blocked"
-            assert len(client.answer().body) == size
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        client.request(b"POST", CHAT, BODY)
+        assert upstream.events.get(timeout=10) == "blocked"
+        assert len(client.answer().body) == size
