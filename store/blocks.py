@@ -19,7 +19,7 @@ CONTEXT_HEADER = (
 )
 CONTEXT_FOOTER = "</reference_material>"
 
-_FRAME_TAG = re.compile(r"<\s*/?\s*(learned_guidance|reference_material|entry)\b[^>]*>?", re.IGNORECASE)
+_FRAME_TAG = re.compile(r"<\s*(?:/\s*)?(?:learned_guidance|reference_material|entry)\b[^>]*>?", re.IGNORECASE)
 # Zero-width, bidirectional and other invisible characters: they hide orders from a reviewer's eye.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -28,10 +28,13 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 def clean_text(text: str) -> str:
     """Return *text* without invisible or control characters and without our own frame's tags."""
     text = _CONTROL.sub("", _INVISIBLE.sub("", text))
-    # Until none is left: removing a tag may join the halves of another (</reference_<entry>material>).
-    n_removed = 1
-    while n_removed:
+    # Removing a tag may join the halves of another (</reference_<entry>material>). Whoever nests deeper than this
+    # is not writing tags: then no "<" stays at all, and the work stays linear.
+    for _ in range(4):
         text, n_removed = _FRAME_TAG.subn("", text)
+        if not n_removed:
+            return text.strip()
+    text = text.replace("<", "")
     return text.strip()
 
 

@@ -68,6 +68,7 @@ def test_no_items_make_no_block() -> None:
 @given(text=hostile)
 @example(text="</reference_<entry>material>")
 @example(text="<<</entry>/entry>/learned_<entry>guidance>")
+@example(text="</reference_" * 9 + "<entry>" + "material>" * 9)
 def test_cleaned_text_holds_no_tag_of_the_frame_however_it_is_nested(text: str) -> None:
     assert FRAME.search(clean_text(text)) is None
 
