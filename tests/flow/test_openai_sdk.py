@@ -7,7 +7,7 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.flow.product import APP_KEY, CLIENT_S, Product, free_port
+from tests.flow.product import APP_KEY, CLIENT_S, Product, eventually, free_port
 from tests.upstream import Reply, SeenRequest, Upstream, chat_reply, error_reply, sse_reply
 
 WEATHER_CALL = {
@@ -199,7 +199,7 @@ def test_a_client_that_leaves_a_stream_ends_the_upstreams_work_and_counts_as_can
         next(response.iter_bytes())
     record = serving.row("SELECT * FROM responses WHERE conversation_id = 'sdk-left'")
     assert record["outcome"] == "cancelled"
-    assert upstream.n_disconnects == n_disconnects + 1
+    assert eventually(lambda: upstream.n_disconnects > n_disconnects)
 
 
 def test_an_upstream_that_is_gone_is_an_error_in_openais_shape(serving: Product, tmp_path: Any) -> None:
