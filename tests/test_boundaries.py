@@ -1,0 +1,206 @@
+"""What the packages may know of each other, and where SQL and state may stand."""
+
+import ast
+import graphlib
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("store", "proxy", "learner", "tutelage")
+FORBIDDEN = {
+    "store": {"proxy", "learner", "tutelage"},
+    "proxy": {"learner", "tutelage"},
+    "learner": {"proxy", "tutelage"},
+    "tutelage": set[str](),
+}
+SQL = re.compile(
+    r"\b(SELECT\s.+\sFROM\s|INSERT\s+INTO\s|UPDATE\s+\w+\s+SET\s|DELETE\s+FROM\s|CREATE\s+(TABLE|VIEW|INDEX)\s|PRAGMA\s)",
+    re.DOTALL,
+)
+CONTAINERS = (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp)
+CONTAINER_CALLS = {"list", "dict", "set", "deque", "defaultdict", "OrderedDict", "Counter", "WeakValueDictionary"}
+MUTATORS = {
+    "append",
+    "extend",
+    "insert",
+    "add",
+    "update",
+    "setdefault",
+    "pop",
+    "popitem",
+    "popleft",
+    "appendleft",
+    "remove",
+    "discard",
+    "clear",
+}
+
+
+def module_names() -> list[str]:
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+
+
+MODULES = module_names()
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    path = ROOT.joinpath(*module.split("."))
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(source.read_text(encoding="utf-8"), str(source))
+
+
+def functions(module: str) -> Iterator[ast.AST]:
+    return (node for node in ast.walk(tree(module)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def imported_names(node: ast.AST) -> list[str]:
+    """Return the dotted names that an import statement may load; nothing for another node."""
+    match node:
+        case ast.Import(names=names):
+            return [alias.name for alias in names]
+        case ast.ImportFrom(module=str(module), names=names, level=0):
+            return [module, *(f"{module}.{alias.name}" for alias in names)]
+        case _:
+            return []
+
+
+def imports(root: ast.AST) -> set[str]:
+    return {name for node in ast.walk(root) for name in imported_names(node)}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_it_may(package: str) -> None:
+    crossings = [
+        (module, name)
+        for module in MODULES
+        for name in imports(tree(module))
+        if module.split(".")[0] == package and name.split(".")[0] in FORBIDDEN[package]
+    ]
+
+    assert crossings == []
+
+
+def test_nothing_shipped_imports_tests_or_benchmarks() -> None:
+    assert [m for m in MODULES if {name.split(".")[0] for name in imports(tree(m))} & {"tests", "bench"}] == []
+
+
+def test_imports_are_absolute() -> None:
+    relative = [
+        (module, node.lineno)
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+
+    assert relative == []
+
+
+def test_modules_do_not_import_each_other_in_circles() -> None:
+    graph = {module: imports(tree(module)) & set(MODULES) - {module} for module in MODULES}
+
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError with the circle
+
+    assert set(order) == set(MODULES)
+
+
+def test_only_litellm_is_imported_inside_a_function() -> None:
+    late = {(module, name) for module in MODULES for node in functions(module) for name in imports(node)}
+
+    assert {(module, name) for module, name in late if name.split(".")[0] != "litellm"} == set()
+
+
+def test_litellm_is_imported_by_one_module_of_each_side() -> None:
+    users = [module for module in MODULES if "litellm" in {name.split(".")[0] for name in imports(tree(module))}]
+
+    assert set(users) <= {"proxy.litellm_upstream", "learner.models", "learner.litellm_model"}
+
+
+def test_sql_stands_in_the_store_alone() -> None:
+    statements = [
+        (module, node.lineno)
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if not module.startswith("store") and isinstance(node, ast.Constant) and SQL.search(str(node.value))
+    ]
+
+    assert statements == []
+
+
+def test_no_name_is_rebound_with_global() -> None:
+    assert [module for module in MODULES if any(isinstance(node, ast.Global) for node in ast.walk(tree(module)))] == []
+
+
+def is_container(value: ast.expr | None) -> bool:
+    match value:
+        case ast.Call(func=ast.Name(id=name)) | ast.Call(func=ast.Attribute(attr=name)):
+            return name in CONTAINER_CALLS
+        case _:
+            return isinstance(value, CONTAINERS)
+
+
+def module_containers(module: str) -> set[str]:
+    body = tree(module).body
+    plain = [(target, node.value) for node in body if isinstance(node, ast.Assign) for target in node.targets]
+    annotated = [(node.target, node.value) for node in body if isinstance(node, ast.AnnAssign)]
+    return {target.id for target, value in (*plain, *annotated) if isinstance(target, ast.Name) and is_container(value)}
+
+
+def mutated_name(node: ast.AST) -> str | None:
+    """Return the name of the variable whose content the statement changes in place."""
+    match node:
+        case ast.Subscript(value=ast.Name(id=name), ctx=ast.Store() | ast.Del()):
+            return name
+        case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=method)) if method in MUTATORS:
+            return name
+        case _:
+            return None
+
+
+def test_no_function_changes_a_module_level_container() -> None:
+    changes = [
+        (module, name)
+        for module in MODULES
+        for function in functions(module)
+        for name in {mutated_name(node) for node in ast.walk(function)} & module_containers(module)
+    ]
+
+    assert changes == []
+
+
+def is_broad(handler: ast.ExceptHandler) -> bool:
+    return handler.type is None or ast.unparse(handler.type) in {"Exception", "BaseException"}
+
+
+def tells_or_raises(handler: ast.ExceptHandler) -> bool:
+    return any(
+        isinstance(node, ast.Raise) or (isinstance(node, ast.Attribute) and node.attr == "exception")
+        for node in ast.walk(handler)
+    )
+
+
+def test_whoever_catches_everything_logs_the_traceback_or_raises_again() -> None:
+    silent = [
+        (module, node.lineno)
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.ExceptHandler) and is_broad(node) and not tells_or_raises(node)
+    ]
+
+    assert silent == []
+
+
+def test_the_store_reads_no_environment_variable() -> None:
+    readers = {
+        module
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"} and module.startswith("store")
+    }
+
+    assert readers == set()
