@@ -223,7 +223,7 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     for source in (_read(path) if path else {}, overrides or {}):
         settings = _merge(settings, source, "")
     settings["upstream"] = [
-        _merge({**upstream_defaults, "models": ["*"], "api_key_env": ""}, upstream, "upstream.")
+        _merge(_upstream_defaults(upstream_defaults, upstream), upstream, "upstream.")
         if isinstance(upstream, Mapping)
         else upstream
         for upstream in settings["upstream"]
@@ -231,6 +231,13 @@ def load_config(path: Path | None = None, overrides: Mapping[str, Any] | None = 
     config = _build(Config, settings, "")
     _check(config)
     return config
+
+
+def _upstream_defaults(shipped: Mapping[str, Any], upstream: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {**shipped, "models": ["*"], "api_key_env": ""}
+    if upstream.get("provider", shipped["provider"]) != shipped["provider"]:
+        defaults["base_url"] = ""  # the provider's own address: never another provider's
+    return defaults
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -321,7 +328,8 @@ def _check(config: Config) -> None:
     if not config.upstream:
         raise ConfigError("at least one [[upstream]] is needed")
     for upstream in config.upstream:
-        if not upstream.base_url.startswith(("http://", "https://")):
+        is_own_address = not upstream.base_url and upstream.provider != "openai"
+        if not is_own_address and not upstream.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"upstream.base_url must be an http(s) URL, not {upstream.base_url!r}")
     upstream_names = [upstream.name for upstream in config.upstream]
     if len(set(upstream_names)) != len(upstream_names):

@@ -1,0 +1,297 @@
+"""Providers with another wire format, through litellm: chat completions in OpenAI's shape, streamed or not.
+
+The only import of litellm on this side. It takes seconds, so it happens in a thread, once, and only where such an
+upstream is configured.
+"""
+
+import asyncio
+import importlib
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import orjson
+
+from proxy.errors import (
+    JSON_TYPE,
+    ApiError,
+    ClientGoneError,
+    Header,
+    ProxyError,
+    UpstreamCutError,
+    UpstreamTimeoutError,
+    UpstreamUnreachableError,
+    not_found,
+)
+from proxy.headers import find
+from proxy.upstream import UpstreamRequest
+from store.config import UpstreamSection
+
+logger = logging.getLogger(__name__)
+
+# Of a client's body. What is not here stays out: litellm's own keywords (api_base, api_key, mock_response, callbacks)
+# would let a client redirect the upstream's key.
+FIELDS: Final = frozenset(
+    [
+        "messages",
+        "functions",
+        "function_call",
+        "temperature",
+        "top_p",
+        "top_k",
+        "n",
+        "stream",
+        "stream_options",
+        "stop",
+        "max_tokens",
+        "max_completion_tokens",
+        "modalities",
+        "prediction",
+        "audio",
+        "presence_penalty",
+        "frequency_penalty",
+        "logit_bias",
+        "user",
+        "response_format",
+        "seed",
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "logprobs",
+        "top_logprobs",
+        "reasoning_effort",
+        "verbosity",
+        "safety_identifier",
+        "service_tier",
+        "prompt_cache_key",
+        "thinking",
+        "web_search_options",
+    ]
+)
+QUEUED_PIECES: Final = 64  # of a stream that the client has not taken yet
+
+# Read by litellm at import: nothing is downloaded, no .env file is loaded.
+_OFFLINE: Final = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    "LITELLM_MODE": "PRODUCTION",
+}
+_EVENT_STREAM: Final = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+def load_litellm() -> Any:
+    """Return the module, made quiet and offline; takes seconds the first time."""
+    os.environ.update(_OFFLINE)
+    litellm: Any = importlib.import_module("litellm")
+    litellm.telemetry = False
+    litellm.suppress_debug_info = True
+    return litellm
+
+
+class LitellmUpstream:
+    """Chat completions of one provider."""
+
+    is_learned_only = True
+
+    def __init__(self, section: UpstreamSection, key: str) -> None:
+        """Take settings and the provider's *key*; empty: each client's own."""
+        self.name = section.name
+        self._provider = section.provider
+        self._base_url = section.base_url
+        self._key = key
+        self._timeout_s = section.first_byte_timeout_s or None
+        self._module: asyncio.Future[Any] | None = None
+
+    def start(self) -> None:
+        """Begin to load litellm, off the event loop; requests wait for it."""
+        if self._module is None:
+            self._module = asyncio.ensure_future(asyncio.to_thread(load_litellm))
+
+    async def send(self, request: UpstreamRequest) -> "LitellmResponse":
+        if request.method != "POST" or request.target.partition(b"?")[0] != b"/chat/completions":
+            raise not_found("/v1" + request.target.decode("latin-1"))
+        arguments = self._arguments(request)
+        response = LitellmResponse(is_stream=bool(arguments.get("stream")))
+        response.start(self._complete(arguments))
+        request.cancellation.listen(response.cancel)
+        try:
+            await response.begun()
+        except asyncio.CancelledError:
+            response.cancel()
+            raise
+        return response
+
+    async def close(self) -> None:
+        """Nothing is kept open here."""
+
+    def _arguments(self, request: UpstreamRequest) -> dict[str, Any]:
+        body: dict[str, Any] = orjson.loads(request.body or b"{}")
+        model = str(body.get("model") or "")
+        prefix = self._provider + "/"
+        arguments = {name: value for name, value in body.items() if name in FIELDS}
+        unknown = sorted(body.keys() - FIELDS - {"model"})
+        if unknown:
+            logger.debug("upstream %r: fields that litellm is not given: %s", self.name, ", ".join(unknown))
+        arguments["model"] = model if model.startswith(prefix) else prefix + model
+        arguments["api_key"] = self._key or _bearer(request) or None
+        if self._base_url:
+            arguments["api_base"] = self._base_url
+        arguments["max_retries"] = 0
+        return arguments
+
+    async def _complete(self, arguments: dict[str, Any]) -> Any:
+        self.start()
+        assert self._module is not None
+        litellm = await asyncio.shield(self._module)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await litellm.acompletion(**arguments)
+        except TimeoutError as exc:
+            raise UpstreamTimeoutError(f"no answer within {self._timeout_s:g} s") from exc
+        except Exception as exc:  # litellm's errors have no common base of its own
+            raise translate(exc) from exc
+
+
+class LitellmResponse:
+    """A reply of litellm as the bytes that an OpenAI-compatible server would have sent."""
+
+    def __init__(self, *, is_stream: bool) -> None:
+        self.status = 200
+        self.headers: list[Header] = [_EVENT_STREAM if is_stream else JSON_TYPE]
+        self._is_stream = is_stream
+        self._pieces: asyncio.Queue[bytes] = asyncio.Queue(QUEUED_PIECES)
+        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task: asyncio.Task[None] | None = None
+        self._is_cancelled = False
+        self._error: Exception | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self._is_over and self._pieces.empty() and self._error is None
+
+    @property
+    def _is_over(self) -> bool:
+        return self._task is not None and self._task.done()
+
+    def start(self, completion: Any) -> None:
+        """Await *completion* and collect what it says."""
+        self._task = asyncio.get_running_loop().create_task(self._collect(completion))
+
+    async def begun(self) -> None:
+        """Return once the provider answers; raises what `Upstream.send` raises."""
+        await asyncio.shield(self._begun)
+
+    async def read(self) -> bytes:
+        if not self._is_over and self._pieces.empty():
+            await self._wait_for_piece()
+        data = b"".join(self._pieces.get_nowait() for _ in range(self._pieces.qsize()))
+        if self._is_cancelled:
+            raise ClientGoneError("the request was cancelled")
+        if not data and self._error is not None:
+            raise self._error
+        return data
+
+    def cancel(self) -> None:
+        if not self._is_over and self._task is not None:
+            self._is_cancelled = True
+            self._task.cancel()
+            if not self._begun.done():
+                self._begun.set_exception(ClientGoneError("the request was cancelled"))
+
+    async def _wait_for_piece(self) -> None:
+        assert self._task is not None
+        getter = asyncio.ensure_future(self._pieces.get())
+        try:
+            await asyncio.wait((getter, self._task), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if getter.done() and not getter.cancelled():
+                self._put_back(getter.result())
+            else:
+                getter.cancel()
+
+    def _put_back(self, piece: bytes) -> None:
+        rest = [self._pieces.get_nowait() for _ in range(self._pieces.qsize())]
+        for one in (piece, *rest):
+            self._pieces.put_nowait(one)
+
+    async def _collect(self, completion: Any) -> None:
+        try:
+            answer = await completion
+        except ProxyError as exc:
+            if not self._begun.done():
+                self._begun.set_exception(exc)
+            return
+        self._begun.set_result(None)
+        if not self._is_stream:
+            await self._pieces.put(orjson.dumps(shape_completion(answer.model_dump(mode="json", exclude_none=True))))
+            return
+        try:
+            await self._collect_stream(answer)
+        except Exception as exc:  # the provider's stream broke, in whatever way
+            logger.warning("a stream broke: %s", exc)
+            self._error = UpstreamCutError(str(exc))
+
+    async def _collect_stream(self, chunks: AsyncIterator[Any]) -> None:
+        async for chunk in chunks:
+            shaped = shape_chunk(chunk.model_dump(mode="json", exclude_none=True))
+            await self._pieces.put(b"data: " + orjson.dumps(shaped) + b"\n\n")
+        await self._pieces.put(b"data: [DONE]\n\n")
+
+
+def shape_completion(completion: dict[str, Any]) -> dict[str, Any]:
+    """Return a completion with the nulls that OpenAI's clients expect and without the provider's own fields."""
+    for choice in completion.get("choices", ()):
+        message = choice.get("message", {})
+        message.pop("provider_specific_fields", None)
+        message.setdefault("content", None)
+        for call in message.get("tool_calls", ()):
+            call.pop("index", None)
+    return completion
+
+
+def shape_chunk(chunk: dict[str, Any]) -> dict[str, Any]:
+    """Return a chunk of a stream as OpenAI sends it: ``finish_reason`` always there, no choices beside the usage."""
+    for choice in chunk.get("choices", ()):
+        choice.setdefault("finish_reason", None)
+        choice.get("delta", {}).pop("provider_specific_fields", None)
+    if "usage" in chunk and not any(choice["finish_reason"] or choice.get("delta") for choice in chunk["choices"]):
+        chunk["choices"] = []
+    return chunk
+
+
+def translate(error: Exception) -> ProxyError:
+    """Return *error* of litellm as one of ours: the provider's status where it gave one."""
+    kind = type(error).__name__
+    status = getattr(error, "status_code", None)
+    message = str(getattr(error, "message", "") or error)
+    if kind == "Timeout":
+        return UpstreamTimeoutError(message)
+    if kind == "APIConnectionError" or "Cannot connect to host" in message:
+        return UpstreamUnreachableError(message)
+    if not isinstance(status, int) or not 400 <= status < 600:
+        return UpstreamUnreachableError(f"{kind}: {message}")
+    code = getattr(error, "code", None)
+    return ApiError(
+        status,
+        message,
+        type="invalid_request_error" if status < 500 else "upstream_error",
+        param=getattr(error, "param", None),
+        code=code if isinstance(code, str) else None,
+        headers=_passed_headers(error),
+    )
+
+
+def _passed_headers(error: Exception) -> list[Header]:
+    headers: Mapping[str, str] = getattr(error, "litellm_response_headers", None) or {}
+    return [
+        (name.encode(), headers[name].encode("latin-1"))
+        for name in ("retry-after", "retry-after-ms", "x-should-retry")
+        if name in headers
+    ]
+
+
+def _bearer(request: UpstreamRequest) -> str:
+    scheme, _, key = (find(request.headers, b"authorization") or b"").partition(b" ")
+    return key.decode("latin-1") if scheme.lower() == b"bearer" else ""
