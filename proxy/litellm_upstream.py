@@ -8,7 +8,7 @@ import asyncio
 import importlib
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any, Final
 
 import orjson
@@ -33,41 +33,13 @@ logger = logging.getLogger(__name__)
 # Of a client's body. What is not here stays out: litellm's own keywords (api_base, api_key, mock_response, callbacks)
 # would let a client redirect the upstream's key.
 FIELDS: Final = frozenset(
-    [
-        "messages",
-        "functions",
-        "function_call",
-        "temperature",
-        "top_p",
-        "top_k",
-        "n",
-        "stream",
-        "stream_options",
-        "stop",
-        "max_tokens",
-        "max_completion_tokens",
-        "modalities",
-        "prediction",
-        "audio",
-        "presence_penalty",
-        "frequency_penalty",
-        "logit_bias",
-        "user",
-        "response_format",
-        "seed",
-        "tools",
-        "tool_choice",
-        "parallel_tool_calls",
-        "logprobs",
-        "top_logprobs",
-        "reasoning_effort",
-        "verbosity",
-        "safety_identifier",
-        "service_tier",
-        "prompt_cache_key",
-        "thinking",
-        "web_search_options",
-    ]
+    (
+        *("messages", "functions", "function_call", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
+        *("temperature", "top_p", "top_k", "n", "seed", "stop", "presence_penalty", "frequency_penalty", "logit_bias"),
+        *("max_tokens", "max_completion_tokens", "modalities", "prediction", "audio", "logprobs", "top_logprobs"),
+        *("stream", "stream_options", "reasoning_effort", "verbosity", "thinking", "web_search_options"),
+        *("user", "safety_identifier", "service_tier", "prompt_cache_key"),
+    )
 )
 QUEUED_PIECES: Final = 64  # of a stream that the client has not taken yet
 
@@ -161,83 +133,84 @@ class LitellmResponse:
         self.status = 200
         self.headers: list[Header] = [_EVENT_STREAM if is_stream else JSON_TYPE]
         self._is_stream = is_stream
-        self._pieces: asyncio.Queue[bytes] = asyncio.Queue(QUEUED_PIECES)
+        self._pieces: list[bytes] = []
+        self._arrived = asyncio.Event()
+        self._taken = asyncio.Event()
         self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task: asyncio.Task[None] | None = None
-        self._is_cancelled = False
+        self._is_received = False
         self._error: Exception | None = None
 
     @property
     def is_complete(self) -> bool:
-        return self._is_over and self._pieces.empty() and self._error is None
+        return self._is_received and not self._pieces
 
-    @property
-    def _is_over(self) -> bool:
-        return self._task is not None and self._task.done()
-
-    def start(self, completion: Any) -> None:
+    def start(self, completion: Coroutine[Any, Any, Any]) -> None:
         """Await *completion* and collect what it says."""
         self._task = asyncio.get_running_loop().create_task(self._collect(completion))
 
     async def begun(self) -> None:
-        """Return once the provider answers; raises what `Upstream.send` raises."""
-        await asyncio.shield(self._begun)
+        """Return once the provider answers; raises what ``Upstream.send`` raises."""
+        await self._begun
 
     async def read(self) -> bytes:
-        if not self._is_over and self._pieces.empty():
-            await self._wait_for_piece()
-        data = b"".join(self._pieces.get_nowait() for _ in range(self._pieces.qsize()))
-        if self._is_cancelled:
-            raise ClientGoneError("the request was cancelled")
-        if not data and self._error is not None:
+        while not self._pieces and not self._is_received:
+            if self._error is not None:
+                raise self._error
+            self._arrived.clear()
+            await self._arrived.wait()
+        if isinstance(self._error, ClientGoneError):
             raise self._error
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._taken.set()
         return data
 
     def cancel(self) -> None:
-        if not self._is_over and self._task is not None:
-            self._is_cancelled = True
+        if self._is_received or self._error is not None:
+            return
+        self._fail(ClientGoneError("the request was cancelled"))
+        if self._task is not None:
             self._task.cancel()
-            if not self._begun.done():
-                self._begun.set_exception(ClientGoneError("the request was cancelled"))
 
-    async def _wait_for_piece(self) -> None:
-        assert self._task is not None
-        getter = asyncio.ensure_future(self._pieces.get())
-        try:
-            await asyncio.wait((getter, self._task), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if getter.done() and not getter.cancelled():
-                self._put_back(getter.result())
-            else:
-                getter.cancel()
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        if not self._begun.done():
+            self._begun.set_exception(error)
+        self._arrived.set()
 
-    def _put_back(self, piece: bytes) -> None:
-        rest = [self._pieces.get_nowait() for _ in range(self._pieces.qsize())]
-        for one in (piece, *rest):
-            self._pieces.put_nowait(one)
-
-    async def _collect(self, completion: Any) -> None:
+    async def _collect(self, completion: Coroutine[Any, Any, Any]) -> None:
         try:
             answer = await completion
-        except ProxyError as exc:
-            if not self._begun.done():
-                self._begun.set_exception(exc)
+        except Exception as exc:  # whatever it is, somebody waits for it
+            self._fail(exc)
             return
-        self._begun.set_result(None)
-        if not self._is_stream:
-            await self._pieces.put(orjson.dumps(shape_completion(answer.model_dump(mode="json", exclude_none=True))))
-            return
+        if not self._begun.done():
+            self._begun.set_result(None)
         try:
-            await self._collect_stream(answer)
+            if self._is_stream:
+                await self._collect_stream(answer)
+            else:
+                await self._put(orjson.dumps(shape_completion(answer.model_dump(mode="json", exclude_none=True))))
         except Exception as exc:  # the provider's stream broke, in whatever way
             logger.warning("a stream broke: %s", exc)
-            self._error = UpstreamCutError(str(exc))
+            self._fail(UpstreamCutError(str(exc)))
+            return
+        self._is_received = True
+        self._arrived.set()
 
     async def _collect_stream(self, chunks: AsyncIterator[Any]) -> None:
         async for chunk in chunks:
             shaped = shape_chunk(chunk.model_dump(mode="json", exclude_none=True))
-            await self._pieces.put(b"data: " + orjson.dumps(shaped) + b"\n\n")
-        await self._pieces.put(b"data: [DONE]\n\n")
+            await self._put(b"data: " + orjson.dumps(shaped) + b"\n\n")
+        await self._put(b"data: [DONE]\n\n")
+
+    async def _put(self, piece: bytes) -> None:
+        self._pieces.append(piece)
+        self._arrived.set()
+        while len(self._pieces) >= QUEUED_PIECES:
+            self._taken.clear()
+            await self._taken.wait()
 
 
 def shape_completion(completion: dict[str, Any]) -> dict[str, Any]:
