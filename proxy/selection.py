@@ -20,6 +20,7 @@ from store.snapshot import ServedContexts
 
 PATTERN_FRAME_TOKENS: Final = 28  # of store.blocks' header and footer, cl100k_base; a test holds them equal
 CONTEXT_FRAME_TOKENS: Final = 54
+MAX_KNOWN_FACTS: Final = 1000  # combinations of facts kept per plan; more are worked out again
 JOIN_TOKENS: Final = 4  # spare: where a block meets the app's own text, the two may encode otherwise than alone
 
 
@@ -73,6 +74,31 @@ def uniform(secret: bytes, purpose: str, conversation_id: str) -> float:
     # The length keeps ("ab", "c") and ("a", "bc") apart.
     message = f"{len(purpose)}:{purpose}{conversation_id}".encode("utf-8", "surrogatepass")
     return (int.from_bytes(hmac.digest(secret, message, "sha256")[:8], "big") >> 11) * 2.0**-53
+
+
+class PlanIndex:
+    """The dimensions of one plan by facts, worked out once for all facts that its conditions cannot tell apart."""
+
+    def __init__(self, plan: Plan, hold_back: float) -> None:
+        self._plan = plan
+        self._hold_back = hold_back
+        self._named = {
+            name: frozenset(value for pattern in plan.patterns for value in getattr(pattern.conditions, name))
+            for name in Conditions.__struct_fields__
+        }
+        self._known: dict[tuple[str, ...], tuple[Dimension, ...]] = {}
+
+    def dimensions(self, facts: Facts) -> tuple[Dimension, ...]:
+        """Return what ``matching_dimensions`` does."""
+        if not self._plan.patterns:
+            return ()
+        key = tuple(value if (value := getattr(facts, name)) in named else "" for name, named in self._named.items())
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= MAX_KNOWN_FACTS:
+                self._known.clear()
+            found = self._known[key] = matching_dimensions(self._plan, Facts(*key), self._hold_back)
+        return found
 
 
 def matching_dimensions(plan: Plan, facts: Facts, hold_back: float) -> tuple[Dimension, ...]:

@@ -59,6 +59,7 @@ class RecordingSection:
     max_backlog_mb: float
     max_message_kb: float
     conversation_cache: int
+    block_cache: int
     regenerate_window_s: float
 
 
@@ -162,6 +163,7 @@ class LearnerSection:
     run_interval_h: float
     knowledge_interval_h: float
     poll_s: float
+    run_wait_s: float
     job_attempts: int
     job_retry_s: float
     job_lease_s: float

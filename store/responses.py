@@ -116,25 +116,15 @@ def conversation_responses(db: Database, tenant_id: str, conversation_id: str) -
     return [_row(row) for row in rows]
 
 
-def find_history(
-    db: Database, tenant_id: str, user_id: str, history_hashes: Sequence[str]
-) -> tuple[OpeningFacts, int] | None:
-    """Return the conversation whose latest turn ended with one of *history_hashes*, and which; the first known wins.
-
-    Args:
-        db: a connection that may be read-only.
-        tenant_id: whose conversation.
-        user_id: whose conversation within the tenant; "" for those of nobody known.
-        history_hashes: hashes to look for, best first.
-    """
+def find_history(db: Database, tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:
+    """Return the conversation with a turn that ended with one of *history_hashes*, and which; the first known wins."""
     for index, history_hash in enumerate(history_hashes):
         conversation_id = db.value(
             """
             SELECT conversation_id FROM responses
-            WHERE tenant_id = :tenant_id AND history_hash = :history_hash AND user_id = :user_id
-            ORDER BY seq DESC LIMIT 1
+            WHERE tenant_id = :tenant_id AND history_hash = :history_hash ORDER BY seq DESC LIMIT 1
             """,
-            {"tenant_id": tenant_id, "history_hash": history_hash, "user_id": user_id},
+            {"tenant_id": tenant_id, "history_hash": history_hash},
         )
         facts = conversation_id and opening_facts(db, tenant_id, conversation_id)
         if facts:

@@ -1,0 +1,179 @@
+"""The writer: a process of its own that moves segments into the database, away from the request path's core.
+
+It lives as long as its parent holds its standard input open, then moves what is left and exits. Only one recorder at
+a time works in a folder; others wait for its lock. It never makes a database: one that was deleted is waited for.
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from store.clock import SystemClock
+from store.config import Config, StoreSection, segment_directory
+from store.database import Database, open_database
+from store.segments import SegmentReader, reader_lock
+from store.tenants import ensure_default_tenant
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.5  # between tries to reach a database that is away
+LAST_TRIES = 4  # at the end, before segments are left to the next recorder
+
+
+class RecorderSettings(msgspec.Struct, frozen=True):
+    """What the process is told on its command line, as JSON."""
+
+    url: str
+    busy_timeout_ms: int
+    directory: str
+    poll_ms: float
+    log_level: str
+
+
+class RecorderHandle:
+    """The recorder as its parent sees it."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def stop(self, timeout_s: float) -> bool:
+        """Let it move what is there and exit; return whether it did in time (else it goes on by itself)."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+def start_recorder(config: Config) -> RecorderHandle:
+    """Start the recorder process; it ends by itself when this process does, however that comes about.
+
+    Raises:
+        OSError: the process cannot be started.
+    """
+    settings = RecorderSettings(
+        url=config.store.url,
+        busy_timeout_ms=config.store.busy_timeout_ms,
+        directory=str(segment_directory(config)),
+        poll_ms=config.recording.poll_ms,
+        log_level=config.log.level,
+    )
+    command = [sys.executable, "-m", "proxy.recorder", msgspec.json.encode(settings).decode()]
+    # Ctrl-C in a terminal reaches the whole process group; the recorder must outlive the proxy that drains.
+    return RecorderHandle(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))  # noqa: S603
+
+
+class Recorder:
+    """Moves segments until it is told to stop.
+
+    Args:
+        section: the database.
+        directory: the segments.
+    """
+
+    def __init__(self, section: StoreSection, directory: Path) -> None:
+        self._section = section
+        self._reader = SegmentReader(directory)
+        self._db: Database | None = None
+        self._is_troubled = False
+
+    def move(self) -> int | None:
+        """Move what is there; return how many records, or None when the database cannot take them now."""
+        try:
+            if self._db is not None and not self._db.is_current():
+                self._close()
+            if self._db is None:
+                self._db = open_database(self._section, create=False)
+                ensure_default_tenant(self._db, SystemClock().now_s())
+                self._reader.forget_progress()
+            n_records = self._reader.move(self._db)
+        except Exception:  # the loop must outlive a database that is away, locked or damaged, and a full disk
+            if not self._is_troubled:
+                logger.exception("records wait in their segments until the database takes them")
+            self._is_troubled = True
+            self._close()
+            return None
+        if self._is_troubled:
+            logger.info("the database takes records again")
+            self._is_troubled = False
+        return n_records
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+class _Stop:
+    """Says when to stop: the parent closed our standard input (or died), or SIGTERM came."""
+
+    def __init__(self) -> None:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._write_end, False)
+
+    def on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write_end, b"x")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Return whether it is time to stop; wait at most *timeout_s* for it."""
+        readable, _, _ = select.select([sys.stdin.fileno(), self._read_end], [], [], timeout_s)
+        if self._read_end in readable:
+            return True
+        return bool(readable) and not os.read(sys.stdin.fileno(), 4096)
+
+
+def run(settings: RecorderSettings) -> None:
+    """Move segments until the parent goes or SIGTERM comes, then move the rest."""
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop.on_signal)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    directory = Path(settings.directory)
+    recorder = Recorder(StoreSection(settings.url, settings.busy_timeout_ms), directory)
+    while True:
+        with reader_lock(directory) as is_held:
+            if is_held:
+                _move_until_stopped(recorder, stop, settings.poll_ms / 1000)
+                return
+        if stop.wait(RETRY_S):  # another recorder works here and will move what our parent left
+            return
+
+
+def _move_until_stopped(recorder: Recorder, stop: _Stop, poll_s: float) -> None:
+    pause_s = poll_s
+    while not stop.wait(pause_s):
+        pause_s = poll_s if recorder.move() is not None else RETRY_S
+    for _ in range(LAST_TRIES):
+        n_records = recorder.move()
+        if n_records == 0:
+            return
+        if n_records is None:
+            select.select([], [], [], RETRY_S)
+
+
+def main() -> None:
+    settings = msgspec.json.decode(sys.argv[1], type=RecorderSettings)
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s recorder: %(message)s")
+    run(settings)
+
+
+if __name__ == "__main__":
+    main()

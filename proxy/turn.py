@@ -1,0 +1,446 @@
+"""Where learning meets a request: what goes upstream, what is recorded, and the one place that fails open."""
+
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.chat_request import ParsedRequest, last_user_index, leading_count, parse_chat_request
+from proxy.conversation import Asker, Conversation, ConversationBook, Place, Recent
+from proxy.errors import Header
+from proxy.incoming import IncomingRequest
+from proxy.injection import inject
+from proxy.reply import Reply, ReplyCollector, length_band, response_format
+from proxy.selection import NOTHING, Facts, Selection, is_holdout, select_contexts, select_patterns
+from proxy.snapshots import ServedTenant, Snapshots
+from store.clock import Clock, iso
+from store.config import Config
+from store.ids import new_id
+from store.plan import digest
+from store.records import InjectionRecord, ResponseRecord, encode_record, storable
+from store.segments import SegmentWriter
+from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
+
+logger = logging.getLogger(__name__)
+
+MAX_TAGS: Final = 32
+DATA_URL_CHARS: Final = 64  # kept of an image or file inside a message: enough to see what it was
+TOOL_ROLES: Final = ("tool", "function")
+
+
+class Embedder(Protocol):
+    """Turns a question into a vector; ``store.embedding`` has the real one."""
+
+    def embed_one(self, text: str) -> NDArray[np.float32]:
+        """Return (256,), unit length, or all zero for a text without words."""
+        ...
+
+
+class Classifier(Protocol):
+    """Tells a question's type; ``store.question_types`` has the real one."""
+
+    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+        """Return the type and the confidence in it, 0 .. 1."""
+        ...
+
+
+class _Blocks(msgspec.Struct):
+    """What a conversation was given last, so that it need not be worked out again while it still holds."""
+
+    generation: int = -1
+    holdout: bool = False
+    patterns: Selection = NOTHING
+    question: str | None = None
+    question_generation: int = -1
+    contexts: Selection = NOTHING
+
+
+class _Facts(msgspec.Struct, kw_only=True):
+    """What one request's headers and body say about it."""
+
+    asker: Asker
+    question: str
+    question_type: str
+    data_source: str
+    prompt_template: str
+    segment: str
+    tags: tuple[str, ...]
+    agent: str
+
+
+class _Draft(msgspec.Struct, kw_only=True):
+    """A response's record in the making."""
+
+    incoming: IncomingRequest
+    parsed: ParsedRequest
+    facts: _Facts
+    place: Place
+    question_type: str = UNKNOWN_QUESTION_TYPE
+    question_type_confidence: float | None = None
+    is_holdout: bool = False
+    generation: int = 0
+    injected_tokens: int = 0
+    injections: tuple[InjectionRecord, ...] = ()
+
+
+class FailOpen:
+    """Swallows and logs whatever fails inside learning: the request goes on without it.
+
+    The only place on the request path that does.
+    """
+
+    def __init__(self, response_id: str, count_failure: Callable[[], None]) -> None:
+        self._response_id = response_id
+        self._count_failure = count_failure
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> bool:
+        if not isinstance(exc, Exception):
+            return False
+        logger.error("%s: learning failed; the request goes on without it", self._response_id, exc_info=exc)
+        self._count_failure()
+        return True
+
+
+class Learning:
+    """Begins a turn for every chat request.
+
+    Args:
+        config: the whole settings.
+        snapshots: what is served now.
+        embedder: of questions.
+        classifier: of questions.
+        writer: takes finished records.
+        clock: tells when a reply began and ended.
+        count_failure: called once for each failure inside learning.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        snapshots: Snapshots,
+        embedder: Embedder,
+        classifier: Classifier,
+        writer: SegmentWriter,
+        clock: Clock,
+        count_failure: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._snapshots = snapshots
+        self._embedder = embedder
+        self._classifier = classifier
+        self._writer = writer
+        self._clock = clock
+        self._count_failure = count_failure
+        self._max_chars = int(config.recording.max_message_kb * 1000)
+        self._book = ConversationBook(
+            size=config.recording.conversation_cache,
+            regenerate_window_s=config.recording.regenerate_window_s,
+            find_history=snapshots.history.find_history,
+            find_conversation=snapshots.history.find_conversation,
+        )
+        self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
+
+    def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
+        """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
+
+        Raises:
+            ApiError: 400, the request itself is wrong.
+        """
+        parsed = parse_chat_request(request.body)
+        response_id = new_id("resp", request.received_s)
+        fail_open = FailOpen(response_id, self._count_failure)
+        turn = Turn(self, parsed, response_id, fail_open, self._max_chars)
+        served = self._snapshots.tenant(tenant_id)
+        with fail_open:
+            own = own_headers(request.headers)
+            if own.get("learn") == "off" or (served is not None and not served.snapshot.learning):
+                return turn
+            draft = self._describe(request, parsed, own, tenant_id)
+            turn.draft = draft
+            if served is not None:
+                turn.body = self._inject(draft, served)
+        return turn
+
+    def now_s(self) -> float:
+        return self._clock.now_s()
+
+    def _describe(self, request: IncomingRequest, parsed: ParsedRequest, own: dict[str, str], tenant_id: str) -> _Draft:
+        facts = describe(parsed, own, tenant_id)
+        place = self._book.place(parsed, facts.asker, request.received_s)
+        known = place.conversation.facts
+        return _Draft(
+            incoming=request,
+            parsed=parsed,
+            facts=facts,
+            place=place,
+            question_type=facts.question_type or (known.question_type if known else UNKNOWN_QUESTION_TYPE),
+            question_type_confidence=None if facts.question_type else place.conversation.question_type_confidence,
+        )
+
+    def _inject(self, draft: _Draft, served: ServedTenant) -> bytes:
+        """Return the body to send, and note in *draft* what went into it."""
+        embedding: NDArray[np.float32] | None = None
+        conversation = draft.place.conversation
+        if conversation.facts is None:
+            if not draft.facts.question_type:
+                embedding = self._embedder.embed_one(draft.facts.question)
+                self._classify(draft, embedding)
+            self._fix_facts(draft, conversation)
+        blocks = self._blocks_of(draft, served)
+        if self._config.contexts.enabled:
+            self._choose_contexts(draft, served, blocks, embedding)
+        patterns, contexts = blocks.patterns, blocks.contexts
+        body, has_patterns, has_contexts = inject(draft.parsed, patterns.block, contexts.block)
+        draft.generation = served.snapshot.generation
+        draft.is_holdout = blocks.holdout
+        draft.injections = _as_sent(patterns, is_sent=has_patterns) + _as_sent(contexts, is_sent=has_contexts)
+        draft.injected_tokens = patterns.tokens * has_patterns + contexts.tokens * has_contexts
+        return body
+
+    def _classify(self, draft: _Draft, embedding: NDArray[np.float32]) -> None:
+        question_type, confidence = self._classifier.classify(embedding)
+        is_sure = confidence >= self._config.question_types.min_confidence
+        draft.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE
+        draft.question_type_confidence = confidence
+
+    def _fix_facts(self, draft: _Draft, conversation: Conversation) -> None:
+        """Keep what patterns depend on for all turns to come, so that their block stays as it is."""
+        facts = draft.facts
+        conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
+        conversation.question_type_confidence = draft.question_type_confidence
+
+    def _blocks_of(self, draft: _Draft, served: ServedTenant) -> _Blocks:
+        """Return the conversation's blocks with the patterns of the current generation."""
+        snapshot, conversation = served.snapshot, draft.place.conversation
+        key = (snapshot.tenant_id, conversation.id)
+        blocks = self._blocks.get(key)
+        if blocks is None:
+            blocks = _Blocks()
+            self._blocks.put(key, blocks)
+        if blocks.generation != snapshot.generation:
+            section = self._config.patterns
+            blocks.holdout = is_holdout(snapshot.secret, conversation.id, section.holdout)
+            if section.enabled and conversation.facts is not None:
+                dimensions = served.index.dimensions(conversation.facts)
+                blocks.patterns = select_patterns(
+                    dimensions, snapshot.secret, conversation.id, section, holdout=blocks.holdout
+                )
+            blocks.generation = snapshot.generation
+        return blocks
+
+    def _choose_contexts(
+        self, draft: _Draft, served: ServedTenant, blocks: _Blocks, embedding: NDArray[np.float32] | None
+    ) -> None:
+        """Bring the contexts up to date. Within a tool loop they stay as they are, whatever was published."""
+        snapshot, question = served.snapshot, draft.facts.question
+        if blocks.question == question:
+            is_tool_loop = draft.parsed.messages[-1].role in TOOL_ROLES
+            if is_tool_loop or blocks.question_generation == snapshot.generation:
+                return
+        blocks.contexts = NOTHING
+        if question and snapshot.contexts.ids:
+            if embedding is None:
+                embedding = self._embedder.embed_one(question)
+            blocks.contexts = select_contexts(snapshot.contexts, embedding, self._config.contexts)
+        blocks.question, blocks.question_generation = question, snapshot.generation
+
+    def record(self, draft: _Draft, response_id: str, reply: Reply, ending: "Ending") -> None:
+        """Append the finished response to the segment."""
+        facts, parsed = draft.facts, draft.parsed
+        message = reply.message
+        history_hash = self._book.remember(draft.place, message) if message else draft.place.request_hash
+        record = ResponseRecord(
+            id=response_id,
+            tenant_id=facts.asker.tenant_id,
+            conversation_id=storable(draft.place.conversation.id),
+            upstream_id=reply.upstream_id,
+            endpoint=draft.incoming.endpoint,
+            upstream=ending.upstream,
+            model=storable(parsed.fields.model),
+            user_id=storable(facts.asker.user_id),
+            segment=facts.segment,
+            agent=facts.agent,
+            question=storable(facts.question[: self._max_chars]),
+            question_type=draft.question_type,
+            question_type_confidence=draft.question_type_confidence,
+            data_source=facts.data_source,
+            prompt_template=facts.prompt_template,
+            tool_set=digest(*names) if (names := parsed.tool_names()) else "",
+            response_format=response_format(message),
+            length_band=length_band(message),
+            outcome=_outcome(ending, reply),
+            status=ending.status,
+            finish_reason=reply.finish_reason,
+            is_stream=parsed.is_stream,
+            is_holdout=draft.is_holdout,
+            generation=draft.generation,
+            injected_tokens=draft.injected_tokens,
+            prompt_tokens=reply.prompt_tokens,
+            completion_tokens=reply.completion_tokens,
+            cached_tokens=reply.cached_tokens,
+            latency_ms=_ms(draft.incoming.received_s, ending.at_s),
+            first_byte_ms=None if ending.first_byte_s is None else _ms(draft.incoming.received_s, ending.first_byte_s),
+            tags_json=_json(facts.tags),
+            messages_json=messages_json(parsed, draft.place.n_known, self._max_chars),
+            reply_json=_json(message) if message else None,
+            history_hash=history_hash,
+            request_hash=draft.place.request_hash,
+            created_at=iso(draft.incoming.received_s),
+            completed_at=iso(ending.at_s),
+            injections=draft.injections,
+        )
+        self._writer.append(encode_record(record))
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """How a turn ended, as the relay saw it."""
+
+    outcome: Outcome
+    status: int
+    upstream: str
+    first_byte_s: float | None
+    at_s: float
+
+
+class Turn:
+    """One chat request and its reply. Without a draft (learning is off) it only passes through."""
+
+    def __init__(
+        self, learning: Learning, parsed: ParsedRequest, response_id: str, fail_open: FailOpen, max_chars: int
+    ) -> None:
+        self.body = parsed.body
+        self.model: str | None = parsed.fields.model or None
+        self.is_stream = parsed.is_stream
+        self.response_id = response_id
+        self.draft: _Draft | None = None
+        self._learning = learning
+        self._fail_open = fail_open
+        self._collector = ReplyCollector(max_chars)
+        self._first_byte_s: float | None = None
+        self._is_finished = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the client has all of the reply once it has what was fed."""
+        if self.draft is not None:
+            with self._fail_open:
+                return self._collector.is_complete
+        return False
+
+    def begin_reply(self, status: int, content_encoding: str) -> None:
+        """Take note of the reply's head."""
+        del status
+        self._collector.begin(content_encoding)
+
+    def feed(self, chunk: bytes) -> None:
+        """Take note of the next bytes of the reply's body."""
+        if self.draft is None:
+            return
+        with self._fail_open:
+            if self._first_byte_s is None and chunk:
+                self._first_byte_s = self._learning.now_s()
+            self._collector.feed(chunk)
+
+    def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
+        """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
+        if self._is_finished or self.draft is None:
+            return
+        self._is_finished = True
+        with self._fail_open:
+            ending = Ending(
+                outcome=outcome,
+                status=status,
+                upstream=upstream,
+                first_byte_s=self._first_byte_s,
+                at_s=self._learning.now_s(),
+            )
+            self._learning.record(self.draft, self.response_id, self._collector.reply(), ending)
+
+
+def own_headers(headers: Sequence[Header]) -> dict[str, str]:
+    """Return our own headers by name without their prefix; names in *headers* are lower case.
+
+    >>> own_headers([(b"x-tutelage-user", b" u-42 "), (b"accept", b"*/*")])
+    {'user': 'u-42'}
+    """
+    return {
+        name[11:].decode("latin-1"): value.decode("utf-8", "replace").strip()
+        for name, value in headers
+        if name.startswith(b"x-tutelage-")
+    }
+
+
+def describe(parsed: ParsedRequest, own: dict[str, str], tenant_id: str) -> _Facts:
+    """Return what *own* headers and the body say about a request; what nobody says is empty."""
+    index = last_user_index(parsed.messages)
+    n_leading = leading_count(parsed.messages)
+    template = own.get("prompt-template") or (
+        digest(*(message.text for message in parsed.messages[:n_leading])) if n_leading else ""
+    )
+    tags = dict.fromkeys(tag for part in own.get("tags", "").split(",") if (tag := part.strip()))
+    return _Facts(
+        asker=Asker(tenant_id, own.get("user") or parsed.user(), own.get("conversation", "")),
+        question="" if index is None else parsed.messages[index].text,
+        question_type=own.get("question-type", ""),
+        data_source=own.get("data-source", ""),
+        prompt_template=template,
+        segment=own.get("segment", ""),
+        tags=tuple(tags)[:MAX_TAGS],
+        agent="human" if own.get("agent", "").lower() == "human" else "ai",
+    )
+
+
+def messages_json(parsed: ParsedRequest, n_known: int, max_chars: int) -> str:
+    """Return the messages from *n_known* on as JSON text, as the app sent them; very long texts are cut and marked."""
+    pieces = [parsed.message_bytes(index) for index in range(n_known, len(parsed.messages))]
+    pieces = [piece if len(piece) <= max_chars else _cut_message(piece, max_chars) for piece in pieces]
+    return (b"[" + b",".join(pieces) + b"]").decode("utf-8", "replace")
+
+
+def _cut_message(piece: bytes, max_chars: int) -> bytes:
+    cut = msgspec.json.encode(_cut(msgspec.json.decode(piece), max_chars))
+    if len(cut) <= 4 * max_chars:
+        return cut
+    role = msgspec.json.decode(piece)["role"]
+    return msgspec.json.encode({"role": role, "content": f"[{len(piece)} bytes cut]"})
+
+
+def _cut(value: Any, max_chars: int) -> Any:
+    if isinstance(value, str):
+        limit = DATA_URL_CHARS if value.startswith("data:") else max_chars
+        return value if len(value) <= limit else f"{value[:limit]} [{len(value) - limit} characters cut]"
+    if isinstance(value, list):
+        return [_cut(item, max_chars) for item in value]
+    if isinstance(value, dict):
+        return {name: _cut(item, max_chars) for name, item in value.items()}
+    return value
+
+
+def _outcome(ending: Ending, reply: Reply) -> Outcome:
+    """Return what became of the response: a reply that ends early or tells of an error is no success."""
+    if ending.outcome == "ok" and (reply.has_error or (reply.is_readable and not reply.is_complete)):
+        return "upstream_error"
+    return ending.outcome
+
+
+def _as_sent(selection: Selection, *, is_sent: bool) -> tuple[InjectionRecord, ...]:
+    """Return the items in play; none was treated when their block found no place in the request."""
+    if is_sent or not selection.block:
+        return selection.injections
+    return tuple(msgspec.structs.replace(injection, treated=False) for injection in selection.injections)
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _ms(start_s: float, end_s: float) -> float:
+    return round(max(end_s - start_s, 0.0) * 1000, 3)
