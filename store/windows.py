@@ -39,6 +39,7 @@ class ResponseColumns:
 class SignalColumns:
     """m signals; ``response`` points into the responses."""
 
+    seq: Integers  # (m,)
     response: Integers  # (m,)
     weight: Floats  # (m,)
     families: Sequence[str]
@@ -104,7 +105,7 @@ def _read_signals(db: Database, since: dict[str, str], index_of: dict[int, int])
         row
         for row in db.rows(
             """
-            SELECT r.seq, f.weight, f.family, f.user_id
+            SELECT r.seq, f.seq AS signal_seq, f.weight, f.family, f.user_id
             FROM responses AS r JOIN response_feedback AS f ON f.response_id = r.id
             WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
             ORDER BY r.seq, f.seq
@@ -114,6 +115,7 @@ def _read_signals(db: Database, since: dict[str, str], index_of: dict[int, int])
         if row["seq"] in index_of  # a response may have arrived since the first statement
     ]
     return SignalColumns(
+        seq=np.array([row["signal_seq"] for row in rows], np.int64),
         response=np.array([index_of[row["seq"]] for row in rows], np.int64),
         weight=np.array([row["weight"] for row in rows], np.float64),
         families=[row["family"] for row in rows],
