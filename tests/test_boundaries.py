@@ -183,19 +183,22 @@ def is_broad(handler: ast.ExceptHandler) -> bool:
     return handler.type is None or ast.unparse(handler.type) in {"Exception", "BaseException"}
 
 
-def tells_or_raises(handler: ast.ExceptHandler) -> bool:
+def tells_raises_or_hands_on(handler: ast.ExceptHandler) -> bool:
     return any(
-        isinstance(node, ast.Raise) or (isinstance(node, ast.Attribute) and node.attr in {"exception", "warning"})
-        for node in ast.walk(handler)
+        isinstance(node, ast.Raise)
+        or (isinstance(node, ast.Attribute) and node.attr in {"exception", "warning"})
+        or (isinstance(node, ast.Name) and node.id == handler.name)
+        for statement in handler.body
+        for node in ast.walk(statement)
     )
 
 
-def test_whoever_catches_everything_logs_it_or_raises_again() -> None:
+def test_whoever_catches_everything_logs_it_raises_it_or_hands_it_on() -> None:
     silent = [
         (module, node.lineno)
         for module in MODULES
         for node in ast.walk(tree(module))
-        if isinstance(node, ast.ExceptHandler) and is_broad(node) and not tells_or_raises(node)
+        if isinstance(node, ast.ExceptHandler) and is_broad(node) and not tells_raises_or_hands_on(node)
     ]
 
     assert silent == []
