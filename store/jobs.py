@@ -4,7 +4,6 @@ A job is a lease: whoever claims it says so again while working. One whose holde
 """
 
 from dataclasses import dataclass, replace
-from typing import cast
 
 from store.clock import iso
 from store.database import Database, Row
@@ -117,13 +116,21 @@ def list_jobs(
     return page, encode_cursor(page[-1].created_at, page[-1].id) if has_more else None
 
 
-def last_due_at(db: Database, tenant_id: str, kind: JobKind) -> str | None:
-    """Return when the tenant's latest job of this kind was due, or None before the first."""
-    found = db.value(
-        "SELECT max(due_at) FROM training_jobs WHERE tenant_id = :tenant_id AND kind = :kind",
-        {"tenant_id": tenant_id, "kind": kind},
+def last_due(db: Database, kind: JobKind) -> dict[str, str]:
+    """Return ``{tenant id: when its latest job of this kind was due, or when it was made before the first}``.
+
+    Of all tenants that learn: the scheduler serves them all.
+    """
+    rows = db.rows(
+        """
+        SELECT t.id, coalesce(
+          (SELECT max(j.due_at) FROM training_jobs AS j WHERE j.tenant_id = t.id AND j.kind = :kind), t.created_at)
+          AS due_at
+        FROM tenants AS t WHERE t.learning = 'on' ORDER BY t.id
+        """,
+        {"kind": kind},
     )
-    return cast("str | None", found)
+    return {row["id"]: row["due_at"] for row in rows}
 
 
 def claim_next(db: Database, *, claimed_by: str, now_s: float, lease_s: float, max_attempts: int) -> JobRow | None:

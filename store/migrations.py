@@ -444,6 +444,8 @@ CREATE TABLE training_jobs (
 CREATE INDEX training_jobs_by_status ON training_jobs (status, due_at);
 
 CREATE INDEX training_jobs_by_tenant ON training_jobs (tenant_id, created_at);
+
+CREATE INDEX training_jobs_by_kind ON training_jobs (tenant_id, kind, due_at);
 """
 
 VIEWS: Final = """

@@ -388,6 +388,8 @@ CREATE INDEX training_jobs_by_status ON training_jobs (status, due_at);
 
 CREATE INDEX training_jobs_by_tenant ON training_jobs (tenant_id, created_at);
 
+CREATE INDEX training_jobs_by_kind ON training_jobs (tenant_id, kind, due_at);
+
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,
   r.injected_tokens, r.created_at,

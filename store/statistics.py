@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from store.clock import days_before
+from store.clock import days_before, parse_iso
 from store.database import Database
 
 
@@ -124,3 +124,29 @@ def counts(db: Database, tenant_id: str) -> Counts:
     )
     assert row is not None
     return Counts(**{name: row[name] for name in Counts.__slots__})
+
+
+@dataclass(frozen=True, slots=True)
+class InstallationTotals:
+    """What there is over all tenants together, for monitoring: numbers only."""
+
+    jobs: list[tuple[str, str, int]]  # kind, status, number
+    last_runs: list[tuple[str, float]]  # kind, seconds since 1970
+    patterns: list[tuple[str, int]]  # state, number
+    contexts: list[tuple[str, int]]  # status, number
+    open_alerts: int
+
+
+def installation_totals(db: Database) -> InstallationTotals:
+    """Return the numbers that ``/metrics`` shows."""
+    jobs = db.rows("SELECT kind, status, count(*) FROM training_jobs GROUP BY kind, status")
+    last_runs = db.rows("SELECT kind, max(finished_at) FROM learning_runs WHERE status = 'completed' GROUP BY kind")
+    patterns = db.rows("SELECT state, count(*) FROM learned_patterns GROUP BY state")
+    contexts = db.rows("SELECT status, count(*) FROM ai_contexts GROUP BY status")
+    return InstallationTotals(
+        jobs=[(row[0], row[1], row[2]) for row in jobs],
+        last_runs=[(row[0], parse_iso(row[1])) for row in last_runs],
+        patterns=[(row[0], row[1]) for row in patterns],
+        contexts=[(row[0], row[1]) for row in contexts],
+        open_alerts=int(db.value("SELECT count(*) FROM alerts WHERE acknowledged_at IS NULL")),
+    )

@@ -6,9 +6,10 @@ import typer
 
 from store.audit import record
 from store.database import open_database
+from store.rows import plain
 from store.tenants import create_key, ensure_tenant, list_keys, revoke_key
 from store.vocabulary import DEFAULT_TENANT, Scope
-from tutelage.output import plain, print_json, print_table, say, warn
+from tutelage.output import print_json, print_table, say, warn
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings
 
 app = typer.Typer(help="Keys of apps and people, for keys mode.", no_args_is_help=True)

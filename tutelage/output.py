@@ -1,8 +1,7 @@
 """How commands print: tables for people, JSON for scripts; progress and errors go to stderr."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from store.rows import encode
 
 Row = TypeVar("Row")
 PAGE = 1000  # rows fetched at a time
@@ -46,26 +47,9 @@ def _pages(fetch: Callable[[int, str | None], tuple[list[Row], str | None]], lim
             return
 
 
-def plain(value: Any) -> Any:
-    """Return a row as JSON can hold it: fields by their names, bytes left out (vectors say nothing to a reader)."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: plain(getattr(value, field.name)) for field in fields(value) if _is_shown(value, field.name)
-        }
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return msgspec.to_builtins(value)
-
-
-def _is_shown(row: Any, name: str) -> bool:
-    return not isinstance(getattr(row, name), (bytes, memoryview)) and not hasattr(getattr(row, name), "dtype")
-
-
 def print_json(value: Any) -> None:
     """Print *value* as indented JSON."""
-    typer.echo(msgspec.json.format(msgspec.json.encode(plain(value)), indent=2).decode())
+    typer.echo(msgspec.json.format(encode(value), indent=2).decode())
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:

@@ -1,0 +1,87 @@
+"""The routes of the admin API, and what each of them has in common: guard, body, key, database, JSON."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from learner import api_contexts, api_patterns, api_records, api_training
+from learner.access import check_browser, principal_of_key
+from learner.api_errors import json_response
+from learner.api_request import Call, read_object
+from learner.services import Services
+
+Handler = Callable[[Call], Any]
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+# path, method, handler, status of a good answer
+ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
+    ("/api/training/conversations/bulk", "POST", api_training.ingest, 200),
+    ("/api/training/datasets", "GET", api_training.datasets, 200),
+    ("/api/training/datasets/{id}", "GET", api_training.dataset, 200),
+    ("/api/training/datasets/{id}/examples", "GET", api_training.examples_of, 200),
+    ("/api/training/examples/{id}", "GET", api_training.example, 200),
+    ("/api/training/examples/{id}", "PATCH", api_training.patch_example, 200),
+    ("/api/training/jobs", "POST", api_training.add_job, 201),
+    ("/api/training/jobs", "GET", api_training.jobs, 200),
+    ("/api/training/jobs/{id}", "GET", api_training.job, 200),
+    ("/api/patterns", "GET", api_patterns.patterns, 200),
+    ("/api/patterns", "POST", api_patterns.add_pattern, 201),
+    ("/api/patterns/{id}", "GET", api_patterns.pattern, 200),
+    ("/api/patterns/{id}", "PATCH", api_patterns.patch_pattern, 200),
+    ("/api/contexts", "GET", api_contexts.contexts, 200),
+    ("/api/contexts", "POST", api_contexts.add_context, 201),
+    ("/api/contexts/{id}", "GET", api_contexts.context, 200),
+    ("/api/contexts/{id}", "PATCH", api_contexts.patch_context, 200),
+    ("/api/contexts/{id}/approve", "POST", api_contexts.approve, 200),
+    ("/api/contexts/{id}/reject", "POST", api_contexts.reject, 200),
+    ("/api/conversations", "GET", api_records.conversations, 200),
+    ("/api/conversations/{id:path}", "GET", api_records.conversation, 200),
+    ("/api/runs", "GET", api_records.runs, 200),
+    ("/api/runs/{id}", "GET", api_records.run, 200),
+    ("/api/alerts", "GET", api_records.alerts, 200),
+    ("/api/alerts/{id}/acknowledge", "POST", api_records.acknowledge, 200),
+    ("/api/stats", "GET", api_records.statistics, 200),
+    ("/api/audit", "GET", api_records.audit, 200),
+)
+
+
+def api_routes(services: Services) -> list[BaseRoute]:
+    """Return the routes; one route per path, so that a wrong method on a known path is a 405."""
+    by_path: dict[str, dict[str, tuple[Handler, int]]] = {}
+    for path, method, handler, status in ROUTES:
+        by_path.setdefault(path, {})[method] = (handler, status)
+    return [Route(path, _endpoint(services, handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+
+
+def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> Endpoint:
+    max_bytes = int(services.config.learner.max_body_mb * 1_000_000)
+
+    async def answer(request: Request) -> Response:
+        if services.config.tenancy.mode == "open":
+            check_browser(request.headers)
+        handler, status = handlers["GET" if request.method == "HEAD" else request.method]
+        if request.method in ("POST", "PATCH"):
+            # A stranger gets no body read: the key comes first.
+            await run_in_threadpool(_authenticate, services, request)
+            body = await read_object(request, max_bytes)
+        else:
+            body = {}
+        return await run_in_threadpool(_answer, services, request, handler, status, body)
+
+    return answer
+
+
+def _authenticate(services: Services, request: Request) -> None:
+    with services.open_database() as db:
+        principal_of_key(services, db, request.headers.get("x-api-key"))
+
+
+def _answer(services: Services, request: Request, handler: Handler, status: int, body: Any) -> Response:
+    with services.open_database() as db:
+        principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+        call = Call(services, db, principal, request.path_params, request.query_params, body)
+        return json_response(handler(call), status)

@@ -1,0 +1,269 @@
+"""What a person writes and decides: tokens counted, vectors made, the change audited; for API, console and command."""
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from store import blocks, contexts, patterns
+from store.audit import record
+from store.config import EmbeddingSection
+from store.contexts import ContextRow
+from store.database import Database
+from store.embedding import Embedder, load_local_embedder
+from store.errors import InvalidError
+from store.patterns import PatternRow
+from store.plan import Conditions
+from store.tokens import TokenCounter, load_token_counter
+from store.vocabulary import PatternType
+
+MAX_QUESTIONS = 20
+MAX_TEXT_CHARS = 20_000
+
+
+class Author:
+    """Counts and embeds what people write; loads the counter and the embedder when the first needs them."""
+
+    def __init__(self, section: EmbeddingSection) -> None:
+        self._section = section
+        self._lock = threading.Lock()
+        self._tokens: TokenCounter | None = None
+        self._embedder: Embedder | None = None
+
+    @property
+    def tokens(self) -> TokenCounter:
+        with self._lock:
+            self._tokens = self._tokens or load_token_counter()
+            return self._tokens
+
+    @property
+    def embedder(self) -> Embedder:
+        with self._lock:
+            self._embedder = self._embedder or load_local_embedder(self._section)
+            return self._embedder
+
+    def add_pattern(
+        self,
+        db: Database,
+        tenant_id: str,
+        *,
+        type: PatternType,  # noqa: A002 - the column's name
+        rule: str,
+        conditions: Conditions,
+        state: Literal["candidate", "trial", "pinned"],
+        actor: str,
+        now_s: float,
+    ) -> PatternRow:
+        """Return a new pattern that a person wrote.
+
+        Raises:
+            InvalidError: a field holds what it may not; the error names it.
+        """
+        return patterns.add_pattern(
+            db,
+            tenant_id,
+            type=type,
+            rule=rule,
+            conditions=conditions,
+            state=state,
+            tokens=self.tokens.count(blocks.pattern_line(rule)),
+            actor=actor,
+            now_s=now_s,
+        )
+
+    def edit_pattern(
+        self,
+        db: Database,
+        tenant_id: str,
+        pattern_id: str,
+        *,
+        rule: str | None,
+        conditions: Conditions | None,
+        actor: str,
+        now_s: float,
+    ) -> PatternRow:
+        """Return the pattern with another rule or other conditions; what is None stays.
+
+        Raises:
+            NotFoundError: the tenant has no such pattern.
+            InvalidError: a field holds what it may not; the error names it.
+        """
+        return patterns.edit_pattern(
+            db,
+            tenant_id,
+            pattern_id,
+            rule=rule,
+            conditions=conditions,
+            tokens=None if rule is None else self.tokens.count(blocks.pattern_line(rule)),
+            actor=actor,
+            now_s=now_s,
+        )
+
+    def add_context(
+        self,
+        db: Database,
+        tenant_id: str,
+        *,
+        questions: Sequence[str],
+        answer: str,
+        tags: Sequence[str],
+        is_approved: bool,
+        actor: str,
+        now_s: float,
+    ) -> ContextRow:
+        """Return a new knowledge entry that a person wrote: served within a second, or waiting for a reviewer.
+
+        Raises:
+            InvalidError: a text is missing or too long; the error names it.
+        """
+        written = self._texts(questions, answer, tags)
+        with db.transaction():
+            context = contexts.create_context(
+                db,
+                tenant_id,
+                **written,
+                provenance="person",
+                source_chat_id=None,
+                is_approved=is_approved,
+                actor=actor,
+                now_s=now_s,
+            )
+            _audit(db, context, "contexts.add", {"is_approved": is_approved}, actor=actor, now_s=now_s)
+        return context
+
+    def edit_context(
+        self,
+        db: Database,
+        tenant_id: str,
+        context_id: str,
+        *,
+        questions: Sequence[str] | None,
+        answer: str | None,
+        tags: Sequence[str] | None,
+        actor: str,
+        now_s: float,
+    ) -> ContextRow:
+        """Return the entry as a person rewrote it, from the wording that waits if one does; what is None stays.
+
+        Raises:
+            NotFoundError: the tenant has no such entry.
+            ConflictError: the entry is rejected or retired.
+            InvalidError: a text is missing or too long; the error names it.
+        """
+        with db.transaction():
+            before = contexts.get_context(db, tenant_id, context_id)
+            shown: ContextRow | contexts.RevisionRow = before
+            if before.waiting_revision is not None:
+                shown = contexts.get_revision(db, tenant_id, context_id, before.waiting_revision)
+            written = self._texts(
+                shown.questions if questions is None else questions,
+                shown.answer if answer is None else answer,
+                shown.tags if tags is None else tags,
+            )
+            context = contexts.edit_context(db, tenant_id, context_id, **written, actor=actor, now_s=now_s)
+            _audit(db, context, "contexts.edit", {"from_revision": shown.revision}, actor=actor, now_s=now_s)
+        return context
+
+    def _texts(self, questions: Sequence[str], answer: str, tags: Sequence[str]) -> dict[str, Any]:
+        """Return the columns that follow from the texts of an entry."""
+        phrasings = [question.strip() for question in questions if question.strip()]
+        if not phrasings:
+            raise InvalidError("questions", "must hold at least one text that is not empty")
+        if len(phrasings) > MAX_QUESTIONS:
+            raise InvalidError("questions", f"must hold at most {MAX_QUESTIONS} phrasings, not {len(phrasings)}")
+        if not answer.strip():
+            raise InvalidError("answer", "must not be empty")
+        if max(len(text) for text in (*phrasings, answer)) > MAX_TEXT_CHARS:
+            raise InvalidError("answer", f"no text may have more than {MAX_TEXT_CHARS} characters")
+        return {
+            "questions": phrasings,
+            "answer": answer.strip(),
+            "tags": list(dict.fromkeys(tag.strip() for tag in tags if tag.strip())),
+            "embedding": _mean_direction(self.embedder.embed(phrasings)),
+            "embedding_model": self.embedder.name,
+            "tokens": self.tokens.count(blocks.context_entry(phrasings[0], answer)),
+        }
+
+
+def approve_context(
+    db: Database, tenant_id: str, context_id: str, *, actor: str, now_s: float, revision: int | None = None
+) -> ContextRow:
+    """Return the entry in service.
+
+    Raises:
+        NotFoundError: the tenant has no such entry.
+        ConflictError: nothing waits for an approval, or another revision than *revision* does.
+    """
+    with db.transaction():
+        context = contexts.approve_context(db, tenant_id, context_id, actor=actor, now_s=now_s, revision=revision)
+        _audit(db, context, "contexts.approve", {"revision": context.revision}, actor=actor, now_s=now_s)
+    return context
+
+
+def reject_context(
+    db: Database,
+    tenant_id: str,
+    context_id: str,
+    *,
+    reason: str,
+    actor: str,
+    now_s: float,
+    revision: int | None = None,
+) -> ContextRow:
+    """Return the entry with what waited turned down.
+
+    Raises:
+        NotFoundError: the tenant has no such entry.
+        ConflictError: nothing waits, or another revision than *revision* does.
+    """
+    with db.transaction():
+        context = contexts.reject_context(
+            db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s, revision=revision
+        )
+        _audit(db, context, "contexts.reject", {"reason": reason}, actor=actor, now_s=now_s)
+    return context
+
+
+def retire_context(
+    db: Database, tenant_id: str, context_id: str, *, reason: str, actor: str, now_s: float
+) -> ContextRow:
+    """Return the entry out of service for good.
+
+    Raises:
+        NotFoundError: the tenant has no such entry.
+        ConflictError: it is rejected or retired already.
+    """
+    with db.transaction():
+        context = contexts.retire_context(db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s)
+        _audit(db, context, "contexts.retire", {"reason": reason}, actor=actor, now_s=now_s)
+    return context
+
+
+def flag_context(db: Database, tenant_id: str, context_id: str, *, reason: str, actor: str, now_s: float) -> ContextRow:
+    """Return the entry out of service until a person approves it again.
+
+    Raises:
+        NotFoundError: the tenant has no such entry.
+        ConflictError: it is not approved.
+    """
+    with db.transaction():
+        context = contexts.flag_context(
+            db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s, by_person=True
+        )
+        _audit(db, context, "contexts.flag", {"reason": reason}, actor=actor, now_s=now_s)
+    return context
+
+
+def _audit(
+    db: Database, context: ContextRow, action: str, detail: Mapping[str, Any], *, actor: str, now_s: float
+) -> None:
+    record(db, context.tenant_id, actor=actor, action=action, object_id=context.id, detail=detail, now_s=now_s)
+
+
+def _mean_direction(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of unit *rows* (n, d) at unit length (d,); zeros stay zeros."""
+    mean = rows.mean(axis=0)
+    length = float(np.linalg.norm(mean))
+    return cast("NDArray[np.float32]", mean / length if length else mean)

@@ -1,0 +1,132 @@
+"""What forms of the console do; each returns the page to show then."""
+
+from typing import Any, cast
+from urllib.parse import quote
+
+from learner import authoring
+from learner.api_request import one_of
+from learner.console.visit import Visit
+from store import patterns
+from store.alerts import acknowledge_alert as acknowledge
+from store.audit import record
+from store.datasets import review_example as review
+
+
+def approve_context(visit: Visit) -> str:
+    """Put what the reviewer saw into service."""
+    authoring.approve_context(
+        visit.db,
+        visit.tenant_id,
+        visit.path["id"],
+        actor=visit.actor,
+        now_s=visit.now_s,
+        revision=_revision(visit),
+    )
+    return _back(visit, "/contexts")
+
+
+def reject_context(visit: Visit) -> str:
+    """Turn down what the reviewer saw."""
+    authoring.reject_context(
+        visit.db,
+        visit.tenant_id,
+        visit.path["id"],
+        reason=visit.form.get("reason", ""),
+        actor=visit.actor,
+        now_s=visit.now_s,
+        revision=_revision(visit),
+    )
+    return _back(visit, "/contexts")
+
+
+def edit_context(visit: Visit) -> str:
+    """Rewrite an entry; ``approve`` puts the new wording into service at once."""
+    context_id = visit.path["id"]
+    with visit.db.transaction():
+        row = visit.services.author.edit_context(
+            visit.db,
+            visit.tenant_id,
+            context_id,
+            questions=visit.form.get("questions", "").splitlines(),
+            answer=visit.form.get("answer", ""),
+            tags=visit.form.get("tags", "").split(","),
+            actor=visit.actor,
+            now_s=visit.now_s,
+        )
+        if visit.form.get("approve") and row.waiting_revision is not None:
+            authoring.approve_context(visit.db, visit.tenant_id, context_id, actor=visit.actor, now_s=visit.now_s)
+    return f"/contexts/{quote(context_id, safe='')}"
+
+
+def retire_context(visit: Visit) -> str:
+    """Take an entry out of service for good."""
+    authoring.retire_context(
+        visit.db,
+        visit.tenant_id,
+        visit.path["id"],
+        reason=visit.form.get("reason", ""),
+        actor=visit.actor,
+        now_s=visit.now_s,
+    )
+    return f"/contexts/{quote(visit.path['id'], safe='')}"
+
+
+def set_pattern_state(visit: Visit) -> str:
+    """Pin a pattern, disable it, or put it back to trial."""
+    state = one_of("state", visit.form.get("state", ""), ("trial", "pinned", "disabled"))
+    patterns.set_state(
+        visit.db,
+        visit.tenant_id,
+        visit.path["id"],
+        state=cast("Any", state),
+        actor=visit.actor,
+        reason=visit.form.get("reason", "") or "in the console",
+        now_s=visit.now_s,
+    )
+    return f"/patterns/{quote(visit.path['id'], safe='')}"
+
+
+def approve_trial(visit: Visit) -> str:
+    """Allow a candidate's trial."""
+    patterns.approve_trial(visit.db, visit.tenant_id, visit.path["id"], actor=visit.actor, now_s=visit.now_s)
+    return f"/patterns/{quote(visit.path['id'], safe='')}"
+
+
+def review_example(visit: Visit) -> str:
+    """Settle an example's review, with the intent as the reviewer left it."""
+    example = review(
+        visit.db,
+        visit.tenant_id,
+        visit.path["id"],
+        intent=visit.form.get("intent", ""),
+        needs_review=False,
+        actor=visit.actor,
+        now_s=visit.now_s,
+    )
+    return f"/datasets/{quote(example.dataset_id, safe='')}"
+
+
+def acknowledge_alert(visit: Visit) -> str:
+    """Mark an alert as seen."""
+    with visit.db.transaction():
+        acknowledge(visit.db, visit.tenant_id, visit.path["id"], now_s=visit.now_s)
+        record(
+            visit.db,
+            visit.tenant_id,
+            actor=visit.actor,
+            action="alerts.acknowledge",
+            object_id=visit.path["id"],
+            detail={},
+            now_s=visit.now_s,
+        )
+    return "/"
+
+
+def _revision(visit: Visit) -> int | None:
+    text = visit.form.get("revision", "")
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _back(visit: Visit, queue: str) -> str:
+    """Return the queue that the reviewer came from, or the entry itself."""
+    return queue if visit.form.get("from") == "queue" else f"/contexts/{quote(visit.path['id'], safe='')}"

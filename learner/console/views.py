@@ -1,0 +1,229 @@
+"""What each page of the console shows, as values for its template."""
+
+import math
+from typing import Any, Final, cast, get_args
+
+from learner.console.charts import interval_chart, satisfaction_chart
+from learner.console.visit import Visit
+from store.alerts import list_alerts
+from store.contexts import (
+    ContextRow,
+    RevisionRow,
+    get_context,
+    get_revision,
+    list_contexts,
+    list_flags,
+    list_revisions,
+    list_sources,
+    list_waiting,
+)
+from store.conversations import Transcript, list_conversations, transcript
+from store.datasets import NEEDS_REVIEW, get_dataset, list_datasets, list_examples
+from store.errors import NotFoundError
+from store.exchanges import exchanges
+from store.generations import current_number
+from store.jobs import list_jobs
+from store.patterns import get_pattern, list_patterns, pattern_history
+from store.runs import list_runs
+from store.statistics import ArmTotal, arm_totals, counts, satisfaction_by_day
+from store.vocabulary import CONTEXT_STATUSES, PATTERN_TYPES, ContextStatus, PatternState, PatternType
+
+PAGE: Final = 50
+QUEUE_PAGE: Final = 20
+SHORT: Final = 6
+OVERVIEW_DAYS: Final = 60
+Z_95: Final = 1.96
+
+
+def moment(text: str | None) -> str:
+    """Return a stored moment for reading: to the minute, UTC.
+
+    >>> moment("2026-11-21T12:00:00.123Z"), moment(None)
+    ('2026-11-21 12:00', '—')
+    """
+    return "—" if text is None else text[:16].replace("T", " ")
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """Return a difference with its sign.
+
+    >>> signed(0.1234), signed(None)
+    ('+0.12', '—')
+    """
+    return "—" if value is None else f"{value:+.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """Return a share as per cent.
+
+    >>> share(0.255), share(None)
+    ('26 %', '—')
+    """
+    return "—" if value is None else f"{value * 100:.0f} %"
+
+
+def overview(visit: Visit) -> dict[str, Any]:
+    """Return whether learning helps, and what waits for a person."""
+    by_day = satisfaction_by_day(visit.db, visit.tenant_id, now_s=visit.now_s, days=OVERVIEW_DAYS)
+    totals = arm_totals(visit.db, visit.tenant_id, now_s=visit.now_s, days=OVERVIEW_DAYS)
+    active = [
+        row
+        for state in ("pinned", "active", "warmdown")
+        for row in list_patterns(visit.db, visit.tenant_id, state=state, limit=SHORT)[0]
+    ]
+    alerts = [alert for alert in list_alerts(visit.db, visit.tenant_id)[0] if alert.acknowledged_at is None]
+    return {
+        "days": OVERVIEW_DAYS,
+        "chart": satisfaction_chart(by_day),
+        "treated": totals["treated"],
+        "holdout": totals["holdout"],
+        "lift": lift(totals["treated"], totals["holdout"]),
+        "counts": counts(visit.db, visit.tenant_id),
+        "generation": current_number(visit.db, visit.tenant_id),
+        "active": [(row, interval_chart(row.lift, row.lift_low, row.lift_high)) for row in active[:SHORT]],
+        "waiting": list_waiting(visit.db, visit.tenant_id, limit=SHORT)[0],
+        "alerts": alerts[:SHORT],
+        "runs": list_runs(visit.db, visit.tenant_id, limit=SHORT)[0],
+    }
+
+
+def lift(treated: ArmTotal, holdout: ArmTotal) -> tuple[float, float, float] | None:
+    """Return treated minus holdout with its 95 % interval, None when one of them is not known well enough.
+
+    Responses count as independent, so the interval is a little too narrow; patterns are decided on better evidence.
+    """
+    if treated.satisfaction is None or holdout.satisfaction is None:
+        return None
+    if treated.stderr is None or holdout.stderr is None:
+        return None
+    difference = treated.satisfaction - holdout.satisfaction
+    reach = Z_95 * math.hypot(treated.stderr, holdout.stderr)
+    return difference, difference - reach, difference + reach
+
+
+def contexts(visit: Visit) -> dict[str, Any]:
+    """Return the review queue, or a list of entries by status."""
+    status = visit.choice("status", CONTEXT_STATUSES)
+    cursor = visit.query.get("cursor") or None
+    if status is None or status == "pending_approval":
+        queue, next_cursor = list_waiting(visit.db, visit.tenant_id, limit=QUEUE_PAGE, cursor=cursor)
+        entries: list[ContextRow] = []
+    else:
+        queue = []
+        entries, next_cursor = list_contexts(
+            visit.db, visit.tenant_id, status=cast("ContextStatus", status), limit=PAGE, cursor=cursor
+        )
+    return {
+        "status": status or "pending_approval",
+        "statuses": CONTEXT_STATUSES,
+        "queue": queue,
+        "entries": entries,
+        "next_cursor": next_cursor,
+    }
+
+
+def context(visit: Visit) -> dict[str, Any]:
+    """Return one entry: what waits beside what serves, its history, and the conversation it came from."""
+    row = get_context(visit.db, visit.tenant_id, visit.path["id"])
+    shown: ContextRow | RevisionRow = row
+    if row.waiting_revision is not None:
+        shown = get_revision(visit.db, visit.tenant_id, row.id, row.waiting_revision)
+    return {
+        "context": row,
+        "shown": shown,
+        "revisions": list_revisions(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
+        "sources": list_sources(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
+        "flags": list_flags(visit.db, visit.tenant_id, row.id),
+        "source": _source(visit, shown.source_chat_id or row.source_chat_id),
+    }
+
+
+def _source(visit: Visit, conversation_id: str | None) -> Transcript | None:
+    if conversation_id is None:
+        return None
+    try:
+        return transcript(visit.db, visit.tenant_id, conversation_id)
+    except NotFoundError:
+        return None
+
+
+def patterns(visit: Visit) -> dict[str, Any]:
+    """Return patterns, filtered by state and type."""
+    states = get_args(PatternState)
+    state, type_ = visit.choice("state", states), visit.choice("type", PATTERN_TYPES)
+    rows, next_cursor = list_patterns(
+        visit.db,
+        visit.tenant_id,
+        state=cast("PatternState | None", state),
+        type=cast("PatternType | None", type_),
+        limit=PAGE,
+        cursor=visit.query.get("cursor") or None,
+    )
+    return {
+        "state": state or "",
+        "type": type_ or "",
+        "states": states,
+        "types": PATTERN_TYPES,
+        "patterns": [(row, interval_chart(row.lift, row.lift_low, row.lift_high)) for row in rows],
+        "next_cursor": next_cursor,
+    }
+
+
+def pattern(visit: Visit) -> dict[str, Any]:
+    """Return one pattern with its evidence and history."""
+    row = get_pattern(visit.db, visit.tenant_id, visit.path["id"])
+    return {
+        "pattern": row,
+        "interval": interval_chart(row.lift, row.lift_low, row.lift_high),
+        "history": pattern_history(visit.db, visit.tenant_id, row.id),
+    }
+
+
+def runs(visit: Visit) -> dict[str, Any]:
+    """Return learning runs and the newest jobs."""
+    rows, next_cursor = list_runs(visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None)
+    return {"runs": rows, "next_cursor": next_cursor, "jobs": list_jobs(visit.db, visit.tenant_id, limit=SHORT)[0]}
+
+
+def datasets(visit: Visit) -> dict[str, Any]:
+    """Return the training datasets."""
+    rows, next_cursor = list_datasets(visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None)
+    return {"datasets": rows, "next_cursor": next_cursor}
+
+
+def dataset(visit: Visit) -> dict[str, Any]:
+    """Return the examples of a dataset that wait for a review, or all of them."""
+    row = get_dataset(visit.db, visit.tenant_id, visit.path["id"])
+    is_all = visit.query.get("show") == "all"
+    examples, next_cursor = list_examples(
+        visit.db,
+        visit.tenant_id,
+        row.id,
+        tag=None if is_all else NEEDS_REVIEW,
+        limit=PAGE,
+        cursor=visit.query.get("cursor") or None,
+    )
+    return {"dataset": row, "is_all": is_all, "examples": examples, "next_cursor": next_cursor}
+
+
+def conversations(visit: Visit) -> dict[str, Any]:
+    """Return conversations, last changed first."""
+    rows, next_cursor = list_conversations(
+        visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None
+    )
+    return {"conversations": rows, "next_cursor": next_cursor}
+
+
+def conversation(visit: Visit) -> dict[str, Any]:
+    """Return a transcript with what was put in at each response and what users made of it."""
+    whole = transcript(visit.db, visit.tenant_id, visit.path["id"])
+    found = exchanges(visit.db, visit.tenant_id, whole.id)
+    return {
+        "transcript": whole,
+        "exchanges": {exchange.response_id: exchange for exchange in found},
+        "unanswered": [
+            exchange
+            for exchange in found
+            if exchange.response_id not in {message.get("response_id") for message in whole.messages}
+        ],
+    }

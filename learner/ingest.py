@@ -1,0 +1,79 @@
+"""One item of the bulk ingest, as channel services send it: a classified message, or a whole conversation."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from store.clock import parse_iso
+from store.datasets import NewExample
+from store.errors import InvalidError
+from store.pseudonyms import hash_phone
+
+MAX_TIMESTAMP_MS: Final = 253_402_300_799_999  # the last millisecond of the year 9999
+MAX_TEXT_CHARS: Final = 20_000
+DEFAULT_SOURCE: Final = "bulk"
+
+
+def read_item(item: Any, secret: bytes) -> NewExample | Mapping[str, Any]:
+    """Return a classified message as an example, or a whole conversation as it is.
+
+    Args:
+        item: ``{"phoneNumber", "messageText", "intent", "confidence", "currentStep", "timestamp"}`` (milliseconds
+            since 1970, or ISO 8601 text), or ``{"chatId", "messages", ...}``, which store.conversations reads.
+        secret: the tenant's; keys the hash that stands for the phone number.
+
+    Raises:
+        InvalidError: a field is missing or holds what it may not; the error names it.
+    """
+    if not isinstance(item, Mapping):
+        raise InvalidError("", "an item must be an object")
+    if "messages" in item or "chatId" in item:
+        return item
+    phone_number = _optional_text(item, "phoneNumber")
+    return NewExample(
+        input=_required_text(item, "messageText"),
+        intent=_required_text(item, "intent"),
+        confidence=_confidence(item.get("confidence")),
+        source=_optional_text(item, "source") or DEFAULT_SOURCE,
+        current_step=_optional_text(item, "currentStep"),
+        user_hash=hash_phone(secret, phone_number) if phone_number else "",
+        occurred_ms=_timestamp_ms(item.get("timestamp")),
+    )
+
+
+def _required_text(item: Mapping[str, Any], field: str) -> str:
+    value = item.get(field)
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidError(field, "must be a text that is not empty")
+    if len(value) > MAX_TEXT_CHARS:
+        raise InvalidError(field, f"must have at most {MAX_TEXT_CHARS} characters, not {len(value)}")
+    return value
+
+
+def _optional_text(item: Mapping[str, Any], field: str) -> str | None:
+    value = item.get(field)
+    if value is not None and not isinstance(value, str):
+        raise InvalidError(field, "must be a text")
+    if value is not None and len(value) > MAX_TEXT_CHARS:
+        raise InvalidError(field, f"must have at most {MAX_TEXT_CHARS} characters, not {len(value)}")
+    return value
+
+
+def _confidence(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise InvalidError("confidence", f"must be a number from 0 to 1, not {value!r}")
+    return float(value)
+
+
+def _timestamp_ms(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            value = parse_iso(value) * 1000
+        except ValueError as exc:
+            raise InvalidError("timestamp", f"must be milliseconds since 1970, not {value!r}") from exc
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not 0 <= value <= MAX_TIMESTAMP_MS:
+        raise InvalidError("timestamp", f"must be milliseconds since 1970, not {value!r}")
+    return int(value)

@@ -1,0 +1,114 @@
+"""The learner as a process: the scheduler's thread, and uvicorn around the app."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import FrameType
+from typing import Final, NoReturn
+
+import numpy as np
+import uvicorn
+from starlette.applications import Starlette
+
+from learner.app import Lifespan, create_app
+from learner.authoring import Author
+from learner.models import load_models
+from learner.report import Collaborators
+from learner.run import run_once
+from learner.scheduler import Scheduler
+from learner.services import Services
+from store.clock import SystemClock
+from store.config import Config
+from store.database import Database, open_database
+from store.jobs import JobRow
+from store.logs import configure_logging
+from store.runs import RunKind
+from store.tenants import ensure_default_tenant
+
+log = logging.getLogger(__name__)
+
+GRACE_S: Final = 5  # that running requests get at shutdown
+
+
+class Worker:
+    """Does one job: a learning run over a connection of its own."""
+
+    def __init__(self, config: Config, author: Author) -> None:
+        self._config = config
+        self._author = author
+
+    def __call__(self, job: JobRow) -> str | None:
+        """Do *job* and return the id of its (last) run."""
+        clock = SystemClock()
+        kind: RunKind = "knowledge" if job.kind == "knowledge" else "patterns"
+        collaborators = Collaborators(
+            embedder=self._author.embedder,
+            tokens=self._author.tokens,
+            models=load_models(self._config.learner.models),
+            rng=np.random.default_rng(),
+            clock=clock,
+        )
+        with open_database(self._config.store) as db:
+            reports = run_once(db, self._config, job.tenant_id, kind, collaborators=collaborators, now_s=clock.now_s())
+        return reports[-1].run_id if reports else None
+
+
+def serve(_config_path: Path | None, config: Config) -> None:
+    """Serve the admin API and the console and run what is due, until SIGINT or SIGTERM."""
+    configure_logging(config.log)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises the signal that stopped it once more, after its shutdown: that should end in exit code 0.
+        signal.signal(number, _exit)
+    clock = SystemClock()
+    with open_database(config.store) as db:
+        ensure_default_tenant(db, clock.now_s())
+
+    def connect() -> Database:
+        return open_database(config.store)
+
+    author = Author(config.embedding)
+    scheduler = Scheduler(
+        config,
+        open_database=connect,
+        execute=Worker(config, author),
+        clock=clock,
+        name=f"{socket.gethostname()}:{os.getpid()}",
+    )
+    services = Services(config, connect, clock, author, wake_scheduler=scheduler.wake)
+    settings = uvicorn.Config(
+        create_app(services, lifespan=_scheduling(scheduler)),
+        host=config.learner.host,
+        port=config.learner.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    uvicorn.Server(settings).run()
+
+
+def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(0)
+
+
+def _scheduling(scheduler: Scheduler) -> Lifespan:
+    """Return what runs *scheduler* while the app is up."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        thread = threading.Thread(target=scheduler.run, name="scheduler", daemon=True)
+        thread.start()
+        log.info("the learner is ready")
+        try:
+            yield
+        finally:
+            scheduler.stop()
+            thread.join()
+
+    return lifespan
