@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 _WORD = re.compile(r"[a-z0-9']+")
+MAX_ANSWERS = 60  # kept for one question; the longest reply takes fewer
 MAX_REMEMBERED = 4096  # questions whose answers are kept; a demo asks a few hundred different ones
 
 
@@ -45,29 +46,29 @@ class Library:
             for word in found:
                 self._rows[word].append(row)
         self._norms = [math.sqrt(sum(self._weights[word] ** 2 for word in found)) or 1.0 for found in words]
-        self._remembered: dict[str, list[Exchange]] = {}
+        self._remembered: dict[str, list[str]] = {}
 
-    def nearest(self, question: str) -> list[Exchange]:
-        """Return the exchanges by similarity to *question* (cosine of idf weights), best first; ties in file order."""
+    def facts(self, question: str, count: int) -> list[str]:
+        """Return *count* different answers: the nearest first, then others of its intent, then whatever there is."""
         if question not in self._remembered:
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
-            self._remembered[question] = self._rank(question)
-        return self._remembered[question]
+            self._remembered[question] = self._answers(question)
+        return self._remembered[question][:count]
 
-    def _rank(self, question: str) -> list[Exchange]:
+    def _answers(self, question: str) -> list[str]:
+        ranked = self.nearest(question)
+        if not ranked:
+            return ["I have no answer to that."]
+        intent = ranked[0].intent
+        by_nearness = dict.fromkeys([*ranked, *self.exchanges])
+        ordered = sorted(by_nearness, key=lambda exchange: exchange.intent != intent)  # stable: nearness within each
+        return list(dict.fromkeys(" ".join(exchange.answer.split()) for exchange in ordered))[:MAX_ANSWERS]
+
+    def nearest(self, question: str) -> list[Exchange]:
+        """Return the exchanges by similarity to *question* (cosine of idf weights), best first; ties in file order."""
         scores: dict[int, float] = defaultdict(float)
         for word in set(_WORD.findall(question.lower())):
             for row in self._rows.get(word, ()):
                 scores[row] += self._weights[word] ** 2 / self._norms[row]
         return [self.exchanges[row] for row in sorted(scores, key=lambda row: (-scores[row], row))]
-
-    def facts(self, question: str, count: int) -> list[str]:
-        """Return up to *count* different answers, those of the nearest exchange's own intent first."""
-        ranked = self.nearest(question)
-        if not ranked:
-            return ["I have no answer to that."]
-        intent = ranked[0].intent
-        ordered = sorted(ranked, key=lambda exchange: exchange.intent != intent)  # stable: similarity within each
-        answers = dict.fromkeys(" ".join(exchange.answer.split()) for exchange in ordered)
-        return list(answers)[:count]

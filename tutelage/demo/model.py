@@ -23,7 +23,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MODEL_NAME = "offline-demo"
-FACTS: Mapping[Length, int] = {"short": 2, "medium": 6, "long": 14}  # answers put together for each length
+FACTS: Mapping[Length, int] = {"short": 4, "medium": 14, "long": 38}  # answers put together for each length
 CHUNK_WORDS = 8  # words of one streamed event
 CREATED_S = 1_700_000_000  # "created" of every reply: the same request always gets the same bytes
 

@@ -10,8 +10,8 @@ Wanted = TypeVar("Wanted")
 Format = Literal["prose", "list", "table"]
 Length = Literal["short", "medium", "long"]
 
-SHORT_CHARS = 280  # characters up to which a reader calls an answer short
-LONG_CHARS = 900  # characters above which a reader calls an answer long
+SHORT_CHARS = 600  # characters up to which a reader calls an answer short
+LONG_CHARS = 2000  # characters above which a reader calls an answer long
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,26 @@ _REFUSAL = r"\b(?:no|not|never|without|avoid|don't|instead of|rather than)\b[^.;
 _FORMATS: tuple[tuple[re.Pattern[str], Format], ...] = (
     (_words(_REFUSAL + r"\b(tables?|lists?|bullets?)\b"), "prose"),
     (_words(r"\btables?\b|\btabular\b"), "table"),
-    (_words(r"\bbullet(ed|s)?\b|\bnumbered\b|\blists?\b|\bsteps?\b"), "list"),
-    (_words(r"\bprose\b|\bparagraphs?\b|\brunning text\b|\bplain (text|sentences)\b"), "prose"),
+    (_words(r"\bbullet(ed|s)?\b|\bnumbered\b|\blists?\b|\bstep[- ]by[- ]step\b"), "list"),
+    (_words(r"\bprose\b|\brunning text\b|\bplain (text|sentences)\b"), "prose"),
 )
 _LENGTHS: tuple[tuple[re.Pattern[str], Length], ...] = (
-    (_words(r"\bmedium\b|\bmoderate\b|\b(one or two|a few|two or three) (short )?paragraphs\b"), "medium"),
-    (_words(r"\bthorough(ly)?\b|\bdetail(ed|s)?\b|\blong(er)?\b|\bin (depth|full)\b|\bcomprehensive\b"), "long"),
-    (_words(r"\bshort(er)?\b|\bconcise\b|\bbrief(ly)?\b|\bat most\b|\bunder \d+\b|\bterse\b"), "short"),
+    (_words(r"\bmedium\b|\bmoderate\b|\b(one|two|a few)( (or|to) (two|three))? (short )?paragraphs\b"), "medium"),
+    (
+        _words(
+            r"\bthorough(ly)?\b|\bdetailed\b|\bin( full)? detail\b|\blong(er)?\b|\bin (depth|full)\b|\bcomprehensive\b"
+        ),
+        "long",
+    ),
+    (
+        _words(
+            r"\bshort(er)?\b(?! (bullet|paragraph|list))|\bconcise\b|\bbrief(ly)?\b|\bat most\b|\bunder \d+\b|\bterse\b"
+        ),
+        "short",
+    ),
 )
-_NO_QUESTION = _words(_REFUSAL + r"(\bfollow[- ]?up\b|\bclosing question\b|\bquestion back\b|\bask)")
-_QUESTION = _words(r"\bfollow[- ]?up\b|\bclosing question\b|\b(ask|offer|suggest)\w*\b[^.;]*\b(next|question)")
+_NO_QUESTION = _words(_REFUSAL + r"(\bfollow[- ]?up\b|\bclosing questions?\b|\bquestion back\b|\bask)")
+_QUESTION = _words(r"\bfollow[- ]?up\b|\bclosing question\b|\bend (by|with)\b[^.;]*\b(ask|offer|question)")
 
 
 def obey(style: Style, rules: Iterable[str]) -> Style:
