@@ -25,7 +25,7 @@ class ChangedConversation:
     changed_at: str  # its newest message or signal
     n_responses: int  # 0 for an imported one
     n_human: int  # answers of a person
-    n_corrections: int  # signals that say what the answer should have been
+    n_corrections: int  # signals of the app that say what the answer should have been
     n_confirmations: int  # thumbs up and copies
     satisfaction: float  # sum of all weights
 
@@ -40,8 +40,7 @@ class ResponseFacts:
     satisfaction: float  # sum of its weights
     is_confirmed: bool  # thumbs up or copied
     is_rejected: bool  # thumbs down
-    correction: str | None  # the newest
-    correction_user: str
+    correction: str | None  # the newest that was given as one: a later turn that disagrees is no answer
     context_ids: tuple[str, ...]  # entries whose text was in its request
 
 
@@ -84,7 +83,7 @@ def changed_conversations(db: Database, tenant_id: str, *, since: str) -> list[C
             max(c.updated_at, coalesce(max(f.created_at), '')) AS changed_at,
             count(DISTINCT r.id) AS n_responses,
             count(DISTINCT CASE r.agent WHEN 'human' THEN r.id END) AS n_human,
-            coalesce(sum(f.correction IS NOT NULL), 0) AS n_corrections,
+            coalesce(sum(f.source = 'api' AND f.correction IS NOT NULL), 0) AS n_corrections,
             coalesce(sum(f.signal_type IN ('thumbs_up', 'copy')), 0) AS n_confirmations,
             coalesce(sum(f.weight), 0.0) AS satisfaction
           FROM touched AS t JOIN conversations AS c ON c.tenant_id = :tenant_id AND c.id = t.id
@@ -138,9 +137,8 @@ def response_facts(db: Database, tenant_id: str, conversation_id: str) -> dict[s
           coalesce(max(f.signal_type IN ('thumbs_up', 'copy')), 0) AS is_confirmed,
           coalesce(max(f.signal_type = 'thumbs_down'), 0) AS is_rejected,
           (SELECT g.correction FROM response_feedback AS g
-           WHERE g.response_id = r.id AND g.correction IS NOT NULL ORDER BY g.seq DESC LIMIT 1) AS correction,
-          (SELECT g.user_id FROM response_feedback AS g
-           WHERE g.response_id = r.id AND g.correction IS NOT NULL ORDER BY g.seq DESC LIMIT 1) AS correction_user
+           WHERE g.response_id = r.id AND g.source = 'api' AND g.correction IS NOT NULL
+           ORDER BY g.seq DESC LIMIT 1) AS correction
         FROM responses AS r LEFT JOIN response_feedback AS f ON f.response_id = r.id
         WHERE r.tenant_id = :tenant_id AND r.conversation_id = :conversation_id
         GROUP BY r.id
@@ -156,7 +154,6 @@ def response_facts(db: Database, tenant_id: str, conversation_id: str) -> dict[s
             is_confirmed=bool(row["is_confirmed"]),
             is_rejected=bool(row["is_rejected"]),
             correction=row["correction"],
-            correction_user=row["correction_user"] or "",
             context_ids=tuple(injected.get(row["id"], ())),
         )
         for row in rows

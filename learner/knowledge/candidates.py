@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from learner.knowledge.language import content_words, is_against, is_thanks, subject
+from learner.knowledge.language import content_words, core_answer, is_against, is_thanks, subject
 from learner.knowledge.privacy import declared_names, remove_personal_data
 from learner.knowledge.safety import echoes_frame
 from store.config import KnowledgeSection
@@ -133,7 +133,7 @@ def read_candidate(
         if not echoes_frame(answer):
             is_first = _is_first(conversation.messages, texts, asked)
             said_before = "" if is_first else _subject_before(conversation.messages, texts, asked)
-            exchanges.append(Exchange(texts[asked].strip(), answer.strip(), provenance, is_first, said_before))
+            exchanges.append(Exchange(texts[asked].strip(), core_answer(answer), provenance, is_first, said_before))
     if not exchanges:
         return None
     return Candidate(

@@ -1,4 +1,4 @@
-"""A group of conversations becomes one draft of an entry: written by a model with tools, or taken from what was said."""
+"""A group of conversations becomes the draft of an entry: by a model with tools, or taken from what was said."""
 
 import json
 import logging
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from learner.errors import ModelError
 from learner.knowledge import language
 from learner.knowledge.candidates import TRUST, Candidate, Exchange
 from learner.knowledge.prescreen import judge_exchange
@@ -103,7 +102,7 @@ def draft_by_rules(group: Group, embedder: Embedder) -> Draft:
     verdict = judge_exchange(best)
     if not verdict.is_kept:
         return Draft("skip", note="no exchange of the group is clear by itself and of use to others")
-    questions = _phrasings(question_text(best), best.answer, group.others, embedder)
+    questions = _phrasings(best, group.others, embedder)
     return Draft(
         "create",
         questions=questions,
@@ -114,7 +113,8 @@ def draft_by_rules(group: Group, embedder: Embedder) -> Draft:
     )
 
 
-def _phrasings(question: str, answer: str, others: Sequence[Candidate], embedder: Embedder) -> tuple[str, ...]:
+def _phrasings(best: Exchange, others: Sequence[Candidate], embedder: Embedder) -> tuple[str, ...]:
+    question, answer = question_text(best), best.answer
     known = language.specifics(question) | language.specifics(answer)
     found = [question]
     for candidate in others:
@@ -133,7 +133,9 @@ def _phrasings(question: str, answer: str, others: Sequence[Candidate], embedder
             ):
                 found.append(text)
                 break  # one phrasing per conversation: different people
-    return tuple([*found, *(text for text in rephrased(question) if text not in found)][:N_QUESTIONS])
+    more = rephrased(language.core_question(best.question), "" if best.is_first else best.subject)
+    forms = {language.normal_form(text) for text in found}
+    return tuple([*found, *(text for text in more if language.normal_form(text) not in forms)][:N_QUESTIONS])
 
 
 def says_the_same(embedder: Embedder, first: str, second: str) -> bool:
@@ -170,19 +172,28 @@ _SWAPS: Final = (
 )
 
 
-def rephrased(question: str) -> list[str]:
-    """Return further phrasings of *question* that mean the same for certain: only its opening changes.
+def rephrased(question: str, subject: str = "") -> list[str]:
+    """Return further phrasings of *question* that mean the same for certain: another opening, or keywords alone.
+
+    *subject* is what it leans on, when it does.
 
     >>> rephrased("Can you tell me how do I reset my password?")[:3]
     ['How do I reset my password?', 'How can I reset my password?', 'What do I have to do to reset my password?']
+    >>> rephrased("Do they serve wine?", "Golden Gate Pizza")[:2]
+    ['Do they serve wine? (Golden Gate Pizza)', 'Golden Gate Pizza: serve wine']
     """
     core = _OPENINGS.sub("", question.strip(), count=1) or question.strip()
     core = core[0].upper() + core[1:]
-    texts = [core]
-    for pattern, openings in _SWAPS:
-        if pattern.search(core):
-            texts += [pattern.sub(opening, core, count=1) for opening in openings]
-    texts += [f"I have a question: {core}", f"Please help me with this: {core}"]
+    keywords = " ".join(dict.fromkeys(language.content_words(core)))
+    if subject:
+        texts = [f"{core} ({subject})", f"{subject}: {keywords}", f"Question about {subject}: {core}"]
+    else:
+        texts = [core]
+        for pattern, openings in _SWAPS:
+            if pattern.search(core):
+                texts += [pattern.sub(opening, core, count=1) for opening in openings]
+        texts += [keywords[0].upper() + keywords[1:]] if " " in keywords else []
+        texts += [f"I have a question: {core}", f"Please help me with this: {core}"]
     known = {language.normal_form(question)}
     distinct = []
     for text in texts:

@@ -7,17 +7,16 @@ import re
 from typing import Final
 
 _WORD: Final = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")  # noqa: RUF001  # both apostrophes occur
-STOPWORDS: Final = frozenset(
-    (
-        "a about after all also am an and any are as at be because been before but by can could did do does "
-        "doing done for from get give go going got had has have having he hello help her here hey hi him his "
-        "how i i'd i'll i'm i've if in into is it it's its just know let let's like looking make may me might "
-        "more my need no not now of off ok okay on one only or other our out over please she should so some "
-        "such sure tell than thank thanks that that's the their them then there there's these they they're "
-        "this those to too up us very want was we well were what what's when where which who why will with "
-        "would yes you you'd you're your find search show"
-    ).split()  # noqa: SIM905
+_STOPWORDS: Final = (
+    "a about after all also am an and any are as at be because been before but by can could did do does "
+    "doing done for from get give go going got had has have having he hello help her here hey hi him his "
+    "how i i'd i'll i'm i've if in into is it it's its just know let let's like looking make may me might "
+    "more my need no not now of off ok okay on one only or other our out over please she should so some "
+    "such sure tell than thank thanks that that's the their them then there there's these they they're "
+    "this those to too up us very want was we well were what what's when where which who why will with "
+    "would yes you you'd you're your find search show"
 )
+STOPWORDS: Final = frozenset(_STOPWORDS.split())
 _THANKS: Final = re.compile(
     r"\b(?:thank(?:s| you)?|thx|appreciate|perfect|great|excellent|awesome|wonderful|solved|worked|works now|helpful"
     r"|that helps|that'?s (?:all|it|right|correct|good|great|perfect)|sounds? (?:good|great|perfect|nice))\b",
@@ -45,7 +44,9 @@ _TRANSACTION: Final = re.compile(
     r"|is (?:that|this) (?:correct|right|ok(?:ay)?)"
     r"|you(?:'d| would) like (?:me )?to|(?:account|savings|checking|current) balance|balance (?:of|in|is)"
     r"|you have (?:nothing|\$|an? )|on (?:its|his|her|their) way|now playing"
-    r"|(?:has|have) (?:begun|started)|started (?:playing|the)|will (?:play|begin)|enjoy|coming up|let's start"
+    r"|\$[\d,.]+ (?:in|left)|in (?:my|your) (?:\w+ )?account|(?:is|are) (?:now )?(?:starting|playing|booked|confirmed)"
+    r"|successful(?:ly)?|(?:has|have) (?:begun|started)|started (?:playing|the)|will (?:play|begin)|enjoy|coming up"
+    r"|let's start"
     r"|have a (?:nice|good|great|wonderful)|anything else|you'?re welcome|my pleasure)\b",
     re.IGNORECASE,
 )
@@ -61,20 +62,32 @@ _OFFER: Final = re.compile(
 )
 # Of one trip, visit or bill alone.
 _INSTANCE: Final = re.compile(
-    r"\b(?:depart\w*|arriv\w*|leav(?:e|es|ing)|flights?|tickets?|rides?|trip|station|total|cost|price|fare|rent"
+    r"\b(?:depart\w*|arriv\w*|leav(?:e|es|ing)|flights?|tickets?|rides?|trip|station|total|how much|cost\w*|price|fare"
+    r"|rent"
     r"|available|balance|account|weather|forecast|temperature|rain\w*|wind\w*|humid\w*|sunny|cloudy|degrees)\b",
     re.IGNORECASE,
 )
 _NAME_WORD: Final = r"(?:[A-Z][\w'’&.-]*[\w'’]|[A-Z&]|\d+)"  # noqa: RUF001
 _NAME: Final = re.compile(
-    rf"(?<![\w])[A-Z][\w'’-]*(?: {_NAME_WORD}| (?:of|the|and|in|at|by|de|la|del|on|for|&|-) (?=[A-Z]){_NAME_WORD})*"  # noqa: E501, RUF001
+    rf"(?<![\w])[A-Z][\w'’-]*(?: {_NAME_WORD}| (?:of|the|and|in|at|by|de|la|del|on|for|&|-) (?=[A-Z]){_NAME_WORD})*"  # noqa: RUF001
 )
 _MOMENT: Final = re.compile(
     r"\b(?:(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day|January|February|March|April|May|June|July|August|September"
     r"|October|November|December)\b.*"
 )
-_NO_NAMES: Final = frozenset({"TV", "OK", "PM", "AM", "Ok", "Great", "Sure", "Yes", "No", "Sorry", "Shall"})
-_FURTHER: Final = re.compile(r"\b(?:other|another|else|more|different|recommend|suggest)\b", re.IGNORECASE)
+_COMMAND: Final = re.compile(r"\b(?:can|could|would|will) you (?!(?:please )?(?:tell|explain))", re.IGNORECASE)
+_PLACED: Final = re.compile(r"\b(?:in|to|from|near|around|by|on)$", re.IGNORECASE)
+_CALLED: Final = re.compile(r"\b(?:called|named|titled)$", re.IGNORECASE)
+_LEADING: Final = re.compile(
+    r"(?:At|In|On|To|One|Two|For|Your|The event|I|Would|There|Sorry|Sure|Yes|No|Ok)\b", re.IGNORECASE
+)
+_FURTHER: Final = re.compile(
+    r"\b(?:others?|another|else|more|different|recommend|suggest|find|some|something|show me|need|look(?:ing)? for)\b",
+    re.IGNORECASE,
+)
+_SEARCH: Final = re.compile(
+    r"\b(?i:find|locate|need|want|looking for|show|search for)\b.{0,40}\b(?i:in|near|around) (?:the )?[A-Z]"
+)
 _POINTING: Final = re.compile(
     r"\b(?:it|its|they|them|their|there|that|this|those|these|he|she|him|her|his|hers|one|ones|another|other|else|same"
     r"|instead|also|as well|again|actually)\b",
@@ -177,27 +190,65 @@ def is_instance(text: str) -> bool:
 
 
 def subject(text: str) -> str:
-    """Return the names in *text* that a later question may lean on, at most three; nothing when there are none.
+    """Return what *text* names that a later question may lean on, with the place it is in; nothing when unclear.
+
+    A name of several words, or of one that is said to be a name. What follows "in" or "to" is a place, not a subject.
 
     >>> subject("There is a restaurant called Golden Gate Pizza that is located in San Francisco.")
     'Golden Gate Pizza, San Francisco'
+    >>> subject("I found 7 restaurants in San Francisco.")
+    ''
     """
-    names = []
+    main, place = "", ""
     for match in _NAME.finditer(text):
         name = re.sub(r"(?: (?:of|the|and|in|at|by|on|for|-))+$", "", _MOMENT.sub("", match.group()).strip(" .'-&"))
         before = text[: match.start()].rstrip()
-        opens_sentence = not before or before[-1] in ".!?:"
-        is_word = " " not in name and opens_sentence
-        is_taken_out = before.endswith("[")
-        is_name = len(name) > 1 and name.lower() not in STOPWORDS and name not in _NO_NAMES
-        if is_name and not is_word and not is_taken_out:
-            names.append(name)
-    return ", ".join(dict.fromkeys(names[:3]))
+        is_placed = bool(_PLACED.search(before))
+        is_called = " " in name or bool(_CALLED.search(before))
+        if before.endswith("[") or _LEADING.match(name) or len(name) < 2:
+            continue
+        if is_placed:
+            place = place or name
+        elif is_called:
+            main = main or name
+    return f"{main}, {place}" if main and place else main
 
 
 def asks_for_more(text: str) -> bool:
     """Return whether a question wants another of what was offered: its answer is one pick among many."""
     return bool(_FURTHER.search(text))
+
+
+def is_question(text: str) -> bool:
+    """Return whether *text* asks to know something, not for something to be done.
+
+    >>> is_question("Are pets allowed?"), is_question("Can you play it, please?")
+    (True, False)
+    """
+    core = core_question(text)
+    return core.endswith("?") and not _COMMAND.search(core)
+
+
+def is_search(text: str) -> bool:
+    """Return whether *text* looks for a place or provider somewhere: any answer is one pick among many.
+
+    >>> is_search("Can you find a salon in San Jose?"), is_search("Where do I find my invoice?")
+    (True, False)
+    """
+    return bool(_SEARCH.search(text))
+
+
+def core_answer(text: str) -> str:
+    """Return *text* without the sentences that only acknowledge or report work done; all of it when none is left.
+
+    >>> core_answer("Got it. The visit is confirmed. Yes, pets are welcome there.")
+    'Yes, pets are welcome there.'
+    """
+    if "\n" in text.strip():  # lists and code stay as they are
+        return text.strip()
+    sentences = re.split(r"(?<=[.!])\s+", text.strip())
+    kept = [sentence for sentence in sentences if content_words(sentence) and not is_transaction(sentence)]
+    return " ".join(kept) or text.strip()
 
 
 def core_question(text: str) -> str:

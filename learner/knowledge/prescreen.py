@@ -73,6 +73,7 @@ def judge_exchange(exchange: Exchange) -> Verdict:
         len(question_words) >= MIN_QUESTION_WORDS
         and language.is_request(question)
         and len(question) <= 600
+        and not language.is_search(question)
         and (exchange.is_first or _stands_alone(exchange))
     )
     is_lasting = not (language.is_passing(question) or language.is_passing(answer))
@@ -92,8 +93,8 @@ def judge_exchange(exchange: Exchange) -> Verdict:
 def _stands_alone(exchange: Exchange) -> bool:
     """Return whether a later question is still clear to somebody who did not read what came before it."""
     both = f"{exchange.question} {exchange.answer}"
-    is_about_more = language.asks_for_more(exchange.question)
-    return bool(exchange.subject) and not is_about_more and not language.is_instance(both)
+    is_about_it = language.is_question(exchange.question) and not language.asks_for_more(exchange.question)
+    return bool(exchange.subject) and is_about_it and not language.is_instance(both)
 
 
 def judge_by_model(model: Model, batch: Sequence[Candidate], *, max_retries: int) -> list[Verdict]:
