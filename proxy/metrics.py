@@ -1,8 +1,9 @@
 """What the request path counts, for ``GET /metrics``. No tenant, user, model or text is a label."""
 
+from collections.abc import Callable
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
@@ -32,6 +33,11 @@ class Metrics:
             buckets=_SECONDS,
         )
 
+        self.learning_failures = Counter(
+            "tutelage_learning_failures",
+            "Failures inside learning; the requests went on without it.",
+            registry=registry,
+        )
         self._request_children: dict[tuple[str, int], Counter] = {}
 
     def count_request(self, endpoint: str, status: int) -> None:
@@ -40,6 +46,14 @@ class Metrics:
         if child is None:
             child = self._request_children[endpoint, status] = self.requests.labels(endpoint, str(status))
         child.inc()
+
+    def watch_records(self, n_written: Callable[[], float], n_dropped: Callable[[], float]) -> None:
+        """Show how many records this process wrote and how many it had to drop."""
+        for name, help_text, count in (
+            ("tutelage_records_written", "Records written to segments.", n_written),
+            ("tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", n_dropped),
+        ):
+            Gauge(name, help_text, registry=self.registry).set_function(count)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text form."""

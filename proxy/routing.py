@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from proxy.errors import ApiError, model_not_found, not_found
 from proxy.upstream import Upstream
-from store.config import UpstreamSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +68,3 @@ def compile_models(models: Sequence[str]) -> re.Pattern[str]:
     """
     alternatives = (".*".join(re.escape(part) for part in model.split("*")) for model in models)
     return re.compile("|".join(alternatives), re.DOTALL)
-
-
-def upstream_credential(section: UpstreamSection, environment: "dict[str, str]") -> bytes:
-    """Return the upstream's own key out of *environment*, empty when none is configured or set."""
-    return environment.get(section.api_key_env, "").encode() if section.api_key_env else b""

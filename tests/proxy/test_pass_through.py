@@ -1,6 +1,7 @@
 """Every other path under /v1: untouched, both ways."""
 
 from dataclasses import replace
+from queue import Queue
 
 import pytest
 
@@ -25,13 +26,14 @@ def test_a_request_arrives_as_it_was_sent(config: Config) -> None:
         (b"x-name", b"\xc3\xa9\xff"),
         (b"accept", b"*/*"),
     ]
+    seen_requests: Queue[Seen] = Queue()
     with (
-        RawUpstream(lambda peer: answering(plain(b"{}"), seen=upstream.seen)(peer)) as upstream,
+        RawUpstream(answering(plain(b"{}"), seen=seen_requests)) as upstream,
         Stack(config, [section(upstream, config)]).running() as port,
         Client(port) as client,
     ):
         client.ask(b"GET", target, None, headers)
-        seen = upstream.seen.get(timeout=10)
+        seen = seen_requests.get(timeout=10)
     assert seen.line == b"GET /base" + target + b" HTTP/1.1"
     assert seen.headers == ((b"host", b"127.0.0.1:%d" % upstream.port), *headers)
 
@@ -55,15 +57,16 @@ def test_headers_of_the_connection_and_our_own_stay_here(config: Config) -> None
         b"x-stays: 1",
         b"X-Tutelage-Response-Id: theirs",
     )
+    seen_requests: Queue[Seen] = Queue()
     with (
-        RawUpstream(lambda peer: answering(reply, seen=upstream.seen)(peer)) as upstream,
+        RawUpstream(answering(reply, seen=seen_requests)) as upstream,
         Stack(config, [section(upstream, config)]).running() as port,
         Client(port) as client,
     ):
         client.request(b"POST", b"/v1/embeddings", b"{}", sent)
         interim = client.peer.read_head()[0]
         answer = client.answer()
-        seen = upstream.seen.get(timeout=10)
+        seen = seen_requests.get(timeout=10)
     assert interim == b"HTTP/1.1 100 Continue"
     assert seen.names == {b"host", b"content-length"}
     assert {name for name, _ in answer.headers} == {b"content-length", b"x-stays"}
@@ -82,13 +85,14 @@ def test_headers_of_the_connection_and_our_own_stay_here(config: Config) -> None
 )
 def test_bodies_pass_whatever_they_are(config: Config, method: bytes, body: bytes | None) -> None:
     reply = b"\x89PNG\r\n\x00" * 1000
+    seen_requests: Queue[Seen] = Queue()
     with (
-        RawUpstream(lambda peer: answering(plain(reply), seen=upstream.seen)(peer)) as upstream,
+        RawUpstream(answering(plain(reply), seen=seen_requests)) as upstream,
         Stack(config, [section(upstream, config)]).running() as port,
         Client(port) as client,
     ):
         answer = client.ask(method, b"/v1/files/f", body, [(b"content-type", b"application/octet-stream")])
-        seen = upstream.seen.get(timeout=10)
+        seen = seen_requests.get(timeout=10)
     assert answer.body == reply
     assert seen.body == (body or b"")
     assert seen.values(b"content-length") == ([] if body is None else [b"%d" % len(body)])

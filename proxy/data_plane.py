@@ -1,0 +1,213 @@
+"""The data plane put together: every collaborator of one serving process, started and stopped in order."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+
+from proxy.app import App, create_app
+from proxy.authentication import Authenticator, KeyAuthenticator, OpenAuthenticator
+from proxy.feedback import FeedbackEndpoints, FeedbackWriter
+from proxy.litellm_upstream import LitellmUpstream
+from proxy.metrics import Metrics
+from proxy.recorder_keeper import RecorderKeeper
+from proxy.routing import Route, Router
+from proxy.snapshots import Snapshots
+from proxy.turn import Classifier, Embedder, Learning
+from proxy.upstream_pool import HttpUpstream
+from store.clock import Clock
+from store.config import Config, UpstreamSection, segment_directory
+from store.database import open_database
+from store.embedding import load_local_embedder
+from store.errors import StoreError
+from store.question_types import load_question_classifier
+from store.segments import SegmentWriter
+from store.tenants import ensure_default_tenant
+
+RECORDER_CHECK_S: Final = 0.5
+RECORDER_STOP_S: Final = 10.0  # to move the last records; it goes on by itself when that is not enough
+
+logger = logging.getLogger(__name__)
+
+
+class EmbedderUnavailableError(Exception):
+    """The embedder could not be loaded when the process started."""
+
+
+class NoEmbedder:
+    """Stands in for an embedder that is broken: learning fails open on every request."""
+
+    name = ""
+
+    def embed_one(self, text: str) -> NDArray[np.float32]:
+        raise EmbedderUnavailableError("the embedder could not be loaded")
+
+    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+        raise EmbedderUnavailableError("the embedder could not be loaded")
+
+
+@dataclass(frozen=True)
+class Understanding:
+    """What questions are read with."""
+
+    embedder: Embedder
+    classifier: Classifier
+    name: str
+    problem: str | None = None
+
+
+def load_understanding(config: Config) -> Understanding:
+    """Return embedder and classifier; broken ones are stood in for, so that requests still pass."""
+    try:
+        embedder = load_local_embedder(config.embedding)
+        return Understanding(embedder, load_question_classifier(embedder), embedder.name)
+    except Exception as exc:  # whatever is wrong with it, requests must pass
+        logger.exception("the embedder cannot be loaded; requests pass without learning")
+        absent = NoEmbedder()
+        return Understanding(absent, absent, absent.name, problem=str(exc))
+
+
+class DataPlane:
+    """All collaborators of one serving process; ``app`` is what the server runs."""
+
+    def __init__(
+        self, config: Config, *, clock: Clock, recorder: RecorderKeeper | None, environment: Mapping[str, str]
+    ) -> None:
+        """Build everything, start nothing.
+
+        Args:
+            config: all settings.
+            clock: tells the time.
+            recorder: kept running while this process serves; None: somebody else keeps it.
+            environment: where the upstreams' keys are.
+        """
+        self._config = config
+        self._clock = clock
+        self._recorder = recorder
+        self._metrics = Metrics(CollectorRegistry())
+        self._understanding = load_understanding(config)
+        self._snapshots = Snapshots(config, self._understanding.name)
+        self._writer = SegmentWriter(
+            segment_directory(config),
+            segment_bytes=config.recording.segment_mb * 1e6,
+            max_backlog_bytes=config.recording.max_backlog_mb * 1e6,
+        )
+        self._feedback_writer = FeedbackWriter(config)
+        self._routes = tuple(make_route(section, environment) for section in config.upstream)
+        self.app = self._app()
+
+    def _app(self) -> App:
+        config = self._config
+        self._metrics.watch_records(lambda: self._writer.n_written, lambda: self._writer.n_dropped)
+        learning = Learning(
+            config,
+            snapshots=self._snapshots,
+            embedder=self._understanding.embedder,
+            classifier=self._understanding.classifier,
+            writer=self._writer,
+            clock=self._clock,
+            count_failure=self._metrics.learning_failures.inc,
+        )
+        return create_app(
+            config.proxy,
+            authenticator=make_authenticator(config, self._snapshots),
+            router=Router(self._routes),
+            learning=learning,
+            feedback=FeedbackEndpoints(config.feedback, self._feedback_writer, self._clock),
+            health=self,
+            metrics=self._metrics,
+            clock=self._clock,
+            lifespan=self.running,
+        )
+
+    # Health
+
+    def degraded(self) -> dict[str, str]:
+        """Return what does not work, by name with the reason."""
+        recorder_problem = self._recorder.problem if self._recorder is not None else None
+        found = {
+            "database": self._snapshots.problem,
+            "recording": self._writer.error,
+            "recorder": recorder_problem,
+            "embedder": self._understanding.problem,
+        }
+        return {name: problem for name, problem in found.items() if problem}
+
+    def is_ready(self) -> bool:
+        """Whether requests can be served: in keys mode not before the keys are known."""
+        return self._config.tenancy.mode == "open" or self._snapshots.keys() is not None
+
+    # Life
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start everything in order, and stop it in the other order when the last request is done."""
+        await asyncio.to_thread(self._start_threads)
+        watch = asyncio.get_running_loop().create_task(self._watch_recorder())
+        for route in self._routes:
+            if isinstance(route.upstream, LitellmUpstream):
+                route.upstream.start()
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: no collection needs to look at it again
+        logger.info("the proxy is ready")
+        try:
+            yield
+        finally:
+            watch.cancel()
+            for route in self._routes:
+                await route.upstream.close()
+            await asyncio.to_thread(self._stop_threads)
+
+    def _start_threads(self) -> None:
+        prepare_database(self._config, self._clock)
+        if self._recorder is not None:
+            self._recorder.check()
+        self._snapshots.start()
+        self._feedback_writer.start()
+
+    def _stop_threads(self) -> None:
+        self._feedback_writer.stop()
+        self._writer.close()
+        if self._recorder is not None:
+            self._recorder.stop(RECORDER_STOP_S)
+        self._snapshots.stop()
+
+    async def _watch_recorder(self) -> None:
+        while self._recorder is not None:
+            await asyncio.sleep(RECORDER_CHECK_S)
+            self._recorder.check()
+
+
+def prepare_database(config: Config, clock: Clock) -> None:
+    """Make the database and its default tenant where they are missing; one that is away is waited for later."""
+    try:
+        with open_database(config.store) as db:
+            ensure_default_tenant(db, clock.now_s())
+    except StoreError:
+        logger.exception("the database is away; requests pass unmodified until it is back")
+
+
+def make_authenticator(config: Config, snapshots: Snapshots) -> Authenticator:
+    """Return what the configured mode asks for."""
+    return OpenAuthenticator() if config.tenancy.mode == "open" else KeyAuthenticator(snapshots.keys)
+
+
+def make_route(section: UpstreamSection, environment: Mapping[str, str]) -> Route:
+    """Return the route to one configured upstream, its key out of *environment*."""
+    key = environment.get(section.api_key_env, "") if section.api_key_env else ""
+    if section.provider != "openai":
+        return Route(LitellmUpstream(section, key), section.models, key.encode())
+    return Route(HttpUpstream(section), section.models, key.encode())
+
+
+def environment() -> Mapping[str, str]:
+    """Return this process's environment variables: the one place that reads them, for keys."""
+    return os.environ
