@@ -141,6 +141,10 @@ class DataPlane:
         }
         return {name: problem for name, problem in found.items() if problem}
 
+    def generations(self) -> Mapping[str, int]:
+        """Return the generation served to each tenant now."""
+        return self._snapshots.generations()
+
     def is_ready(self) -> bool:
         """Whether requests can be served: in keys mode not before the keys are known."""
         return self._config.tenancy.mode == "open" or self._snapshots.keys() is not None
