@@ -1,18 +1,33 @@
-"""A learning run from end to end: what is recorded -> what users thought -> what is learned -> what is served."""
+"""A learning run from end to end: what was recorded, what users thought of it, what is learned, what is served."""
 
-from typing import Literal
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final, Literal
 
+from learner.knowledge.pipeline import run_knowledge
 from learner.patterns.pipeline import run_patterns
 from learner.report import Collaborators, RunReport
 from learner.signals import find_traffic_signals
+from store.alerts import raise_alert
 from store.config import Config, segment_directory
 from store.database import Database
 from store.run_lock import run_lock
-from store.runs import fail_interrupted_runs, last_completed_run
+from store.runs import RunKind, fail_interrupted_runs, fail_run, last_completed_run, start_run
 from store.segments import ingest_orphans
+from store.tenants import get_tenant
 from store.turns import newest_response
 
+log = logging.getLogger(__name__)
+
 Kind = Literal["patterns", "knowledge", "nlu", "all"]
+Pipeline = Callable[[Database, Config, str, Collaborators, str, float], RunReport]
+
+PIPELINES: Final[Mapping[RunKind, Pipeline]] = {"patterns": run_patterns, "knowledge": run_knowledge}
+KINDS: Final[Mapping[Kind, tuple[RunKind, ...]]] = {
+    "patterns": ("patterns",),
+    "knowledge": ("knowledge",),
+    "all": ("patterns", "knowledge"),
+}
 
 
 def run_once(
@@ -29,21 +44,47 @@ def run_once(
         now_s: the run's time for all that depends on time; seconds since 1970.
 
     Raises:
+        ValueError: there is no pipeline for *kind*.
         ConflictError: another run of the tenant did not end within ``[learner] run_wait_s``.
         NotFoundError: there is no such tenant.
         UnavailableError: the database is missing, locked or damaged; nothing was published.
     """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    get_tenant(db, tenant_id)
     with run_lock(db.path, tenant_id, wait_s=config.learner.run_wait_s):
         fail_interrupted_runs(db, tenant_id, finished_s=collaborators.clock.now_s())
         ingest_orphans(db, segment_directory(config))
         _find_signals(db, config, tenant_id)
-        reports = []
-        if kind in ("patterns", "all"):
-            reports.append(run_patterns(db, config.patterns, tenant_id, collaborators=collaborators, now_s=now_s))
-        return reports
+        return [_run(db, config, tenant_id, one, collaborators, now_s) for one in KINDS[kind]]
 
 
 def _find_signals(db: Database, config: Config, tenant_id: str) -> None:
     last = last_completed_run(db, tenant_id, "patterns")
     after = last.cursor.get("response", 0) if last is not None else 0
     find_traffic_signals(db, tenant_id, config.feedback, after=after, until=newest_response(db, tenant_id))
+
+
+def _run(  # noqa: PLR0917  # the signature of every kind of run
+    db: Database, config: Config, tenant_id: str, kind: RunKind, collaborators: Collaborators, now_s: float
+) -> RunReport:
+    """Return the report of one pipeline; a failure stays as a failed run and an alert, and is raised."""
+    clock = collaborators.clock
+    run_id = start_run(db, tenant_id, kind, now_s, clock.now_s())
+    try:
+        return PIPELINES[kind](db, config, tenant_id, collaborators, run_id, now_s)
+    except Exception as exc:
+        log.exception("run %s (%s) of tenant %s failed", run_id, kind, tenant_id)
+        error = f"{type(exc).__name__}: {exc}"
+        with db.transaction():
+            fail_run(db, tenant_id, run_id, error=error, finished_s=clock.now_s())
+            raise_alert(
+                db,
+                tenant_id,
+                kind="run_failed",
+                message=f"a {kind} run failed: {error}",
+                detail={"kind": kind},
+                run_id=run_id,
+                now_s=now_s,
+            )
+        raise

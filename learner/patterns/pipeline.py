@@ -1,7 +1,6 @@
 """One pattern run: read -> study -> decide -> word -> publish, the last in one transaction."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,11 +15,11 @@ from learner.patterns.wording import word
 from learner.report import Collaborators, RunReport
 from store.alerts import last_alert
 from store.clock import parse_iso
-from store.config import PatternsSection
+from store.config import Config
 from store.database import Database
 from store.ids import new_id
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
-from store.runs import fail_run, last_completed_run, start_run
+from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
 from store.turns import newest_response, newest_signal
@@ -28,18 +27,20 @@ from store.vocabulary import SERVED_STATES
 from store.windows import Window, read_window
 
 
-def run_patterns(
-    db: Database, settings: PatternsSection, tenant_id: str, *, collaborators: Collaborators, now_s: float
+def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
+    db: Database, config: Config, tenant_id: str, collaborators: Collaborators, run_id: str, now_s: float
 ) -> RunReport:
-    """Return the report of one run over the tenant's records; call it under the tenant's run lock.
+    """Return what one pattern run of *tenant_id* read, changed and cost; call it under the tenant's run lock.
 
-    Everything that it changes is written in one transaction at the end: a run that is killed at any point left
-    nothing behind, and the next one comes to the same result.
+    Everything that it changes is written in one transaction at the end, the run's row included: a run that is killed
+    at any point left nothing behind, and the next one comes to the same result.
 
     Raises:
         NotFoundError: there is no such tenant.
         UnavailableError: the database is missing, locked or damaged; nothing was published.
     """
+    settings = config.patterns
+    run = Run(run_id, tenant_id, now_s, collaborators.clock, collaborators.models.for_run())
     situation = Situation(
         now_s=now_s,
         settings=settings,
@@ -48,15 +49,14 @@ def run_patterns(
         needs_approval=settings.require_trial_approval or get_tenant(db, tenant_id).require_trial_approval,
     )
     since = _cursor(db, tenant_id)
-    with _recorded_run(db, tenant_id, collaborators, now_s) as run:
-        until = Cursor(newest_response(db, tenant_id), newest_signal(db, tenant_id))
-        rows = all_patterns(db, tenant_id)
-        outcome = Outcome()
-        if settings.enabled and (until != since or any(is_due(row, situation) for row in rows)):
-            window = read_window(db, tenant_id, now_s=now_s, days=settings.window_days)
-            situation = replace(situation, crash=_crash(db, tenant_id, window, situation))
-            outcome = _decide(run, window, rows, situation, tokens=collaborators.tokens, since=since)
-        return publish_run(db, run, outcome, until)
+    until = Cursor(newest_response(db, tenant_id), newest_signal(db, tenant_id))
+    rows = all_patterns(db, tenant_id)
+    outcome = Outcome()
+    if settings.enabled and (until != since or any(is_due(row, situation) for row in rows)):
+        window = read_window(db, tenant_id, now_s=now_s, days=settings.window_days)
+        situation = replace(situation, crash=_crash(db, tenant_id, window, situation))
+        outcome = _decide(run, window, rows, situation, tokens=collaborators.tokens, since=since)
+    return publish_run(db, run, outcome, until)
 
 
 def is_due(row: PatternRow, situation: Situation) -> bool:
@@ -75,17 +75,6 @@ def is_due(row: PatternRow, situation: Situation) -> bool:
 def _cursor(db: Database, tenant_id: str) -> Cursor:
     last = last_completed_run(db, tenant_id, "patterns")
     return Cursor(0, 0) if last is None else Cursor(last.cursor.get("response", 0), last.cursor.get("signal", 0))
-
-
-@contextmanager
-def _recorded_run(db: Database, tenant_id: str, collaborators: Collaborators, now_s: float) -> Iterator[Run]:
-    clock = collaborators.clock
-    run_id = start_run(db, tenant_id, "patterns", now_s, clock.now_s())
-    try:
-        yield Run(run_id, tenant_id, now_s, clock, collaborators.models.for_run())
-    except Exception as exc:
-        fail_run(db, tenant_id, run_id, error=f"{type(exc).__name__}: {exc}", finished_s=clock.now_s())
-        raise
 
 
 def _crash(db: Database, tenant_id: str, window: Window, situation: Situation) -> Crash | None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from learner.models import no_models
-from learner.patterns.pipeline import run_patterns
 from learner.report import Collaborators, RunReport
+from learner.run import run_once
 from proxy.selection import Facts, is_holdout, matching_dimensions, select_patterns
 from store.clock import iso
 from store.config import Config
@@ -107,9 +107,10 @@ class World:
     def learn(self, *, after_h: float = 0.0) -> RunReport:
         """Run once, *after_h* hours after the last response."""
         self.now_s += after_h * 3600
-        return run_patterns(
-            self.db, self.config.patterns, DEFAULT_TENANT, collaborators=self.collaborators, now_s=self.now_s
+        (report,) = run_once(
+            self.db, self.config, DEFAULT_TENANT, "patterns", collaborators=self.collaborators, now_s=self.now_s
         )
+        return report
 
     def patterns(self, state: str | None = None) -> list[PatternRow]:
         return [row for row in all_patterns(self.db, DEFAULT_TENANT) if state in (None, row.state)]
