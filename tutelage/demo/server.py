@@ -14,23 +14,20 @@ START_TIMEOUT_S = 20.0  # seconds; a server that takes longer will not come
 STOP_TIMEOUT_S = 20.0  # seconds for running replies to end
 
 
+def plain_config(app: Any) -> uvicorn.Config:
+    """Return uvicorn's settings for an application without a lifespan."""
+    return uvicorn.Config(app, lifespan="off", log_config=None, access_log=False)
+
+
 @contextmanager
-def serve_in_thread(app: Any, name: str, *, port: int = 0) -> Iterator[int]:
-    """Serve *app* on 127.0.0.1 while the block runs; yield its port (0 asks for a free one).
+def serve_in_thread(config: uvicorn.Config, name: str) -> Iterator[int]:
+    """Serve on a free port of 127.0.0.1 while the block runs; yield the port.
 
     Raises:
-        DemoError: the port is taken or the server did not start.
+        DemoError: the server did not start.
     """
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(("127.0.0.1", port))
-    except OSError as exc:
-        listener.close()
-        raise DemoError(f"port {port} is taken: {exc}") from exc
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, log_level="warning", lifespan="auto")
-    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name=name, daemon=True)
     thread.start()
     try:

@@ -10,7 +10,7 @@ from tutelage.demo.client import ProxyClient
 from tutelage.demo.library import Library
 from tutelage.demo.model import FACTS, answer, completion, create_model, events, guidance, question_and_references
 from tutelage.demo.sample import load_sample
-from tutelage.demo.server import serve_in_thread
+from tutelage.demo.server import plain_config, serve_in_thread
 from tutelage.demo.style import read_style
 
 LIBRARY = Library(load_sample())
@@ -79,7 +79,7 @@ def test_the_streamed_text_is_the_whole_text() -> None:
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    with serve_in_thread(create_model(LIBRARY), "model") as found:
+    with serve_in_thread(plain_config(create_model(LIBRARY)), "model") as found:
         yield found
 
 
