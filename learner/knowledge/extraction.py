@@ -61,10 +61,24 @@ class Group:
         return (self.representative, *self.others)
 
 
-def make_group(candidates: Sequence[Candidate]) -> Group:
-    """Return the group of *candidates* with its representative chosen."""
-    ordered = sorted(candidates, key=_comprehensiveness)
-    return Group(ordered[0], tuple(ordered[1:]))
+def make_groups(candidates: Sequence[Candidate]) -> list[Group]:
+    """Return the groups of *candidates*, which were found alike: those that name different things are kept apart.
+
+    Two conversations about pets, but in different hotels, look alike in words and tags and have nothing in common.
+    """
+    groups: list[list[Candidate]] = []
+    for candidate in sorted(candidates, key=_comprehensiveness):
+        fitting = [members for members in groups if _names_the_same(members[0], candidate)]
+        if fitting:
+            fitting[0].append(candidate)
+        else:
+            groups.append([candidate])
+    return [Group(members[0], tuple(members[1:])) for members in groups]
+
+
+def _names_the_same(first: Candidate, second: Candidate) -> bool:
+    named = [language.specifics(question_text(best_exchange(candidate))) for candidate in (first, second)]
+    return named[0] <= named[1] or named[1] <= named[0]
 
 
 def _comprehensiveness(candidate: Candidate) -> tuple[int, int, str]:
@@ -88,9 +102,17 @@ def question_text(exchange: Exchange) -> str:
     >>> question_text(Exchange("Yes. What genre is it?", "It is metal.", "confirmed_answer", False, "Pisces by Jinjer"))
     'About Pisces by Jinjer: What genre is it?'
     """
-    if exchange.is_first or not exchange.subject:
-        return " ".join(exchange.question.split())
-    return f"About {exchange.subject}: {language.core_question(exchange.question)}"
+    question = " ".join(exchange.question.split())
+    if exchange.is_first:
+        return question
+    subject = _missing_subject(exchange)
+    return f"About {subject}: {language.core_question(question)}" if subject else language.core_question(question)
+
+
+def _missing_subject(exchange: Exchange) -> str:
+    """Return what a later question leans on and does not name itself."""
+    main = exchange.subject.partition(",")[0]
+    return "" if exchange.is_first or main.lower() in exchange.question.lower() else exchange.subject
 
 
 def draft_by_rules(group: Group, embedder: Embedder) -> Draft:
@@ -133,7 +155,7 @@ def _phrasings(best: Exchange, others: Sequence[Candidate], embedder: Embedder) 
             ):
                 found.append(text)
                 break  # one phrasing per conversation: different people
-    more = rephrased(language.core_question(best.question), "" if best.is_first else best.subject)
+    more = rephrased(language.core_question(best.question), _missing_subject(best))
     forms = {language.normal_form(text) for text in found}
     return tuple([*found, *(text for text in more if language.normal_form(text) not in forms)][:N_QUESTIONS])
 
@@ -159,8 +181,8 @@ def _cosine(embedder: Embedder, first: str, second: str) -> float:
 
 _OPENINGS: Final = re.compile(
     r"^(?:(?:hi|hello|hey|good (?:morning|afternoon|evening)|please|ok|okay|so|well|yes|and)[,.!]? +)*"
-    r"(?:(?:can|could|would) you (?:please )?(?:tell me|explain)(?: to me)?,? +|i(?: would|'d) like to know,? +"
-    r"|i want to know,? +|do you know,? +|tell me,? +|i have a question[:,.] +)?",
+    r"(?:(?:can|could|would) you (?:please )?(?:tell me|explain)(?: to me)?,? +(?!if|whether)|i(?: would|'d) like to know,? +"
+    r"|i want to know,? +|do you know,? +(?!if|whether)|tell me,? +(?!if|whether)|i have a question[:,.] +)?",
     re.IGNORECASE,
 )
 _SWAPS: Final = (

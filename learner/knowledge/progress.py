@@ -1,0 +1,76 @@
+"""What the stages of one knowledge run share: where it works, and what it has done so far."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from learner.knowledge.candidates import Candidate
+from learner.knowledge.prescreen import Verdict
+from learner.models import Models, Usage
+from learner.report import Collaborators
+from store.config import KnowledgeSection
+from store.database import Database
+from store.mining import ChangedConversation, Decision, mark_conversation
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has done so far: counts and costs by stage, and lines for a reader."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    costs: dict[str, Usage] = field(default_factory=dict)
+    changes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def count(self, name: str, n: int = 1) -> None:
+        self.counts[name] = self.counts.get(name, 0) + n
+
+    def summary(self) -> dict[str, Any]:
+        costs = {
+            stage: {
+                "calls": usage.calls,
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "cost_usd": usage.cost_usd,
+            }
+            for stage, usage in self.costs.items()
+        }
+        return {"counts": self.counts, "costs": costs, "changes": self.changes, "notes": self.notes}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What every stage of one run needs."""
+
+    db: Database
+    tenant_id: str
+    id: str
+    now_s: float
+    section: KnowledgeSection
+    max_retries: int
+    collaborators: Collaborators
+    models: Models
+    tally: Tally
+
+    def mark(
+        self,
+        conversation: Candidate | ChangedConversation,
+        decision: Decision | None,
+        *,
+        verdict: Verdict | None = None,
+        context_id: str | None = None,
+        note: str = "",
+    ) -> None:
+        """Note how far a conversation was taken; it is not looked at again until something is added to it."""
+        conversation_id = conversation.conversation_id if isinstance(conversation, Candidate) else conversation.id
+        mark_conversation(
+            self.db,
+            self.tenant_id,
+            conversation_id,
+            changed_at=conversation.changed_at,
+            decision=decision,
+            verdict=verdict.as_json() if verdict is not None else None,
+            context_id=context_id,
+            note=note,
+            run_id=self.id,
+            now_s=self.now_s,
+        )

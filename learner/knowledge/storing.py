@@ -1,0 +1,151 @@
+"""A group's draft becomes a new entry, a new wording, support for one that exists, or nothing: one transaction."""
+
+from typing import Final
+
+import numpy as np
+
+from learner.knowledge.candidates import Candidate
+from learner.knowledge.checks import entry_vector, problems
+from learner.knowledge.extraction import Draft, Group, best_exchange, says_the_same
+from learner.knowledge.progress import Run
+from store import blocks
+from store.contexts import (
+    ContextRow,
+    RevisionRow,
+    Source,
+    add_sources,
+    create_context,
+    known_revisions,
+    propose_revision,
+)
+from store.embedding import Vector
+from store.mining import Decision
+
+STANDING: Final = ("pending_approval", "approved", "flagged")
+
+
+def nearest_known(run: Run, vector: Vector) -> list[tuple[float, ContextRow, RevisionRow]]:
+    """Return all known wordings with their cosine to *vector*, the nearest first."""
+    name = run.collaborators.embedder.name
+    known = [
+        (context, revision)
+        for context, revision in known_revisions(run.db, run.tenant_id)
+        if revision.embedding_model == name
+    ]
+    if not known:
+        return []
+    similarities = np.stack([revision.embedding for _, revision in known]) @ vector
+    order = np.argsort(-similarities, kind="stable")
+    return [(float(similarities[row]), *known[row]) for row in order]
+
+
+def store_draft(run: Run, members: Group, draft: Draft) -> None:
+    """Store a group's draft, or what keeps it from being stored, with the marks of the group's conversations."""
+    found = problems(draft, members, run.collaborators.embedder) if draft.action != "skip" else [draft.note]
+    if found:
+        _finish_group(run, members, "skipped", None, "; ".join(found))
+        return
+    vector = entry_vector(draft.questions, run.collaborators.embedder)
+    with run.db.transaction():
+        if draft.context_id is not None:
+            twin = next((c for _, c, _ in nearest_known(run, vector) if c.id == draft.context_id), None)
+            _revise_or_skip(run, members, draft, vector, twin)
+            return
+        alike = [entry for entry in nearest_known(run, vector) if entry[0] >= run.section.duplicate_similarity]
+        turned_down = [c for _, c, r in alike if r.status == "rejected" or c.status in ("rejected", "retired")]
+        standing = [entry for entry in alike if entry[1].status in STANDING]
+        same = [c for _, c, r in standing if says_the_same(run.collaborators.embedder, r.answer, draft.answer)]
+        if same:
+            _support(run, members, same[0])
+        elif turned_down:
+            _finish_group(run, members, "skipped", turned_down[0].id, "a person turned the like of it down")
+        elif standing:
+            _revise_or_skip(run, members, draft, vector, standing[0][1])
+        else:
+            _create(run, members, draft, vector)
+
+
+def _support(run: Run, members: Group, context: ContextRow) -> None:
+    """Count conversations that say what an entry says, but for those that say it because it was injected."""
+    independent = [m for m in members.members if context.id not in m.injected_ids]
+    if not independent:
+        _finish_group(run, members, "skipped", context.id, "its own echo")
+        return
+    sources = [Source(member.conversation_id, member.user_id) for member in independent]
+    add_sources(run.db, run.tenant_id, context.id, sources, revision=context.revision, now_s=run.now_s)
+    _finish_group(run, members, "supported", context.id, "an entry says it already")
+
+
+def _revise_or_skip(run: Run, members: Group, draft: Draft, vector: Vector, context: ContextRow | None) -> None:
+    if context is None or context.status not in STANDING:
+        _finish_group(run, members, "skipped", None, "the entry to update is gone")
+        return
+    if members.representative.provenance != "correction" and context.id in members.representative.injected_ids:
+        _finish_group(run, members, "skipped", context.id, "its own echo")
+        return
+    propose_revision(
+        run.db,
+        run.tenant_id,
+        context.id,
+        questions=draft.questions,
+        answer=draft.answer,
+        tags=draft.tags,
+        embedding=vector,
+        embedding_model=run.collaborators.embedder.name,
+        tokens=_tokens(run, draft),
+        source_chat_id=members.representative.conversation_id,
+        sources=_sources(run, members),
+        run_id=run.id,
+        actor="learner",
+        now_s=run.now_s,
+        note=draft.note,
+    )
+    run.tally.changes.append(f"proposed a new wording of {context.id}: {draft.questions[0]}")
+    _finish_group(run, members, "revised", context.id, draft.note)
+
+
+def _create(run: Run, members: Group, draft: Draft, vector: Vector) -> None:
+    context = create_context(
+        run.db,
+        run.tenant_id,
+        questions=draft.questions,
+        answer=draft.answer,
+        tags=draft.tags,
+        embedding=vector,
+        embedding_model=run.collaborators.embedder.name,
+        tokens=_tokens(run, draft),
+        provenance=draft.provenance,
+        source_chat_id=members.representative.conversation_id,
+        sources=_sources(run, members),
+        run_id=run.id,
+        actor="learner",
+        now_s=run.now_s,
+        note=draft.note,
+    )
+    run.tally.changes.append(f"learned {context.id} (waits for approval): {draft.questions[0]}")
+    _finish_group(run, members, "created", context.id, draft.note)
+
+
+def _tokens(run: Run, draft: Draft) -> int:
+    return run.collaborators.tokens.count(blocks.context_entry(draft.questions[0], draft.answer))
+
+
+def _sources(run: Run, members: Group) -> list[Source]:
+    first = members.representative
+    return [
+        Source(first.conversation_id, first.user_id, "representative"),
+        *(Source(other.conversation_id, other.user_id) for other in members.others if _agrees(run, members, other)),
+    ]
+
+
+def _agrees(run: Run, members: Group, other: Candidate) -> bool:
+    """Return whether another conversation of the group gave the representative's answer too."""
+    said = best_exchange(members.representative).answer
+    return any(says_the_same(run.collaborators.embedder, exchange.answer, said) for exchange in other.exchanges)
+
+
+def _finish_group(run: Run, members: Group, decision: Decision, context_id: str | None, note: str) -> None:
+    with run.db.transaction():
+        for member in members.members:
+            run.mark(member, decision, context_id=context_id, note=note)
+    run.tally.count(decision)
