@@ -11,15 +11,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
-import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
-from learner.models import load_models
-from learner.report import Collaborators
-from learner.run import run_once
+from learner.once import learn
 from learner.scheduler import Scheduler
 from learner.services import Services
 from store.clock import SystemClock
@@ -44,17 +41,10 @@ class Worker:
 
     def __call__(self, job: JobRow) -> str | None:
         """Do *job* and return the id of its (last) run."""
-        clock = SystemClock()
         kind: RunKind = "knowledge" if job.kind == "knowledge" else "patterns"
-        collaborators = Collaborators(
-            embedder=self._author.embedder,
-            tokens=self._author.tokens,
-            models=load_models(self._config.learner.models),
-            rng=np.random.default_rng(),
-            clock=clock,
-        )
+        now_s = SystemClock().now_s()
         with open_database(self._config.store) as db:
-            reports = run_once(db, self._config, job.tenant_id, kind, collaborators=collaborators, now_s=clock.now_s())
+            reports = learn(db, self._config, job.tenant_id, kind, now_s=now_s, author=self._author)
         return reports[-1].run_id if reports else None
 
 

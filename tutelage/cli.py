@@ -7,8 +7,19 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from learner.errors import LearnerError
 from store.errors import StoreError
-from tutelage import cli_import, cli_keys, cli_serve, cli_tenants
+from tutelage import (
+    cli_contexts,
+    cli_demo,
+    cli_import,
+    cli_keys,
+    cli_learn,
+    cli_patterns,
+    cli_serve,
+    cli_tenants,
+)
+from tutelage.demo.client import DemoError
 from tutelage.output import say, warn
 
 
@@ -18,7 +29,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except StoreError as exc:
+        except (StoreError, LearnerError, DemoError) as exc:
             warn(f"Error: {exc}")
             raise typer.Exit(1) from exc
 
@@ -33,9 +44,14 @@ app = typer.Typer(
 app.command("up")(cli_serve.up)
 app.command("proxy")(cli_serve.proxy)
 app.command("learner")(cli_serve.learner)
+app.command("learn")(cli_learn.learn)
+app.command("runs")(cli_learn.runs)
+app.add_typer(cli_patterns.app, name="patterns")
+app.add_typer(cli_contexts.app, name="contexts")
+app.command("import")(cli_import.import_file)
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_tenants.app, name="tenants")
-app.command("import")(cli_import.import_file)
+app.command("demo")(cli_demo.demo)
 
 
 def _print_version(value: bool) -> None:

@@ -1,5 +1,6 @@
 """How commands print: tables for people, JSON for scripts; progress and errors go to stderr."""
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -14,6 +15,8 @@ from store.rows import encode
 
 Row = TypeVar("Row")
 PAGE = 1000  # rows fetched at a time
+PIPE_WIDTH = 500  # columns of a table that no person looks at
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
 def say(text: str) -> None:
@@ -59,20 +62,20 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty:
         warn(empty)
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        # The first column is an id to copy; a broken one cannot be.
+        table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in listed:
         table.add_row(*(Text(cell(value)) for value in row))
-    console = Console()
-    # In a pipe there is no width to keep to: cut lines would break what reads them.
-    console.print(table, width=None if console.is_terminal else 400, soft_wrap=not console.is_terminal)
+    # In a pipe there is no width to keep to: broken lines would break what reads them.
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def cell(value: Any) -> str:
-    """Return a value as one cell.
+    """Return a value as one cell; moments to the minute.
 
-    >>> cell(None), cell(0.25), cell(True), cell(("a", "b"))
-    ('-', '0.25', 'yes', 'a, b')
+    >>> cell(None), cell(0.25), cell(True), cell(("a", "b")), cell("2026-11-21T12:00:00.000Z")
+    ('-', '0.25', 'yes', 'a, b', '2026-11-21 12:00')
     """
     if value is None or value == "":
         return "-"
@@ -82,4 +85,5 @@ def cell(value: Any) -> str:
         return f"{value:.3g}"
     if isinstance(value, (list, tuple)):
         return ", ".join(str(item) for item in value)
-    return str(value)
+    text = str(value)
+    return text[:16].replace("T", " ") if MOMENT.fullmatch(text) else text

@@ -1,0 +1,176 @@
+"""``tutelage contexts``: knowledge entries and their review."""
+
+from typing import Annotated, Any
+
+import typer
+
+from store.conversations import Transcript, transcript
+from store.database import Database
+from store.errors import NotFoundError
+from store.rows import plain
+from store.vocabulary import DEFAULT_TENANT, ContextStatus
+from tutelage.dispatch import load
+from tutelage.output import all_pages, print_json, print_table, say
+from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
+
+app = typer.Typer(help="Knowledge: list, look at, add, approve, reject.", no_args_is_help=True)
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID")]
+MAX_SOURCES = 20
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    tenant: TenantOption = DEFAULT_TENANT,
+    status: Annotated[ContextStatus | None, typer.Option(help="Only this status.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List knowledge entries, newest first."""
+    list_contexts = load("store.contexts:list_contexts")
+    with tenant_database(settings(ctx), tenant) as db:
+
+        def fetch(size: int, cursor: str | None) -> tuple[list[Any], str | None]:
+            page: tuple[list[Any], str | None] = list_contexts(db, tenant, status=status, limit=size, cursor=cursor)
+            return page
+
+        found = all_pages(fetch)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("id", "status", "served", "question", "answer", "tags", "source"),
+        ((c.id, c.status, c.is_served, c.questions[0], c.answer, c.tags, c.source_chat_id) for c in found),
+        empty="no entries yet: the learner takes them from resolved conversations",
+    )
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context, context_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT, as_json: JsonOption = False
+) -> None:
+    """Show one entry with its revisions and the conversation that it came from."""
+    with tenant_database(settings(ctx), tenant) as db:
+        row = load("store.contexts:get_context")(db, tenant, context_id)
+        revisions = load("store.contexts:list_revisions")(db, tenant, context_id)[0]
+        sources = load("store.contexts:list_sources")(db, tenant, context_id, limit=MAX_SOURCES)[0]
+        waiting = next((r for r in revisions if r.revision == row.waiting_revision), None)
+        source = _source(db, tenant, (waiting or row).source_chat_id or row.source_chat_id)
+    if as_json:
+        print_json({**plain(row), "revisions": revisions, "sources": sources, "source": source})
+        return
+    say(f"{row.id}: {row.status}{', served' if row.is_served else ''}, from {row.provenance.replace('_', ' ')}")
+    if waiting is not None and row.is_served:
+        say("\nServed now:")
+        _print_texts(row)
+        say(f"\nProposed (revision {waiting.revision}): {waiting.note}")
+    _print_texts(waiting or row)
+    say(f"\nSource conversation: {source.id if source else 'none, a person wrote it'}")
+    for message in source.messages if source else ():
+        say(f"  {_who(message)}: {_text(message)}")
+    supporting = [s.conversation_id for s in sources if source is None or s.conversation_id != source.id]
+    if supporting:
+        say(f"Supported by: {', '.join(supporting)}")
+
+
+def _source(db: Database, tenant: str, conversation_id: str | None) -> Transcript | None:
+    if conversation_id is None:
+        return None
+    try:
+        return transcript(db, tenant, conversation_id)
+    except NotFoundError:
+        return None
+
+
+def _print_texts(row: Any) -> None:
+    for question in row.questions:
+        say(f"  Q: {question}")
+    say(f"  A: {row.answer}")
+    say(f"  tags: {', '.join(row.tags) or '-'}")
+
+
+def _who(message: dict[str, Any]) -> str:
+    return f"{message['role']} (a person)" if message.get("agent") == "human" else str(message["role"])
+
+
+def _text(message: dict[str, Any]) -> str:
+    content = message.get("content")
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    return " ".join(str(part.get("text", f"[{part.get('type')}]")) for part in parts if isinstance(part, dict))
+
+
+@app.command("add")
+def add(
+    ctx: typer.Context,
+    *,
+    question: Annotated[list[str], typer.Option(help="A phrasing of the question; give two or three.")],
+    answer: Annotated[str, typer.Option(help="May hold <INSTRUCTION> tags with business rules.")],
+    tag: Annotated[list[str] | None, typer.Option(help="May be given again.")] = None,
+    is_approved: Annotated[bool, typer.Option("--approve", help="Serve it at once, without a review.")] = False,
+    tenant: TenantOption = DEFAULT_TENANT,
+    as_json: JsonOption = False,
+) -> None:
+    """Add an entry by hand; it waits for a review unless --approve is given."""
+    config = settings(ctx)
+    author = load("learner.authoring:Author")(config.embedding)
+    with tenant_database(config, tenant) as db:
+        row = author.add_context(
+            db,
+            tenant,
+            questions=question,
+            answer=answer,
+            tags=tag or [],
+            is_approved=is_approved,
+            actor=ACTOR,
+            now_s=now_s(),
+        )
+    if as_json:
+        print_json(row)
+    else:
+        say(f"{row.id} is {row.status}")
+
+
+@app.command("approve")
+def approve(
+    ctx: typer.Context,
+    context_ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Put entries into service; the proxy uses them within a second."""
+    approve_context = load("learner.authoring:approve_context")
+    with tenant_database(settings(ctx), tenant) as db:
+        for context_id in context_ids:
+            row = approve_context(db, tenant, context_id, actor=ACTOR, now_s=now_s())
+            say(f"{row.id} is {row.status}")
+
+
+@app.command("reject")
+def reject(
+    ctx: typer.Context,
+    context_id: IdArgument,
+    reason: Annotated[str, typer.Option(help="Why; the learner does not propose it again.")] = "",
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Turn down what waits."""
+    with tenant_database(settings(ctx), tenant) as db:
+        row = load("learner.authoring:reject_context")(
+            db, tenant, context_id, reason=reason, actor=ACTOR, now_s=now_s()
+        )
+    say(f"{row.id} is {row.status}")
+
+
+@app.command("retire")
+def retire(
+    ctx: typer.Context,
+    context_id: IdArgument,
+    reason: Annotated[str, typer.Option(help="Why; kept with the entry.")] = "",
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Take an entry out of service for good."""
+    with tenant_database(settings(ctx), tenant) as db:
+        row = load("learner.authoring:retire_context")(
+            db, tenant, context_id, reason=reason, actor=ACTOR, now_s=now_s()
+        )
+    say(f"{row.id} is {row.status}")

@@ -1,0 +1,24 @@
+"""``tutelage demo``: see it learn in about a minute, without a key and without a network."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from store.clock import SystemClock
+from tutelage.dispatch import load
+
+
+def demo(
+    weeks: Annotated[int, typer.Option(min=2, help="Simulated weeks of traffic.")] = 5,
+    seed: Annotated[int, typer.Option(help="Other users, other visits.")] = 0,
+    directory: Annotated[
+        Path | None, typer.Option(help="Where its database goes; a new temporary folder otherwise.")
+    ] = None,
+) -> None:
+    """Replay weeks of simulated traffic through the real proxy and learner, and show what was learned."""
+    console = Console()
+    options = load("tutelage.demo.options:DemoOptions")(seed=seed, weeks=weeks, directory=directory)
+    report = load("tutelage.demo.run:run_demo")(options, clock=SystemClock(), console=console)
+    load("tutelage.demo.report:print_report")(report, console)

@@ -1,0 +1,90 @@
+"""``tutelage learn`` and ``tutelage runs``: run the learner once, and see what its runs did."""
+
+from typing import Annotated, Any, Literal
+
+import typer
+
+from store.clock import parse_iso
+from store.errors import InvalidError
+from store.runs import RunRow, list_runs
+from store.vocabulary import DEFAULT_TENANT
+from tutelage.dispatch import load
+from tutelage.output import all_pages, error_console, print_json, print_table, say
+from tutelage.session import JsonOption, TenantOption, now_s, settings, tenant_database
+
+
+def learn(
+    ctx: typer.Context,
+    tenant: TenantOption = DEFAULT_TENANT,
+    kind: Annotated[Literal["patterns", "knowledge", "nlu", "all"], typer.Option(help="What to learn.")] = "all",
+    now: Annotated[
+        str | None, typer.Option(help="The run's time, such as 2027-01-01T00:00:00Z; the machine's otherwise.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the learner once for a tenant and print what changed."""
+    if kind == "nlu":
+        raise InvalidError("kind", "nlu is not part of this release: no classifier is trained yet")
+    config = settings(ctx)
+    run_at_s = now_s() if now is None else _moment(now)
+    with tenant_database(config, tenant) as db, error_console().status(f"learning {kind} for {tenant} ..."):
+        reports = load("learner.once:learn")(db, config, tenant, kind, now_s=run_at_s)
+    if as_json:
+        print_json(reports)
+        return
+    for report in reports:
+        say(_summary(report))
+
+
+def _moment(text: str) -> float:
+    try:
+        return parse_iso(text)
+    except ValueError as exc:
+        raise InvalidError("--now", f"must be a moment such as 2027-01-01T00:00:00Z, not {text!r}") from exc
+
+
+def _summary(report: Any) -> str:
+    """Return what a run did, a line for each change."""
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in report.counts.items())
+    served = f"generation {report.generation}" if report.generation is not None else "what is served stays the same"
+    cost = f"; {report.costs.calls} model calls, $ {report.costs.cost_usd:.4f}" if report.costs.calls else ""
+    lines = [f"{report.kind}: {counts or 'nothing to read'}; {served}{cost}"]
+    return "\n".join([*lines, *(f"  {change}" for change in report.changes or ("no change",))])
+
+
+def runs(
+    ctx: typer.Context,
+    tenant: TenantOption = DEFAULT_TENANT,
+    kind: Annotated[Literal["patterns", "knowledge", "nlu"] | None, typer.Option(help="Only this kind.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List learning runs, newest first."""
+    with tenant_database(settings(ctx), tenant) as db:
+
+        def fetch(size: int, cursor: str | None) -> tuple[list[RunRow], str | None]:
+            return list_runs(db, tenant, kind=kind, limit=size, cursor=cursor)
+
+        found = all_pages(fetch, limit)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("id", "kind", "run at", "status", "responses", "signals", "satisfaction", "generation", "cost $", "error"),
+        (
+            (
+                r.id,
+                r.kind,
+                r.run_at,
+                r.status,
+                r.n_responses,
+                r.n_signals,
+                r.satisfaction,
+                r.generation,
+                r.cost_usd,
+                r.error,
+            )
+            for r in found
+        ),
+        empty="no run yet",
+    )

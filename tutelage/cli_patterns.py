@@ -1,0 +1,152 @@
+"""``tutelage patterns``: what was learned about how to answer, and a person's word on it."""
+
+from typing import Annotated, Literal
+
+import typer
+
+from store.patterns import PatternRow, approve_trial, get_pattern, list_patterns, pattern_history, set_state
+from store.plan import Conditions
+from store.rows import plain
+from store.vocabulary import DEFAULT_TENANT, PatternState, PatternType
+from tutelage.dispatch import load
+from tutelage.output import all_pages, cell, print_json, print_table, say
+from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
+
+app = typer.Typer(help="Learned instructions: list, look at, add, pin, disable, approve.", no_args_is_help=True)
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
+
+
+@app.command("list")
+def list_(
+    ctx: typer.Context,
+    tenant: TenantOption = DEFAULT_TENANT,
+    state: Annotated[PatternState | None, typer.Option(help="Only this state.")] = None,
+    type_: Annotated[PatternType | None, typer.Option("--type", help="Only this type.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List patterns, oldest first."""
+    with tenant_database(settings(ctx), tenant) as db:
+
+        def fetch(size: int, cursor: str | None) -> tuple[list[PatternRow], str | None]:
+            return list_patterns(db, tenant, state=state, type=type_, limit=size, cursor=cursor)
+
+        found = all_pages(fetch)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("id", "state", "rule", "when", "lift", "confidence", "share", "signals"),
+        ((p.id, p.state, p.rule, _when(p.conditions), _lift(p), p.confidence, p.share, p.signal_count) for p in found),
+        empty="no patterns yet: the learner finds them in recorded traffic",
+    )
+
+
+def _when(conditions: Conditions) -> str:
+    named = {name: getattr(conditions, name) for name in conditions.__struct_fields__}
+    return "; ".join(f"{name}={','.join(values)}" for name, values in named.items() if values) or "always"
+
+
+def _lift(row: PatternRow) -> str:
+    if row.lift is None or row.lift_low is None or row.lift_high is None:
+        return "-"
+    return f"{row.lift:+.2f} ({row.lift_low:+.2f} to {row.lift_high:+.2f})"
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT, as_json: JsonOption = False
+) -> None:
+    """Show one pattern with its evidence and history."""
+    with tenant_database(settings(ctx), tenant) as db:
+        row = get_pattern(db, tenant, pattern_id)
+        history = pattern_history(db, tenant, pattern_id)
+    if as_json:
+        print_json({**plain(row), "history": history})
+        return
+    say(row.rule)
+    for name, value in plain(row).items():
+        if name not in ("rule", "tenant_id", "conditions"):
+            say(f"  {name:<16} {cell(value)}")
+    print_table(
+        ("when", "from", "to", "why", "by"),
+        ((e.created_at, e.from_state, e.to_state, e.reason, e.actor) for e in history),
+        empty="no history",
+    )
+
+
+@app.command("add")
+def add(
+    ctx: typer.Context,
+    *,
+    type_: Annotated[PatternType, typer.Option("--type", help="What it steers.")],
+    rule: Annotated[str, typer.Option(help="The instruction, as the model reads it.")],
+    question_type: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
+    data_source: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
+    prompt_template: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
+    segment: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
+    state: Annotated[
+        Literal["candidate", "trial", "pinned"],
+        typer.Option(help="candidate: the next run may try it; trial: try it now; pinned: always use it."),
+    ] = "candidate",
+    tenant: TenantOption = DEFAULT_TENANT,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a pattern by hand."""
+    config = settings(ctx)
+    conditions = Conditions(
+        question_type=tuple(question_type or ()),
+        data_source=tuple(data_source or ()),
+        prompt_template=tuple(prompt_template or ()),
+        segment=tuple(segment or ()),
+    )
+    author = load("learner.authoring:Author")(config.embedding)
+    with tenant_database(config, tenant) as db:
+        row = author.add_pattern(
+            db, tenant, type=type_, rule=rule, conditions=conditions, state=state, actor=ACTOR, now_s=now_s()
+        )
+    if as_json:
+        print_json(row)
+    else:
+        say(f"{row.id} is {row.state}")
+
+
+def _change(
+    ctx: typer.Context, pattern_id: str, tenant: str, state: Literal["trial", "pinned", "disabled"], reason: str
+) -> None:
+    with tenant_database(settings(ctx), tenant) as db:
+        row = set_state(db, tenant, pattern_id, state=state, actor=ACTOR, reason=reason or "by a person", now_s=now_s())
+    say(f"{row.id} is {row.state}")
+
+
+@app.command("pin")
+def pin(
+    ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT, reason: ReasonOption = ""
+) -> None:
+    """Use a pattern in every matching conversation, whatever the evidence says."""
+    _change(ctx, pattern_id, tenant, "pinned", reason)
+
+
+@app.command("disable")
+def disable(
+    ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT, reason: ReasonOption = ""
+) -> None:
+    """Take a pattern out of service until a person brings it back."""
+    _change(ctx, pattern_id, tenant, "disabled", reason)
+
+
+@app.command("trial")
+def trial(
+    ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT, reason: ReasonOption = ""
+) -> None:
+    """Put a pattern (back) to trial: its evidence starts anew."""
+    _change(ctx, pattern_id, tenant, "trial", reason)
+
+
+@app.command("approve")
+def approve(ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT) -> None:
+    """Allow a candidate's trial, where [patterns] require_trial_approval asks for it."""
+    with tenant_database(settings(ctx), tenant) as db:
+        row = approve_trial(db, tenant, pattern_id, actor=ACTOR, now_s=now_s())
+    say(f"{row.id} may be tried: the next run starts it")
