@@ -5,7 +5,7 @@ from collections.abc import MutableMapping
 from typing import Any
 
 from proxy.authentication import Authenticator
-from proxy.errors import ApiError, Header, UpstreamError, upstream_failure
+from proxy.errors import ApiError, Header, UpstreamError, UpstreamTimeoutError, upstream_failure
 from proxy.headers import request_headers
 from proxy.metrics import Metrics
 from proxy.routing import Route
@@ -33,7 +33,8 @@ class Forwarder:
 
     def failure(self, error: UpstreamError, upstream: str) -> ApiError:
         """Return what the client is told of *error*, counted and logged."""
-        self._metrics.upstream_failures.labels(upstream, type(error).__name__).inc()
+        kind = "timeout" if isinstance(error, UpstreamTimeoutError) else "unreachable"
+        self._metrics.upstream_failures.labels(upstream, kind).inc()
         logger.warning("upstream %r: %s", upstream, error)
         return upstream_failure(error, upstream)
 
