@@ -59,10 +59,11 @@ def eventually(look: Callable[[], Value], timeout_s: float = EVENTUALLY_S, poll_
 
 @dataclass
 class Running:
-    """One process of the product in a process group of its own, its output in a file."""
+    """One process of the product, its output in a file; its children are known by a mark in their environment."""
 
     process: subprocess.Popen[bytes]
     log: Path
+    mark: str
 
     @property
     def pid(self) -> int:
@@ -75,9 +76,10 @@ class Running:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """``kill -9`` the process and all of its children at once."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        """``kill -9`` the process and all of its children, whatever sessions they are in."""
+        for pid in [self.pid, *self.living()]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(STOP_S)
 
     def kill_alone(self) -> None:
@@ -86,7 +88,7 @@ class Running:
         self.process.wait(STOP_S)
 
     def stop(self) -> int:
-        """Ask the process to stop and return its exit code; whatever is left of its group is killed."""
+        """Ask the process to stop and return its exit code; whatever is left is killed."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -94,21 +96,17 @@ class Running:
         self.kill()
         return self.process.returncode
 
-    def group_pids(self) -> list[int]:
-        """Return the living processes of the group."""
-        return [pid for pid in _all_pids() if _group_of(pid) == self.pid]
+    def living(self) -> list[int]:
+        """Return the living processes that this one started, itself included."""
+        pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+        return [pid for pid in pids if self.mark.encode() in _environment_of(pid)]
 
 
-def _all_pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-
-
-def _group_of(pid: int) -> int | None:
+def _environment_of(pid: int) -> bytes:
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[2])
+        return b""
 
 
 @dataclass
@@ -178,6 +176,7 @@ class Product:
     def start(self, command: str, *, wait: bool = True) -> Running:
         """Start ``tutelage COMMAND`` and wait until it answers."""
         log = self.folder / f"{command}-{len(self.running)}.log"
+        mark = f"FLOW_TEST_MARK={log}"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [COMMAND, "--config", self.config_path, command],
@@ -185,10 +184,10 @@ class Product:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env=self._environment(),
+                env={**self._environment(), "FLOW_TEST_MARK": str(log)},
                 start_new_session=True,
             )
-        running = Running(process, log)
+        running = Running(process, log, mark)
         self.running.append(running)
         if wait:
             ports = {"proxy": [self.proxy_port], "learner": [self.learner_port]}

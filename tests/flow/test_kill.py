@@ -88,7 +88,7 @@ def test_what_was_acknowledged_is_in_the_database_after_the_proxy_is_killed_unde
     running = product.start("proxy")
     seen = run_load_and_kill(product, running, alone=True)
     assert_all_there(product, seen)
-    assert eventually(lambda: not running.group_pids(), RECORDED_S)
+    assert eventually(lambda: not running.living(), RECORDED_S)
 
 
 def test_what_was_acknowledged_is_there_after_a_restart_when_every_process_is_killed(

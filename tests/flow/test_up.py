@@ -22,7 +22,7 @@ def test_up_serves_both_ports_and_leaves_no_process_behind(product: Product, sto
 
     running.signal(stop)
     assert running.process.wait(STOP_S) == 0, running.output()
-    assert eventually(lambda: not running.group_pids())
+    assert eventually(lambda: not running.living())
     assert "Traceback" not in running.output()
 
 
@@ -30,7 +30,7 @@ def test_up_ends_when_one_of_its_processes_cannot_start(product: Product) -> Non
     running = product.start("proxy")
     second = product.start("up", wait=False)
     assert second.process.wait(STOP_S) != 0
-    assert eventually(lambda: not second.group_pids())
+    assert eventually(lambda: not second.living())
     assert running.process.poll() is None
 
 
