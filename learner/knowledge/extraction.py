@@ -181,8 +181,9 @@ def _cosine(embedder: Embedder, first: str, second: str) -> float:
 
 _OPENINGS: Final = re.compile(
     r"^(?:(?:hi|hello|hey|good (?:morning|afternoon|evening)|please|ok|okay|so|well|yes|and)[,.!]? +)*"
-    r"(?:(?:can|could|would) you (?:please )?(?:tell me|explain)(?: to me)?,? +(?!if|whether)|i(?: would|'d) like to know,? +"
-    r"|i want to know,? +|do you know,? +(?!if|whether)|tell me,? +(?!if|whether)|i have a question[:,.] +)?",
+    r"(?:(?:can|could|would) you (?:please )?(?:tell me|explain)(?: to me)?,? +(?!if|whether)"
+    r"|i(?: would|'d) like to know,? +|i want to know,? +|do you know,? +(?!if|whether)"
+    r"|tell me,? +(?!if|whether)|i have a question[:,.] +)?",
     re.IGNORECASE,
 )
 _SWAPS: Final = (

@@ -81,7 +81,7 @@ def judge_exchange(exchange: Exchange) -> Verdict:
     overlap = len(set(question_words) & set(answer_words)) / max(len(set(question_words)), 1)
     trust = 1 - TRUST.index(exchange.provenance) / len(TRUST)
     return Verdict(
-        resolved=exchange.provenance != "answer",
+        resolved=True,  # accepted, or the settings take answers that nobody confirmed
         professional=not (language.is_offensive(question) or language.is_offensive(answer)),
         generalisable=is_answer and is_question and is_lasting,
         no_personal_data=not (language.has_placeholder(question) or language.has_placeholder(answer)),
