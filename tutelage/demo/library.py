@@ -46,24 +46,31 @@ class Library:
             for word in found:
                 self._rows[word].append(row)
         self._norms = [math.sqrt(sum(self._weights[word] ** 2 for word in found)) or 1.0 for found in words]
-        self._remembered: dict[str, list[str]] = {}
+        self._remembered: dict[str, tuple[str, list[str]]] = {}
 
     def facts(self, question: str, count: int) -> list[str]:
         """Return *count* different answers: the nearest first, then others of its intent, then whatever there is."""
+        return self._known(question)[1][:count]
+
+    def intent(self, question: str) -> str:
+        """Return the intent of the nearest exchange, '' when no word is known."""
+        return self._known(question)[0]
+
+    def _known(self, question: str) -> tuple[str, list[str]]:
         if question not in self._remembered:
             if len(self._remembered) >= MAX_REMEMBERED:
                 self._remembered.clear()
-            self._remembered[question] = self._answers(question)
-        return self._remembered[question][:count]
+            self._remembered[question] = self._look_up(question)
+        return self._remembered[question]
 
-    def _answers(self, question: str) -> list[str]:
+    def _look_up(self, question: str) -> tuple[str, list[str]]:
         ranked = self.nearest(question)
         if not ranked:
-            return ["I have no answer to that."]
+            return "", ["I have no answer to that."]
         intent = ranked[0].intent
         by_nearness = dict.fromkeys([*ranked, *self.exchanges])
         ordered = sorted(by_nearness, key=lambda exchange: exchange.intent != intent)  # stable: nearness within each
-        return list(dict.fromkeys(" ".join(exchange.answer.split()) for exchange in ordered))[:MAX_ANSWERS]
+        return intent, list(dict.fromkeys(" ".join(exchange.answer.split()) for exchange in ordered))[:MAX_ANSWERS]
 
     def nearest(self, question: str) -> list[Exchange]:
         """Return the exchanges by similarity to *question* (cosine of idf weights), best first; ties in file order."""

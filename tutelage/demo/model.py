@@ -23,7 +23,23 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MODEL_NAME = "offline-demo"
-FACTS: Mapping[Length, int] = {"short": 4, "medium": 14, "long": 38}  # answers put together for each length
+FACTS: Mapping[Length, int] = {"short": 4, "medium": 13, "long": 36}  # answers put together for each length
+LEISURE = frozenset(  # topics about which the model has the habit that misleads whoever trusts correlations
+    {
+        "FindRestaurants",
+        "SearchHotel",
+        "SearchHouse",
+        "FindApartment",
+        "FindAttractions",
+        "FindProvider",
+        "FindMovies",
+        "GetTimesForMovie",
+        "PlayMovie",
+        "PlayMedia",
+        "LookupMusic",
+        "LookupSong",
+    }
+)
 CHUNK_WORDS = 8  # words of one streamed event
 CREATED_S = 1_700_000_000  # "created" of every reply: the same request always gets the same bytes
 
@@ -65,11 +81,11 @@ def is_easy(question: str) -> bool:
     return hashlib.blake2b(question.encode(), digest_size=1).digest()[0] % 2 == 0
 
 
-def natural_style(question: str, draw: random.Random) -> Style:
-    """Return how the model answers of its own accord: any way, but easy questions mostly in lists."""
-    lists = 0.65 if is_easy(question) else 0.15
+def natural_style(question: str, intent: str, draw: random.Random) -> Style:
+    """Return how the model answers of its own accord: any way, but easy questions about leisure mostly in lists."""
+    lists = 0.3 if intent not in LEISURE else 0.6 if is_easy(question) else 0.1
     shape: Format = "list" if draw.random() < lists else draw.choice(("prose", "prose", "table"))
-    length: Length = draw.choice(("short", "medium", "medium", "long"))
+    length: Length = draw.choice(("short", "short", "medium", "medium", "medium", "long"))
     return Style(shape, length, asks_back=draw.random() < 0.3)
 
 
@@ -98,7 +114,7 @@ def answer(body: Mapping[str, Any], library: Library) -> str:
     question, references = question_and_references(messages)
     key = f"{body.get('seed')}\x00{body.get('user')}\x00{question}"
     draw = random.Random(key)  # noqa: S311 - a repeatable draw, nothing secret
-    style = obey(natural_style(question, draw), guidance(messages))
+    style = obey(natural_style(question, library.intent(question), draw), guidance(messages))
     facts = (references + library.facts(question, FACTS[style.length]))[: FACTS[style.length]]
     return render(facts, style)
 

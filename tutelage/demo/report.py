@@ -222,7 +222,7 @@ def describe(preference: Preference) -> str:
     """Return *preference* in words.
 
     >>> describe(PREFERENCES[0])
-    'compare_travel: answers as a table, effect +1.2'
+    'compare_travel: answers as a table, effect +1.6'
     """
     words = {
         "format": f"answers as a {preference.value}",

@@ -44,7 +44,7 @@ def _effect(rule: str, question_type: str, questions: Sequence[str], library: Li
     total = 0.0
     for number in range(N_DRAWS):
         question = questions[number % len(questions)]
-        natural = natural_style(question, draw)
+        natural = natural_style(question, library.intent(question), draw)
         obeyed = obey(natural, [rule])
         total += _liking(question_type, _seen(question, obeyed, library))
         total -= _liking(question_type, _seen(question, natural, library))

@@ -63,10 +63,10 @@ class Preference:
 
 # Every other combination of type, trait and value does nothing.
 PREFERENCES: Sequence[Preference] = (
-    Preference("compare_travel", "format", "table", 1.2),
-    Preference("how_to_book", "format", "list", 1.1),
-    Preference("account", "length", "short", 1.2),
-    Preference("calendar", "asks_back", "True", -0.6),
+    Preference("compare_travel", "format", "table", 1.6),
+    Preference("how_to_book", "format", "list", 1.5),
+    Preference("account", "length", "short", 1.6),
+    Preference("calendar", "asks_back", "True", -0.8),
 )
 # Looks good in the records, because the model answers easy questions in lists, and does nothing.
 FALSE_FRIENDS: Sequence[Preference] = (
@@ -74,7 +74,7 @@ FALSE_FRIENDS: Sequence[Preference] = (
     Preference("media", "format", "list", 0.0),
 )
 EASE = 0.5  # an easy question lifts its reader's mood by this, another lowers it
-NOISE = 0.6  # standard deviation of what nobody can explain
+NOISE = 0.5  # standard deviation of what nobody can explain
 VOTE_RATE = 0.30  # share of responses that an average user votes on; in the wild about 0.08
 
 

@@ -65,7 +65,7 @@ def test_a_pattern_meets_a_preference_by_what_it_makes_the_model_do() -> None:
 
 
 def test_a_dislike_wishes_for_the_opposite() -> None:
-    assert wish(DISLIKED_QUESTION) == Preference("calendar", "asks_back", "False", 0.6)
+    assert wish(DISLIKED_QUESTION) == Preference("calendar", "asks_back", "False", 0.8)
     assert wish(TABLES) == TABLES
     assert wish(FALSE_FRIENDS[0]) == FALSE_FRIENDS[0]
 
