@@ -111,6 +111,9 @@ class LitellmUpstream:
         if self._base_url:
             arguments["api_base"] = self._base_url
         arguments["max_retries"] = 0
+        # Else every request with tools imports litellm's MCP gateway, whose package is not installed; and a client's
+        # tools could reach that gateway.
+        arguments["_skip_mcp_handler"] = True
         return arguments
 
     async def _complete(self, arguments: dict[str, Any]) -> Any:
@@ -238,7 +241,8 @@ def translate(error: Exception) -> ProxyError:
     """Return *error* of litellm as one of ours: the provider's status where it gave one."""
     kind = type(error).__name__
     status = getattr(error, "status_code", None)
-    message = str(getattr(error, "message", "") or error)
+    # The first line says it; tracebacks and links to litellm's issue form follow.
+    message = str(getattr(error, "message", "") or error).partition("\n")[0]
     if kind == "Timeout":
         return UpstreamTimeoutError(message)
     if kind == "APIConnectionError" or "Cannot connect to host" in message:
