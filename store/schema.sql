@@ -180,6 +180,16 @@ CREATE TABLE generations (
   PRIMARY KEY (tenant_id, number)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE response_characteristics (
+  seq INTEGER NOT NULL PRIMARY KEY REFERENCES responses (seq) ON DELETE CASCADE,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- of the extractors that read it
+  values_json TEXT NOT NULL, -- {dimension: [values]}; a dimension that means nothing for the reply is absent
+  terms TEXT NOT NULL -- capitalised words within sentences, in order, separated by spaces
+) STRICT;
+
+CREATE INDEX response_characteristics_by_tenant ON response_characteristics (tenant_id, seq);
+
 CREATE TABLE learned_patterns (
   id TEXT NOT NULL PRIMARY KEY,
   tenant_id TEXT NOT NULL REFERENCES tenants (id),

@@ -1,4 +1,4 @@
-"""A window of records as columns, for statistics. Reads ``responses``, their signals and their injections only.
+"""A window of records as columns, for statistics. Reads ``responses`` and what belongs to them only.
 
 Complete answers of the assistant (outcome ok, agent ai) that went through the proxy; holdout included.
 """
@@ -28,11 +28,8 @@ class ResponseColumns:
     conversations: Sequence[str]
     users: Sequence[str]  # '' when unknown
     question_types: Sequence[str]
-    tool_sets: Sequence[str]
-    formats: Sequence[str]
-    length_bands: Sequence[str]
-    messages_json: Sequence[str]  # what the turn added; '' without tools: only tool calls are looked for there
-    replies_json: Sequence[str]
+    characteristics: Sequence[str]  # JSON {dimension: [values]}; '{}' when not read yet
+    terms: Sequence[str]  # separated by spaces
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +72,11 @@ def read_window(db: Database, tenant_id: str, *, now_s: float, days: float) -> W
 def _read_responses(db: Database, since: dict[str, str]) -> ResponseColumns:
     rows = db.rows(
         """
-        SELECT seq, id, conversation_id, user_id, question_type, tool_set, response_format, length_band, is_holdout,
-          created_at, CASE WHEN tool_set = '' THEN '' ELSE messages_json END AS messages_json,
-          coalesce(reply_json, '') AS reply_json
-        FROM responses
-        WHERE tenant_id = :tenant_id AND created_at >= :since AND outcome = 'ok' AND agent = 'ai'
-        ORDER BY seq
+        SELECT r.seq, r.id, r.conversation_id, r.user_id, r.question_type, r.is_holdout, r.created_at,
+          coalesce(c.values_json, '{}') AS values_json, coalesce(c.terms, '') AS terms
+        FROM responses AS r LEFT JOIN response_characteristics AS c ON c.seq = r.seq
+        WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
+        ORDER BY r.seq
         """,
         since,
     )
@@ -92,11 +88,8 @@ def _read_responses(db: Database, since: dict[str, str]) -> ResponseColumns:
         conversations=[row["conversation_id"] for row in rows],
         users=[row["user_id"] for row in rows],
         question_types=[row["question_type"] for row in rows],
-        tool_sets=[row["tool_set"] for row in rows],
-        formats=[row["response_format"] for row in rows],
-        length_bands=[row["length_band"] for row in rows],
-        messages_json=[row["messages_json"] for row in rows],
-        replies_json=[row["reply_json"] for row in rows],
+        characteristics=[row["values_json"] for row in rows],
+        terms=[row["terms"] for row in rows],
     )
 
 

@@ -18,9 +18,10 @@ from store.vocabulary import PatternType
 
 Booleans = NDArray[np.bool_]
 
-OTHER: Final = ""  # a reply that the dimension applies to and that has none of its named values
+VERSION: Final = 1  # of the extractors below: raise it when one of them changes, and replies are read again
 MAX_TOOLS: Final = 20  # different tools of a tenant that are looked at, most used first
 MAX_TERMS: Final = 20  # of a tenant's vocabulary, most telling first
+MAX_REPLY_TERMS: Final = 30  # of one reply
 MIN_TERM_REPLIES: Final = 20  # replies that must hold a term
 TERM_SHARE: Final = (0.02, 0.4)  # of replies that hold it: rarer is noise, commoner is language
 THRESHOLDS: Final = (1, 2, 5, 10, 15, 20, 25, 30, 50)  # percent, that a reply's threshold is rounded to
@@ -37,14 +38,8 @@ class Reply:
     tools: tuple[str, ...]  # called in this turn, in order
 
 
-@dataclass(frozen=True, slots=True)
-class Dimension:
-    """What is looked at, the type of pattern that steers it, and how to read it off a reply."""
-
-    name: str
-    type: PatternType
-    values_of: Callable[[Reply], tuple[str, ...] | None]
-    """Values that the reply has; empty: none of the named; None: the dimension does not apply."""
+Extractor = Callable[[Reply], tuple[str, ...] | None]
+"""Values that a reply has; empty: none of the named ones; None: the dimension means nothing for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,21 +62,57 @@ def reply_of(reply_json: str, messages_json: str, *, format: str, length_band: s
     return Reply(_text(message), format, length_band, offers_tools, tuple(dict.fromkeys(tools)))
 
 
-def memberships(replies: Sequence[Reply]) -> list[Membership]:
-    """Return every characteristic that at least one of the *replies* has, in the order of ``DIMENSIONS``."""
-    found: list[Membership] = []
-    for dimension in (*DIMENSIONS, _terminology(replies)):
-        values = [dimension.values_of(reply) for reply in replies]
-        applies = np.array([value is not None for value in values], np.bool_)
-        for name in _named(value for own in values if own for value in own):
-            has = np.array([own is not None and name in own for own in values], np.bool_)
-            found.append(Membership(dimension.name, dimension.type, name, has, applies & ~has))
-    return found
+def characterise(reply: Reply) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
+    """Return the reply's values by dimension, those left out that mean nothing for it, and the tenant's terms in it."""
+    values = {name: found for name, _, values_of in EXTRACTORS if (found := values_of(reply)) is not None}
+    return values, _terms_in(reply.text)
+
+
+def memberships(characteristics: Sequence[str], terms: Sequence[str]) -> list[Membership]:
+    """Return every characteristic that at least one of n replies has, in the order of ``EXTRACTORS``.
+
+    Args:
+        characteristics: (n,) JSON of the values by dimension; few differ, so each form is decoded once.
+        terms: (n,) the terms of each reply, separated by spaces.
+    """
+    forms = list(dict.fromkeys(characteristics))
+    place = {form: index for index, form in enumerate(forms)}
+    form_of = np.array([place[form] for form in characteristics], np.int64)
+    decoded = [msgspec.json.decode(form, type=dict[str, list[str]]) for form in forms]
+    found = []
+    for name, type_, _ in EXTRACTORS:
+        applies = np.array([name in values for values in decoded], np.bool_)
+        for value in _named(value for values in decoded for value in values.get(name, ())):
+            has = np.array([value in values.get(name, ()) for values in decoded], np.bool_)
+            found.append(Membership(name, type_, value, has[form_of], (applies & ~has)[form_of]))
+    return found + _term_memberships(terms)
+
+
+def _term_memberships(terms: Sequence[str]) -> list[Membership]:
+    """Return the tenant's vocabulary: terms that are neither rare nor everywhere."""
+    held = Counter(term for text in terms for term in text.split())
+    low, high = (share * len(terms) for share in TERM_SHARE)
+    known = [term for term, n in held.items() if max(low, MIN_TERM_REPLIES) <= n <= high]
+    chosen = sorted(known, key=lambda term: (-held[term], term))[:MAX_TERMS]
+    sets = [frozenset(text.split()) for text in terms] if chosen else []
+    return [
+        Membership("terminology", "domain_knowledge", term, has, ~has)
+        for term in chosen
+        for has in [np.array([term in own for own in sets], np.bool_)]
+    ]
 
 
 def _named(values: Iterable[str]) -> list[str]:
     counted = Counter(values)
-    return sorted(counted, key=lambda name: (-counted[name], name))[: max(MAX_TOOLS, MAX_TERMS)]
+    return sorted(counted, key=lambda name: (-counted[name], name))[:MAX_TOOLS]
+
+
+_TERM: Final = re.compile(r"(?<=\w )(?!\d)[^\W_][\w-]{3,30}")  # after a word: not the first of its sentence
+
+
+def _terms_in(text: str) -> tuple[str, ...]:
+    words = dict.fromkeys(word for word in _TERM.findall(text) if word[0].isupper())
+    return tuple(words)[:MAX_REPLY_TERMS]
 
 
 def _decoded(text: str) -> Any:
@@ -165,6 +196,8 @@ _PERCENT: Final = re.compile(r"\d\s*(?:%|percent\b)", re.IGNORECASE)
 
 
 def _threshold(reply: Reply) -> tuple[str, ...] | None:
+    if "%" not in reply.text and "percent" not in reply.text.lower():
+        return None
     match = _THRESHOLD.search(reply.text)
     if match is None:
         return () if _PERCENT.search(reply.text) else None
@@ -201,48 +234,29 @@ _CHARTS: Final = {
     "diagram": re.compile(r"```mermaid|\b(?:flow ?chart|diagram)\b", re.IGNORECASE),
 }
 
+_CHART_HINTS: Final = ("chart", "graph", "plot", "histogram", "diagram", "mermaid")
+
 
 def _chart(reply: Reply) -> tuple[str, ...] | None:
     if not reply.text:
         return None
+    text = reply.text.lower()
+    if not any(hint in text for hint in _CHART_HINTS):  # most replies: one pass each is far cheaper than five patterns
+        return ()
     for name, pattern in _CHARTS.items():
         if pattern.search(reply.text):
             return (name,)
     return ()
 
 
-DIMENSIONS: Final = (  # the plainest first: of two that always come together, the first one is tried
-    Dimension("response_format", "response_format", _format),
-    Dimension("length", "response_format", _length),
-    Dimension("tools", "tool_preference", _tools),
-    Dimension("query", "query_style", _query),
-    Dimension("visualization", "visualization_preference", _chart),
-    Dimension("strategy", "prompt_strategy", _strategy),
-    Dimension("follow_up", "follow_up_style", _follow_up),
-    Dimension("threshold", "insight_threshold", _threshold),
+EXTRACTORS: Final[tuple[tuple[str, PatternType, Extractor], ...]] = (
+    # The plainest first: of two that always come together, the first one is tried.
+    ("response_format", "response_format", _format),
+    ("length", "response_format", _length),
+    ("tools", "tool_preference", _tools),
+    ("query", "query_style", _query),
+    ("visualization", "visualization_preference", _chart),
+    ("strategy", "prompt_strategy", _strategy),
+    ("follow_up", "follow_up_style", _follow_up),
+    ("threshold", "insight_threshold", _threshold),
 )
-
-_WORD: Final = re.compile(r"[^\W\d_][\w-]{3,30}")
-
-
-def _terminology(replies: Sequence[Reply]) -> Dimension:
-    """Return the dimension of the tenant's own terms: capitalised within sentences, neither rare nor everywhere."""
-    held: Counter[str] = Counter()
-    for reply in replies:
-        held.update(_terms_in(reply.text))
-    low, high = (share * len(replies) for share in TERM_SHARE)
-    known = [term for term, n in held.items() if max(low, MIN_TERM_REPLIES) <= n <= high]
-    chosen = frozenset(sorted(known, key=lambda term: (-held[term], term))[:MAX_TERMS])
-    return Dimension(
-        "terminology",
-        "domain_knowledge",
-        lambda reply: tuple(sorted(_terms_in(reply.text) & chosen)) if reply.text else None,
-    )
-
-
-def _terms_in(text: str) -> frozenset[str]:
-    return frozenset(
-        match[0]
-        for match in _WORD.finditer(text)
-        if match[0][0].isupper() and text[: match.start()].rstrip(" \"'(")[-1:].isalnum()
-    )

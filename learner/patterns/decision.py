@@ -152,6 +152,7 @@ def _arm(change: Change, reading: Reading, settings: PatternsSection) -> Arm:
         belief=reading.prior if row.lift is None else reading.belief,
         warmth=row.warm_step / max(runs, 1),
         share=row.share,
+        n_signals=0 if row.lift is None else reading.contrast.n_treated_rated,
     )
 
 

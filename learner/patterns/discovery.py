@@ -23,6 +23,7 @@ Booleans = NDArray[np.bool_]
 ALL_TYPES: Final = None  # the scope of what holds for every question type
 CLUSTER_PRIOR: Final = 5.0  # responses of the stratum's mean that are added to each cluster
 VARIANCE_PRIOR: Final = 20.0  # responses of the tenant's variance that are added to each question type's
+MIN_USERS: Final = 3  # whose signals a cluster rests on: one account must not decide what is tried
 MIN_OTHERS: Final = 5  # responses with another value, to compare with
 ORG_REST_Z: Final = 2.33  # standard errors that must remain without the strongest type, to hold for all types
 DUPLICATE_CORRELATION: Final = 0.9  # of two characteristics that cannot be told apart
@@ -39,6 +40,7 @@ class Found:
     cluster: Cluster
     n_responses: int
     n_rated: int
+    n_users: int  # behind the rated ones
     z: float
     has: Booleans  # (n,) the replies with the characteristic
     scope: Booleans  # (n,) the replies that were compared
@@ -119,6 +121,7 @@ def _within(
         Cluster(difference, standard_error),
         n_has,
         int((has & records.is_rated).sum()),
+        len(np.unique(records.cluster[has & records.is_rated])),
         difference / standard_error,
         has,
         both,
@@ -140,6 +143,7 @@ def _over_all(within: Sequence[Found]) -> Found:
         cluster,
         sum(one.n_responses for one in within),
         sum(one.n_rated for one in within),
+        max(one.n_users for one in within),
         cluster.difference / cluster.standard_error,
         np.logical_or.reduce([one.has for one in within]),
         np.logical_or.reduce([one.scope for one in within]),
@@ -159,7 +163,7 @@ def screen(found: Sequence[Found], *, min_signals: int, q: float) -> list[Found]
     A characteristic holds for all types only when it still stands out without the type in which it is strongest;
     then it takes the place of its single types.
     """
-    tested = [one for one in found if one.n_rated >= min_signals]
+    tested = [one for one in found if one.n_rated >= min_signals and one.n_users >= MIN_USERS]
     passed = [
         one
         for one, is_rejected in zip(tested, benjamini_hochberg([one.z for one in tested], q), strict=True)

@@ -10,11 +10,12 @@ from learner.patterns.decision import MEASURED_STATES, Situation, choose, condit
 from learner.patterns.discovery import Found
 from learner.patterns.lifecycle import DAY_S
 from learner.patterns.publishing import Candidate, Cursor, Outcome, Run, publish_run
+from learner.patterns.replies import read_replies
 from learner.patterns.study import Study, read_patterns, study
 from learner.patterns.wording import word
 from learner.report import Collaborators, RunReport
 from store.alerts import last_alert
-from store.clock import parse_iso
+from store.clock import days_before, parse_iso
 from store.config import Config
 from store.database import Database
 from store.ids import new_id
@@ -53,6 +54,8 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     rows = all_patterns(db, tenant_id)
     outcome = Outcome()
     if settings.enabled and (until != since or any(is_due(row, situation) for row in rows)):
+        since_at = days_before(now_s, settings.window_days)
+        read_replies(db, tenant_id, until=until.response, since_at=since_at)
         window = read_window(db, tenant_id, now_s=now_s, days=settings.window_days)
         situation = replace(situation, crash=_crash(db, tenant_id, window, situation))
         outcome = _decide(run, window, rows, situation, tokens=collaborators.tokens, since=since)

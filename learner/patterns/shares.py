@@ -35,6 +35,7 @@ class Arm:
     belief: Belief
     warmth: float  # 0 .. 1: how far an active one is warmed up, or what is left of one that is warmed down
     share: float  # of the last run
+    n_signals: int  # treated responses with signals
 
 
 def best_shares(beliefs: Sequence[Belief]) -> tuple[Floats, float]:
@@ -96,7 +97,7 @@ def _deal_type(arms: Sequence[Arm], settings: PatternsSection) -> Mapping[str, f
     is_trial = np.array([arm.state == "trial" for arm in arms])
     unlocked = [arm for arm in arms if arm.state in ("active", "warmdown")]
     cap = settings.trial_share
-    if any(arm.state == "trial" and arm.belief.confidence >= PROBATION for arm in arms):
+    if any(_is_promising(arm, settings) for arm in arms):
         cap = most
     trials = np.where(is_trial, shares, 0.0)
     trials = trials * min(1.0, cap / max(float(trials.sum()), 1e-12))
@@ -107,6 +108,10 @@ def _deal_type(arms: Sequence[Arm], settings: PatternsSection) -> Mapping[str, f
         best = max(unlocked, key=lambda arm: (arm.belief.mean, arm.id))
         dealt[best.id] = min(_proven_share(best, settings, most), max(most - float(trials.sum()), 0.0))
     return dealt
+
+
+def _is_promising(arm: Arm, settings: PatternsSection) -> bool:
+    return arm.state == "trial" and arm.belief.confidence >= PROBATION and arm.n_signals >= settings.min_signals
 
 
 def _proven_share(arm: Arm, settings: PatternsSection, most: float) -> float:

@@ -1,11 +1,12 @@
 """All that one run learns from a window of records before it decides anything."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from learner.patterns.characteristics import Membership, memberships, reply_of
+from learner.patterns.characteristics import Membership, memberships
 from learner.patterns.discovery import ALL_TYPES, Found, Records, compare
 from learner.patterns.ema import score_of
 from learner.patterns.evidence import Contrast, Rows, contrast, decay, harm_z, lift_interval, log_e_value, mixture_width
@@ -45,16 +46,7 @@ def study(window: Window) -> Study:
         signal_families=signals.families,
         signal_users=signals.users,
     )
-    members = memberships(
-        [
-            reply_of(
-                reply, messages, format=responses.formats[i], length_band=responses.length_bands[i], offers_tools=tools
-            )
-            for i, (reply, messages, tools) in enumerate(
-                zip(responses.replies_json, responses.messages_json, map(bool, responses.tool_sets), strict=True)
-            )
-        ]
-    )
+    members = memberships(responses.characteristics, responses.terms)
     question_types, stratum = codes_of(responses.question_types)
     records = Records(
         earned=earned.earned,
@@ -100,7 +92,8 @@ def read_patterns(
 
 
 def _rows(row: PatternRow, found: Study) -> Rows:
-    since_s = parse_iso(row.trial_since) if row.trial_since else 0.0
+    # Before its trial began, or after it was taken out and found again, a pattern has no evidence.
+    since_s = parse_iso(row.trial_since) if row.trial_since else math.inf
     return found.exposure.rows(row.id, found.outcomes, found.created_s, since_s)
 
 

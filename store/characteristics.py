@@ -1,0 +1,78 @@
+"""Table ``response_characteristics``: what each reply was like, read once. Written by the learner alone."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadReply:
+    """A complete reply of the assistant whose characteristics nobody has read yet."""
+
+    seq: int
+    response_format: str
+    length_band: str
+    tool_set: str
+    messages_json: str
+    reply_json: str
+
+
+@dataclass(frozen=True, slots=True)
+class Characteristics:
+    """What the extractors found in one reply."""
+
+    seq: int
+    values_json: str
+    terms: str
+
+
+def last_read(db: Database, tenant_id: str, version: int) -> int:
+    """Return the ``seq`` up to which replies were read by extractors of *version*; 0 when they changed since."""
+    row = db.row(
+        """
+        SELECT seq, version FROM response_characteristics WHERE tenant_id = :tenant_id ORDER BY seq DESC LIMIT 1
+        """,
+        {"tenant_id": tenant_id},
+    )
+    return int(row["seq"]) if row is not None and row["version"] == version else 0
+
+
+def unread_replies(
+    db: Database, tenant_id: str, *, after: int, until: int, since_at: str, limit: int
+) -> list[UnreadReply]:
+    """Return the next replies with ``after < seq <= until`` from *since_at* on, in order of arrival."""
+    rows = db.rows(
+        """
+        SELECT seq, response_format, length_band, tool_set, messages_json, coalesce(reply_json, '') AS reply_json
+        FROM responses
+        WHERE tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
+          AND outcome = 'ok' AND agent = 'ai'
+        ORDER BY seq LIMIT :limit
+        """,
+        {"tenant_id": tenant_id, "after": after, "until": until, "since_at": since_at, "limit": limit},
+    )
+    return [UnreadReply(*row) for row in rows]
+
+
+def save_characteristics(db: Database, tenant_id: str, version: int, found: Iterable[Characteristics]) -> None:
+    """Write what was found; what another version had found is replaced."""
+    with db.transaction():
+        db.execute_many(
+            """
+            INSERT INTO response_characteristics (seq, tenant_id, version, values_json, terms)
+            VALUES (:seq, :tenant_id, :version, :values_json, :terms)
+            ON CONFLICT (seq) DO UPDATE SET version = excluded.version, values_json = excluded.values_json,
+              terms = excluded.terms
+            """,
+            [
+                {
+                    "seq": one.seq,
+                    "tenant_id": tenant_id,
+                    "version": version,
+                    "values_json": one.values_json,
+                    "terms": one.terms,
+                }
+                for one in found
+            ],
+        )
