@@ -125,6 +125,8 @@ def parse_chat_request(body: bytes) -> ParsedRequest:
 
 
 def _parse(body: bytes, source: bytes) -> ParsedRequest:
+    if not source.isascii():
+        source.decode()  # raw parts are not checked by the decoder
     fields = _request_decoder.decode(source)
     messages = _messages_decoder.decode(fields.messages)
     if not messages:
@@ -138,8 +140,11 @@ def _parse_unusual(body: bytes, cause: Exception) -> ParsedRequest:
     except msgspec.ValidationError as exc:
         raise _invalid(usual_form(body)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        message = f"The request body is not valid JSON: {cause}"
-        raise ApiError(400, message, code="invalid_json") from cause
+        raise _not_json(cause) from cause
+
+
+def _not_json(cause: Exception) -> ApiError:
+    return ApiError(400, f"The request body is not valid JSON: {cause}", code="invalid_json")
 
 
 _UNUSUAL: Final = re.compile(
@@ -172,7 +177,10 @@ def usual_form(body: bytes) -> bytes:
 
 def _invalid(body: bytes) -> ApiError:
     """Return what is wrong with a body that is JSON but not a chat request."""
-    value = msgspec.json.decode(body)
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError) as exc:  # wrong at its beginning, broken further on
+        return _not_json(exc)
     if not isinstance(value, dict):
         return ApiError(400, "The request body must be a JSON object.")
     if not isinstance(value.get("model", ""), str):

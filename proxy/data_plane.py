@@ -29,7 +29,7 @@ from store.database import open_database
 from store.embedding import load_local_embedder
 from store.errors import StoreError
 from store.question_types import load_question_classifier
-from store.segments import SegmentWriter
+from store.segments import SegmentWriter, read_trouble
 from store.tenants import ensure_default_tenant
 
 RECORDER_CHECK_S: Final = 0.5
@@ -136,6 +136,7 @@ class DataPlane:
         found = {
             "database": self._snapshots.problem,
             "recording": self._writer.error,
+            "records": read_trouble(segment_directory(self._config)),
             "recorder": recorder_problem,
             "embedder": self._understanding.problem,
         }

@@ -19,7 +19,7 @@ import msgspec
 from store.clock import SystemClock
 from store.config import Config, StoreSection, segment_directory
 from store.database import Database, open_database
-from store.segments import SegmentReader, reader_lock
+from store.segments import SegmentReader, note_trouble, reader_lock
 from store.tenants import ensure_default_tenant
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,10 @@ class Recorder:
 
     def __init__(self, section: StoreSection, directory: Path) -> None:
         self._section = section
+        self._directory = directory
         self._reader = SegmentReader(directory)
         self._db: Database | None = None
-        self._is_troubled = False
+        self._trouble: str | None = ""  # not known yet: the note of an earlier recorder may lie there
 
     def move(self) -> int | None:
         """Move what is there; return how many records, or None when the database cannot take them now."""
@@ -105,16 +106,23 @@ class Recorder:
                 ensure_default_tenant(self._db, SystemClock().now_s())
                 self._reader.forget_progress()
             n_records = self._reader.move(self._db)
-        except Exception:  # the loop must outlive a database that is away, locked or damaged, and a full disk
-            if not self._is_troubled:
+        except Exception as exc:  # the loop must outlive a database that is away, locked or damaged, and a full disk
+            if str(exc) != self._trouble:  # once, not once a try
                 logger.exception("records wait in their segments until the database takes them")
-            self._is_troubled = True
+            self._note(str(exc))
             self._close()
             return None
-        if self._is_troubled:
-            logger.info("the database takes records again")
-            self._is_troubled = False
+        self._note(None)
         return n_records
+
+    def _note(self, reason: str | None) -> None:
+        """Leave word of a change for the worse or the better."""
+        if reason == self._trouble:
+            return
+        if reason is None and self._trouble:
+            logger.info("the database takes records again")
+        note_trouble(self._directory, reason)
+        self._trouble = reason
 
     def _close(self) -> None:
         if self._db is not None:

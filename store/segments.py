@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 SUFFIX = ".segment"
 LOCK_NAME = "recorder.lock"
+TROUBLE_NAME = "recorder.trouble"  # says, while it is there, why records do not reach the database
 READ_BYTES = 4 * 1024 * 1024  # one transaction's worth: about 1,000 records
 BACKLOG_CHECK_BYTES = 1024 * 1024  # the folder is measured again after this much was appended
 
@@ -140,6 +141,28 @@ def reader_lock(directory: Path) -> Iterator[bool]:
             yield False
             return
         yield True
+
+
+def note_trouble(directory: Path, reason: str | None) -> None:
+    """Leave a note for whoever tells the proxy's health; None takes it away. A disk that is full gets none."""
+    path = directory / TROUBLE_NAME
+    try:
+        if reason is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.write_text(reason, encoding="utf-8")
+    except OSError:
+        logger.exception("%s cannot be written", path)
+
+
+def read_trouble(directory: Path) -> str | None:
+    """Return why records do not reach the database, None while they do."""
+    try:
+        return (directory / TROUBLE_NAME).read_text(encoding="utf-8") or "unknown"
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        return str(exc)
 
 
 class SegmentReader:
