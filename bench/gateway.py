@@ -5,22 +5,18 @@ hardly depends on what else the machine does. Targets take turns within a round;
 """
 
 import json
-import os
-import platform
 import shutil
-import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from bench.installation import DATA_SOURCE, N_CONTEXTS, N_PATTERNS, Installation, install, write_bodies
+from bench.installation import DATA_SOURCE, install, write_bodies
+from bench.measurement import Cell, Measurement, Target, median
 from bench.processes import free_port, running, settled_usage, usage
+from bench.report import report
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
@@ -51,40 +47,11 @@ http {{
 """
 
 
-@dataclass(frozen=True)
-class Target:
-    name: str
-    port: int
-    pid: int | None  # None: nothing stands between the driver and the upstream
-    installation: Installation | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One way to load a target."""
-
-    name: str
-    is_stream: bool
-    connections: int
-    rate: int = 0  # requests a second; 0: the next as soon as the reply is there
-
-
 CELLS = (
     *(Cell(f"whole, {n} connections", False, n) for n in CONNECTIONS),
     *(Cell(f"50 chunks, {n} connections", True, n) for n in CONNECTIONS),
     Cell(f"whole, {OPEN_LOOP_RATE} requests/s", False, 16, OPEN_LOOP_RATE),
 )
-
-
-@dataclass(frozen=True)
-class Measurement:
-    requests_per_s: float
-    p50_us: float
-    p99_us: float
-    first_byte_us: float
-    cpu_us: float  # of all processes of the target, per request
-    memory_mb: float
-    failed: int
 
 
 def measure(target: Target, cell: Cell, driver: Path, bodies: Path, seconds: float) -> Measurement:
@@ -95,21 +62,17 @@ def measure(target: Target, cell: Cell, driver: Path, bodies: Path, seconds: flo
         ["taskset", "-c", str(LOAD_CORE), driver, *map(str, arguments)], capture_output=True, text=True, check=True
     ).stdout
     seen = json.loads(printed)
-    cpu_us = memory_mb = 0.0
+    cpu_us = own_cpu_us = memory_mb = 0.0
+    n_requests = max(1, seen["total"])
     if target.pid and before:
         after = settled_usage(target.pid)
-        cpu_us = (after.cpu_ns - before.cpu_ns) / 1e3 / max(1, seen["total"])
+        cpu_us = (after.cpu_ns - before.cpu_ns) / 1e3 / n_requests
+        own_cpu_us = (after.own_cpu_ns - before.own_cpu_ns) / 1e3 / n_requests
         memory_mb = after.memory_mb
+    names = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "failed")
     return Measurement(
-        seen["requests_per_s"], seen["p50_us"], seen["p99_us"], seen["first_byte_us"], cpu_us, memory_mb, seen["failed"]
+        **{name: seen[name] for name in names}, cpu_us=cpu_us, own_cpu_us=own_cpu_us, memory_mb=memory_mb
     )
-
-
-def median(measurements: Sequence[Measurement]) -> Measurement:
-    """Return the median of each figure, and the sum of the failures."""
-    names = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "cpu_us", "memory_mb")
-    middle = {name: statistics.median(getattr(item, name) for item in measurements) for name in names}
-    return Measurement(**middle, failed=sum(item.failed for item in measurements))
 
 
 def build(folder: Path) -> tuple[Path, Path]:
@@ -176,7 +139,8 @@ def run(seconds: float, rounds: int, cells: Sequence[Cell] = CELLS) -> None:
                     result = measure(target, cell, driver, bodies[cell.is_stream], seconds)
                     seen.setdefault((cell, target), []).append(result)
                     _show_progress(number, rounds, cell, target, result)
-        text = report({key: median(values) for key, values in seen.items()}, found, seconds, rounds)
+        medians = {key: median(values) for key, values in seen.items()}
+        text = report(medians, found, f"{rounds} rounds of {seconds:g} s a cell")
     print(text)
     RESULTS.write_text(text, encoding="utf-8")
 
@@ -187,92 +151,4 @@ def _show_progress(number: int, rounds: int, cell: Cell, target: Target, result:
         f"p50 {result.p50_us:8.0f} us  cpu {result.cpu_us:7.1f} us  failed {result.failed}",
         file=sys.stderr,
         flush=True,
-    )
-
-
-def report(
-    seen: Mapping[tuple[Cell, Target], Measurement], found: Sequence[Target], seconds: float, rounds: int
-) -> str:
-    """Return the text of RESULTS.md."""
-    lines = [
-        "# What a request costs",
-        "",
-        (
-            f"`python -m bench gateway`: {rounds} rounds of {seconds:g} s a cell, targets taking turns, medians. "
-            f"Servers on core {SERVER_CORE}, load driver and mock upstream (C, `bench/*.c`) on core {LOAD_CORE}. "
-            "CPU is the kernel's count for all processes of the target until they are idle again, so the moving of "
-            "records into the database is in it. `added` is the difference to direct in the same cell."
-        ),
-        "",
-        (
-            f"`all on`: {N_PATTERNS:,} patterns (20 match, more than the block holds), {N_CONTEXTS:,} contexts, "
-            f"every question different, every second one answered by an entry; {_injected(found)}; every response "
-            "recorded. `learning off`: the tenant's switch; a pure relay."
-        ),
-        "",
-        f"Machine: {_machine()}.",
-        "",
-    ]
-    has_nginx = any(target.name == "nginx" for target in found)
-    if not has_nginx:
-        lines += ["nginx is not installed here: its rows and the ratios to it are left out.", ""]
-    cells = list(dict.fromkeys(cell for cell, _ in seen))
-    for cell in cells:
-        lines += [
-            f"## {cell.name}",
-            "",
-            "| target | requests/s | p50 us | p99 us | added p50 | added first byte | CPU us | x nginx | MB | failed |",
-            "|---|---|---|---|---|---|---|---|---|---|",
-        ]
-        direct = seen[cell, found[0]]
-        nginx_us = next((seen[cell, target].cpu_us for target in found if target.name == "nginx"), 0.0)
-        for target in found:
-            lines.append(_row(target, seen[cell, target], direct, nginx_us))
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _row(target: Target, got: Measurement, direct: Measurement, nginx_us: float) -> str:
-    cells = [target.name, f"{got.requests_per_s:,.0f}", f"{got.p50_us:,.0f}", f"{got.p99_us:,.0f}"]
-    if target.pid is None:
-        return f"| {' | '.join([*cells, '', '', '', '', '', str(got.failed)])} |"
-    ratio = f"{got.cpu_us / nginx_us:.1f}" if nginx_us else ""
-    cells += [f"{got.p50_us - direct.p50_us:,.0f}", f"{got.first_byte_us - direct.first_byte_us:,.0f}"]
-    return f"| {' | '.join([*cells, f'{got.cpu_us:,.0f}', ratio, f'{got.memory_mb:,.0f}', str(got.failed)])} |"
-
-
-def _injected(found: Sequence[Target]) -> str:
-    """Return what was recorded, so that a table without injection cannot pass for one with it."""
-    path = next((t.installation.database_path for t in found if t.installation and "all on" in t.name), None)
-    if path is None:
-        return "not run"
-    with sqlite3.connect(path) as connection:
-        n, tokens, share = connection.execute(
-            """
-            SELECT count(*), avg(injected_tokens),
-              avg(id IN (SELECT response_id FROM injections WHERE kind = 'context'))
-            FROM responses
-            """
-        ).fetchone()
-    return f"{n:,} responses recorded, {tokens or 0:.0f} tokens injected in the mean, contexts in {share or 0:.0%}"
-
-
-def _machine() -> str:
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    names = ("uvicorn", "uvloop", "httptools", "msgspec", "numpy", "starlette")
-    nginx = shutil.which("nginx")
-    shown = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=False).stderr.strip() if nginx else ""
-    versions = ", ".join(
-        [f"{name} {version(name)}" for name in names] + ([shown.removeprefix("nginx version: ")] * bool(shown))
-    )
-    return (
-        f"{os.cpu_count()} cores of {model}, Linux {platform.release()}, load {os.getloadavg()[0]:.1f} at the end; "
-        f"Python {platform.python_version()}, {versions}"
     )

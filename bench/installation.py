@@ -114,7 +114,7 @@ def _fill(db: Database, installation: Installation) -> None:
     with db.transaction():
         publish(db, DEFAULT_TENANT, plan=build_plan(patterns), actor=ACTOR, reason="bench", now_s=now_s)
         for _, questions in zip(range(N_CONTEXTS), phrasings(), strict=False):
-            answer = " ".join(f"Step {step}: open the page, read the notice and confirm it." for step in range(1, 9))
+            answer = " ".join(f"Step {step}: open the page, read the notice and confirm it." for step in range(1, 4))
             create_context(
                 db,
                 DEFAULT_TENANT,

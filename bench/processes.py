@@ -20,6 +20,7 @@ class Usage:
     """What a process and its children have used since they started."""
 
     cpu_ns: int
+    own_cpu_ns: int  # of the process itself, its children left out
     memory_mb: float
 
 
@@ -57,7 +58,8 @@ def usage(pid: int) -> Usage:
             pages += int(Path(f"/proc/{current}/statm").read_text().split()[1])
         except OSError:
             continue
-    return Usage(sum(cpu_ns(current) for current in pids), pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    spent = [cpu_ns(current) for current in pids]
+    return Usage(sum(spent), spent[0], pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
 def settled_usage(pid: int) -> Usage:
