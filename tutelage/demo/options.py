@@ -16,9 +16,9 @@ class DemoOptions:
     """The size of a demo; the defaults take about a minute on two slow cores."""
 
     seed: int = 0
-    weeks: int = 5
+    weeks: int = 4
     users: int = 150
-    visits_per_day: int = 140
+    visits_per_day: int = 240
     watch_days: int = 7  # at the start, without any learning run: what "before" means
     run_interval_h: float = 24.0  # four times the default interval: a run reads all weeks anew
     directory: Path | None = None  # where the database goes; None: a new temporary folder, which stays

@@ -39,12 +39,12 @@ QUESTION_TYPES: Mapping[str, frozenset[str]] = {
     "calendar": frozenset({"GetAvailableTime", "AddEvent", "GetEvents", "FindEvents", "GetEventDates", "GetWeather"}),
 }
 TRAFFIC_SHARES: Mapping[str, float] = {
-    "compare_travel": 0.22,
-    "how_to_book": 0.22,
-    "account": 0.18,
-    "find_places": 0.16,
-    "media": 0.12,
-    "calendar": 0.10,
+    "compare_travel": 0.24,
+    "how_to_book": 0.24,
+    "account": 0.22,
+    "find_places": 0.14,
+    "media": 0.10,
+    "calendar": 0.06,
 }
 
 
