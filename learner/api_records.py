@@ -7,7 +7,9 @@ from learner.api_request import Call, page
 from store.alerts import acknowledge_alert, list_alerts
 from store.audit import list_audit, record
 from store.conversations import list_conversations, transcript
+from store.exchanges import exchanges
 from store.generations import current_number
+from store.rows import plain
 from store.runs import get_run, list_runs
 from store.statistics import ArmDay, arm_totals, counts, satisfaction_by_day
 
@@ -29,9 +31,10 @@ def conversations(call: Call) -> dict[str, Any]:
     )
 
 
-def conversation(call: Call) -> Any:
-    """Return the exact conversation that something was learned from."""
-    return transcript(call.db, call.tenant_id, call.path["id"])
+def conversation(call: Call) -> dict[str, Any]:
+    """Return the exact conversation that something was learned from, and what happened around each response."""
+    whole = transcript(call.db, call.tenant_id, call.path["id"])
+    return {**plain(whole), "responses": exchanges(call.db, call.tenant_id, whole.id)}
 
 
 def runs(call: Call) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from learner.once import learn
 from learner.scheduler import Scheduler
 from learner.services import Services
 from store.clock import SystemClock
-from store.config import Config
+from store.config import Config, LearnerSection
 from store.database import Database, open_database
+from store.errors import ConfigError
 from store.jobs import JobRow
 from store.logs import configure_logging
 from store.runs import RunKind
@@ -49,7 +50,12 @@ class Worker:
 
 
 def serve(_config_path: Path | None, config: Config) -> None:
-    """Serve the admin API and the console and run what is due, until SIGINT or SIGTERM."""
+    """Serve the admin API and the console and run what is due, until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: the port cannot be listened on.
+        UnavailableError: the database cannot be opened.
+    """
     configure_logging(config.log)
     for number in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal that stopped it once more, after its shutdown: that should end in exit code 0.
@@ -70,17 +76,29 @@ def serve(_config_path: Path | None, config: Config) -> None:
         name=f"{socket.gethostname()}:{os.getpid()}",
     )
     services = Services(config, connect, clock, author, wake_scheduler=scheduler.wake)
+    listener = listen(config.learner)
     settings = uvicorn.Config(
         create_app(services, lifespan=_scheduling(scheduler)),
-        host=config.learner.host,
-        port=config.learner.port,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE_S,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    uvicorn.Server(settings).run()
+    uvicorn.Server(settings).run([listener])
+
+
+def listen(section: LearnerSection) -> socket.socket:
+    """Return a listening socket.
+
+    Raises:
+        ConfigError: somebody else has the port, or the host is not ours.
+    """
+    family = socket.AF_INET6 if ":" in section.host else socket.AF_INET
+    try:
+        return socket.create_server((section.host, section.port), family=family)
+    except OSError as exc:
+        raise ConfigError(f"cannot listen on {section.host}:{section.port} ([learner] host, port): {exc}") from exc
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:

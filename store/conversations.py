@@ -255,7 +255,7 @@ def _recorded_messages(db: Database, tenant_id: str, conversation_id: str) -> li
         {"tenant_id": tenant_id, "conversation_id": conversation_id},
     )
     messages: list[Message] = []
-    for row in _last_of_each_request(rows):
+    for row in _without_replaced(rows):
         messages += msgspec.json.decode(row["messages_json"])
         if row["reply_json"] is not None:
             reply = msgspec.json.decode(row["reply_json"])
@@ -263,10 +263,13 @@ def _recorded_messages(db: Database, tenant_id: str, conversation_id: str) -> li
     return messages
 
 
-def _last_of_each_request(rows: Sequence[Row]) -> list[Row]:
-    """Return *rows* without those whose request came again: equal messages before the reply have an equal hash."""
-    last = {row["request_hash"]: row["id"] for row in rows}
-    return [row for row in rows if last[row["request_hash"]] == row["id"]]
+def _without_replaced(rows: Sequence[Row]) -> list[Row]:
+    """Return *rows* without those that the next one answers again: the same request makes the same hash."""
+    return [
+        row
+        for row, later in zip(rows, [*rows[1:], None], strict=True)
+        if later is None or not row["request_hash"] or row["request_hash"] != later["request_hash"]
+    ]
 
 
 def list_conversations(

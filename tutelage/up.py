@@ -22,7 +22,7 @@ PROBE_TIMEOUT_S: Final = 2.0
 FIRST_BACKOFF_S: Final = 1.0  # before the first restart of a child; doubles with each further one ...
 MAX_BACKOFF_S: Final = 30.0  # ... up to this
 STEADY_S: Final = 60.0  # a child that lived this long starts anew at the first backoff
-STOP_GRACE_S: Final = 5.0  # beyond the time that running replies get
+STOP_GRACE_S: Final = 20.0  # beyond the time that running replies get: the processes have bounds of their own
 
 
 class StartError(ConfigError):
