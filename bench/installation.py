@@ -21,7 +21,8 @@ from store.vocabulary import DEFAULT_TENANT
 N_PATTERNS = 1000
 N_CONTEXTS = 1000
 N_BODIES = 4000
-N_SOURCES = 50  # data sources that the patterns are spread over: 20 match a request, more than the block holds
+N_SOURCES = 50  # data sources that the patterns are spread over: 20 match a request ...
+N_DIMENSIONS = 10  # ... and compete, two in each dimension; nine tenths of the dimensions are treated
 DATA_SOURCE = "source-7"
 ACTOR = "bench"
 SAMPLE = Path(__file__).parents[1] / "tutelage" / "demo" / "data" / "conversations.jsonl"
@@ -97,17 +98,20 @@ def _fill(db: Database, installation: Installation) -> None:
     tokens, embedder = load_token_counter(), load_local_embedder(load_config(installation.config_path).embedding)
     patterns = []
     for number in range(N_PATTERNS):
-        rule = f"Rule {number}: when the question is about money, name the price, its currency and its date in a table."
+        rule = (
+            f"Rule {number}: when the question is about money, name the price, its currency and its date in a table, "
+            "with the source of each figure below it and what it does not cover."
+        )
         patterns.append(
             ServedPattern(
                 id=f"pat-{number:04}",
                 type="response_format",
-                dimension=f"bench:{number}",
+                dimension=f"bench:{number // N_SOURCES % N_DIMENSIONS}",
                 rule=rule,
                 conditions=Conditions(data_source=(f"source-{number % N_SOURCES}",)),
                 state="active",
                 tokens=tokens.count(pattern_line(rule)),
-                share=0.9,
+                share=0.45,
                 lift=0.1,
             )
         )

@@ -33,7 +33,7 @@ upstream (C, `bench/*.c`) have the other. CPU is the kernel's count for all proc
 again, so the moving of records into the database is in it; `of it serving` leaves that out. `added` is the difference
 to `direct` in the same table, in microseconds.
 
-`all on`: {n_patterns:,} patterns (20 match a request, more than the block holds), {n_contexts:,} contexts, every
+`all on`: {n_patterns:,} patterns (20 match a request, two in each of 10 dimensions), {n_contexts:,} contexts, every
 question different, every response recorded; {injected}. `learning off`: the tenant's switch; a pure relay.
 
 Machine: {machine}.
