@@ -51,8 +51,7 @@ class Conversation(msgspec.Struct):
     """One conversation and what was fixed at its first turn."""
 
     id: str
-    facts: Facts | None = None  # None: known, but its first turn is not finished being looked at
-    question_type_confidence: float | None = None
+    facts: Facts | None = None  # None before its first turn was looked at
 
 
 class _Link(msgspec.Struct):
@@ -127,11 +126,12 @@ class ConversationBook:
         key = (asker.tenant_id, asker.conversation_id)
         conversation = self._by_id.get(key)
         if conversation is None and ends:
-            conversation = _recalled(self._find_conversation(*key))
+            known = self._find_conversation(*key)
+            conversation = _recalled(known) if known else None
         n_known = 0
         if conversation is not None and ends:
-            known = [end for end in ends if self._is_turn_of(conversation, hashes[end])]
-            n_known = (known or ends)[-1] + 1
+            recorded = [end for end in ends if self._is_turn_of(conversation, hashes[end])]
+            n_known = (recorded or ends)[-1] + 1
         if conversation is None:
             conversation = Conversation(asker.conversation_id)
         self._by_id.put(key, conversation)
@@ -157,8 +157,7 @@ class ConversationBook:
         if found is None:
             return None
         facts, index = found
-        conversation = Conversation(facts.conversation_id)
-        _recall(conversation, facts)
+        conversation = _recalled(facts)
         end = latest[index]
         self._link(hashes[end], _Link(conversation, hashes[-1]))
         return conversation, end + 1
@@ -188,17 +187,9 @@ def _choose(links: list[_Link], request_hash: str, *, is_user_known: bool) -> _L
     return (preferred or links[-1:])[0]
 
 
-def _recalled(facts: OpeningFacts | None) -> Conversation | None:
-    if facts is None:
-        return None
-    conversation = Conversation(facts.conversation_id)
-    _recall(conversation, facts)
-    return conversation
-
-
-def _recall(conversation: Conversation, facts: OpeningFacts) -> None:
-    conversation.facts = Facts(facts.question_type, facts.data_source, facts.prompt_template, facts.segment)
-    conversation.question_type_confidence = facts.question_type_confidence
+def _recalled(known: OpeningFacts) -> Conversation:
+    facts = Facts(known.question_type, known.data_source, known.prompt_template, known.segment)
+    return Conversation(known.conversation_id, facts)
 
 
 def history_hashes(asker: Asker, messages: Sequence[Message]) -> list[str]:

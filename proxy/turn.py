@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 MAX_TAGS: Final = 32
 DATA_URL_CHARS: Final = 64  # kept of an image or file inside a message: enough to see what it was
+EMBEDDED_CHARS: Final = 4000  # of a question: about 1,000 words; a pasted book must not hold up the event loop
 TOOL_ROLES: Final = ("tool", "function")
 
 
@@ -54,8 +55,11 @@ class _Blocks(msgspec.Struct):
     generation: int = -1
     holdout: bool = False
     patterns: Selection = NOTHING
-    question: str | None = None
-    question_generation: int = -1
+    question_hash: int | None = None  # not the text, which may be long
+    embedding: NDArray[np.float32] | None = None
+    question_type: str = ""
+    question_type_confidence: float | None = None
+    contexts_generation: int = -1
     contexts: Selection = NOTHING
 
 
@@ -175,28 +179,22 @@ class Learning:
     def _describe(self, request: IncomingRequest, parsed: ParsedRequest, own: dict[str, str], tenant_id: str) -> _Draft:
         facts = describe(parsed, own, tenant_id)
         place = self._book.place(parsed, facts.asker, request.received_s)
-        known = place.conversation.facts
-        return _Draft(
-            incoming=request,
-            parsed=parsed,
-            facts=facts,
-            place=place,
-            question_type=facts.question_type or (known.question_type if known else UNKNOWN_QUESTION_TYPE),
-            question_type_confidence=None if facts.question_type else place.conversation.question_type_confidence,
-        )
+        question_type = facts.question_type or UNKNOWN_QUESTION_TYPE
+        return _Draft(incoming=request, parsed=parsed, facts=facts, place=place, question_type=question_type)
 
     def _inject(self, draft: _Draft, served: ServedTenant) -> bytes:
         """Return the body to send, and note in *draft* what went into it."""
-        embedding: NDArray[np.float32] | None = None
-        conversation = draft.place.conversation
-        if conversation.facts is None:
-            if not draft.facts.question_type:
-                embedding = self._embedder.embed_one(draft.facts.question)
-                self._classify(draft, embedding)
-            self._fix_facts(draft, conversation)
         blocks = self._blocks_of(draft, served)
+        if not draft.facts.question_type and draft.facts.question:
+            self._classify(draft, blocks)
+        conversation = draft.place.conversation
+        if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
+            facts = draft.facts
+            conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
+        if blocks.generation != served.snapshot.generation:
+            self._choose_patterns(conversation, conversation.facts, served, blocks)
         if self._config.contexts.enabled:
-            self._choose_contexts(draft, served, blocks, embedding)
+            self._choose_contexts(draft, served, blocks)
         patterns, contexts = blocks.patterns, blocks.contexts
         body, has_patterns, has_contexts = inject(draft.parsed, patterns.block, contexts.block)
         draft.generation = served.snapshot.generation
@@ -205,52 +203,57 @@ class Learning:
         draft.injected_tokens = patterns.tokens * has_patterns + contexts.tokens * has_contexts
         return body
 
-    def _classify(self, draft: _Draft, embedding: NDArray[np.float32]) -> None:
-        question_type, confidence = self._classifier.classify(embedding)
-        is_sure = confidence >= self._config.question_types.min_confidence
-        draft.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE
-        draft.question_type_confidence = confidence
-
-    def _fix_facts(self, draft: _Draft, conversation: Conversation) -> None:
-        """Keep what patterns depend on for all turns to come, so that their block stays as it is."""
-        facts = draft.facts
-        conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
-        conversation.question_type_confidence = draft.question_type_confidence
-
     def _blocks_of(self, draft: _Draft, served: ServedTenant) -> _Blocks:
-        """Return the conversation's blocks with the patterns of the current generation."""
-        snapshot, conversation = served.snapshot, draft.place.conversation
-        key = (snapshot.tenant_id, conversation.id)
+        """Return what the conversation was given last; what depended on another question is gone but for a loop."""
+        key = (served.snapshot.tenant_id, draft.place.conversation.id)
         blocks = self._blocks.get(key)
         if blocks is None:
             blocks = _Blocks()
             self._blocks.put(key, blocks)
-        if blocks.generation != snapshot.generation:
-            section = self._config.patterns
-            blocks.holdout = is_holdout(snapshot.secret, conversation.id, section.holdout)
-            if section.enabled and conversation.facts is not None:
-                dimensions = served.index.dimensions(conversation.facts)
-                blocks.patterns = select_patterns(
-                    dimensions, snapshot.secret, conversation.id, section, holdout=blocks.holdout
-                )
-            blocks.generation = snapshot.generation
+        question_hash = hash(draft.facts.question)
+        if blocks.question_hash != question_hash:
+            blocks.question_hash = question_hash
+            blocks.embedding = None
+            blocks.question_type = ""
+            blocks.contexts_generation = -1
+            blocks.contexts = NOTHING
         return blocks
 
-    def _choose_contexts(
-        self, draft: _Draft, served: ServedTenant, blocks: _Blocks, embedding: NDArray[np.float32] | None
-    ) -> None:
+    def _embedding(self, draft: _Draft, blocks: _Blocks) -> NDArray[np.float32]:
+        if blocks.embedding is None:
+            blocks.embedding = self._embedder.embed_one(draft.facts.question[:EMBEDDED_CHARS])
+        return blocks.embedding
+
+    def _classify(self, draft: _Draft, blocks: _Blocks) -> None:
+        if not blocks.question_type:
+            question_type, confidence = self._classifier.classify(self._embedding(draft, blocks))
+            is_sure = confidence >= self._config.question_types.min_confidence
+            blocks.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE
+            blocks.question_type_confidence = confidence
+        draft.question_type = blocks.question_type
+        draft.question_type_confidence = blocks.question_type_confidence
+
+    def _choose_patterns(self, conversation: Conversation, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
+        """Draw the conversation's patterns of the current generation."""
+        snapshot, section = served.snapshot, self._config.patterns
+        blocks.holdout = is_holdout(snapshot.secret, conversation.id, section.holdout)
+        if section.enabled:
+            dimensions = served.index.dimensions(facts)
+            blocks.patterns = select_patterns(
+                dimensions, snapshot.secret, conversation.id, section, holdout=blocks.holdout
+            )
+        blocks.generation = snapshot.generation
+
+    def _choose_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> None:
         """Bring the contexts up to date. Within a tool loop they stay as they are, whatever was published."""
-        snapshot, question = served.snapshot, draft.facts.question
-        if blocks.question == question:
-            is_tool_loop = draft.parsed.messages[-1].role in TOOL_ROLES
-            if is_tool_loop or blocks.question_generation == snapshot.generation:
-                return
+        snapshot = served.snapshot
+        is_begun_loop = blocks.contexts_generation >= 0 and draft.parsed.messages[-1].role in TOOL_ROLES
+        if is_begun_loop or blocks.contexts_generation == snapshot.generation:
+            return
         blocks.contexts = NOTHING
-        if question and snapshot.contexts.ids:
-            if embedding is None:
-                embedding = self._embedder.embed_one(question)
-            blocks.contexts = select_contexts(snapshot.contexts, embedding, self._config.contexts)
-        blocks.question, blocks.question_generation = question, snapshot.generation
+        if draft.facts.question and snapshot.contexts.ids:
+            blocks.contexts = select_contexts(snapshot.contexts, self._embedding(draft, blocks), self._config.contexts)
+        blocks.contexts_generation = snapshot.generation
 
     def record(self, draft: _Draft, response_id: str, reply: Reply, ending: "Ending") -> None:
         """Append the finished response to the segment."""

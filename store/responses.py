@@ -37,7 +37,6 @@ class OpeningFacts:
 
     conversation_id: str
     question_type: str
-    question_type_confidence: float | None
     data_source: str
     prompt_template: str
     segment: str
@@ -136,7 +135,7 @@ def opening_facts(db: Database, tenant_id: str, conversation_id: str) -> Opening
     """Return the facts of the conversation's first response, or None when it has none."""
     row = db.row(
         """
-        SELECT conversation_id, question_type, question_type_confidence, data_source, prompt_template, segment
+        SELECT conversation_id, question_type, data_source, prompt_template, segment
         FROM responses WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id ORDER BY seq LIMIT 1
         """,
         {"tenant_id": tenant_id, "conversation_id": conversation_id},

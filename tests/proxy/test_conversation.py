@@ -29,7 +29,7 @@ class FakeDatabase:
     """Knows one conversation."""
 
     def __init__(self, history_hash: str = "", conversation_id: str = "") -> None:
-        self.facts = OpeningFacts(conversation_id, "refund", 0.9, "crm", "template", "gold")
+        self.facts = OpeningFacts(conversation_id, "refund", "crm", "template", "gold")
         self.history_hash = history_hash
 
     def find_history(self, _tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:

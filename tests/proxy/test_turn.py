@@ -1,0 +1,400 @@
+"""A turn sends what was learned, records what came of it, and never stands in the way."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from proxy.errors import ApiError
+from proxy.incoming import IncomingRequest
+from proxy.selection import is_holdout
+from proxy.snapshots import Snapshots
+from proxy.turn import Learning, Turn
+from store.blocks import CONTEXT_HEADER, PATTERN_HEADER, context_entry
+from store.clock import ManualClock, iso
+from store.config import Config, segment_directory
+from store.database import Database
+from store.generations import publish
+from store.plan import Conditions, ServedPattern, build_plan
+from store.records import ResponseRecord, decode_record
+from store.responses import insert_records
+from store.segments import SUFFIX, SegmentWriter
+from store.tenants import ensure_tenant, set_learning
+from tests.conftest import NOW_S
+
+REPLY = {
+    "id": "chatcmpl-1",
+    "choices": [{"index": 0, "message": {"role": "assistant", "content": "Sure."}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+}
+REPLY_BYTES = json.dumps(REPLY).encode()
+
+
+class FakeEmbedder:
+    """Questions that hold a word of its list point along that word's axis."""
+
+    words = ("refund", "invoice")
+
+    def __init__(self) -> None:
+        self.is_broken = False
+
+    def embed_one(self, text: str) -> NDArray[np.float32]:
+        if self.is_broken:
+            raise RuntimeError("broken")
+        vector = np.zeros(256, np.float32)
+        for axis, word in enumerate(self.words):
+            vector[axis] = word in text
+        return vector
+
+
+class FakeClassifier:
+    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+        return ("refund", 0.9) if embedding[0] else ("howto", 0.2)
+
+
+class Proxy:
+    """A learning with its collaborators, as one process would hold them."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.clock = ManualClock(datetime(2026, 11, 21, 12, tzinfo=UTC))
+        self.embedder = FakeEmbedder()
+        self.n_failures = 0
+        self.writer = SegmentWriter(segment_directory(config), segment_bytes=16e6, max_backlog_bytes=1e9)
+        self.snapshots = Snapshots(config, "fake")
+        self.snapshots.refresh()
+        self.learning = Learning(
+            config,
+            snapshots=self.snapshots,
+            embedder=self.embedder,
+            classifier=FakeClassifier(),
+            writer=self.writer,
+            clock=self.clock,
+            count_failure=self._count,
+        )
+
+    def _count(self) -> None:
+        self.n_failures += 1
+
+    def begin(self, body: Any, tenant_id: str = "default", **headers: str) -> Turn:
+        encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+        own = [(b"x-tutelage-" + name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        request = IncomingRequest("/v1/chat/completions", own, encoded, self.clock.now_s())
+        return self.learning.begin(request, tenant_id)
+
+    def ask(self, body: Any, **headers: str) -> Turn:
+        turn = self.begin(body, **headers)
+        turn.begin_reply(200, "")
+        turn.feed(REPLY_BYTES)
+        turn.finish("ok", 200, "local")
+        return turn
+
+    def records(self) -> list[ResponseRecord]:
+        lines = [line for path in sorted(segments(self.config)) for line in path.read_bytes().splitlines()]
+        return [decode_record(line) for line in lines]
+
+
+def segments(config: Config) -> list[Path]:
+    return list(segment_directory(config).glob(f"*{SUFFIX}"))
+
+
+@pytest.fixture
+def proxy(config: Config, db: Database) -> Iterator[Proxy]:
+    made = Proxy(config)
+    yield made
+    made.writer.close()
+    made.snapshots.stop()
+
+
+def served_pattern(pattern_id: str = "pat_1", **changes: Any) -> ServedPattern:
+    fields: dict[str, Any] = {
+        "id": pattern_id,
+        "type": "response_format",
+        "dimension": pattern_id,
+        "rule": f"Rule of {pattern_id}.",
+        "conditions": Conditions(),
+        "state": "pinned",
+        "tokens": 10,
+        "share": 1.0,
+        "lift": 0.1,
+    }
+    return ServedPattern(**(fields | changes))
+
+
+def serve(proxy: Proxy, db: Database, *patterns: ServedPattern, tenant_id: str = "default") -> None:
+    publish(db, tenant_id, plan=build_plan(patterns), actor="test", reason="test", now_s=NOW_S)
+    proxy.snapshots.refresh()
+
+
+def approve(proxy: Proxy, db: Database, context_id: str, word: str, *, is_served: bool = True) -> None:
+    with db.transaction():
+        number = publish(db, "default", plan=None, actor="test", reason="test", now_s=NOW_S)
+        db.execute(
+            """
+            INSERT INTO ai_contexts (id, tenant_id, questions_json, answer, tags_json, status, is_served, revision,
+              n_users, provenance, tokens, embedding, embedding_model, changed_generation, created_at, updated_at)
+            VALUES (:id, 'default', :questions, :answer, '[]', 'approved', :is_served, 1, 1, 'person', 20, :embedding,
+              'fake', :number, :now, :now)
+            ON CONFLICT (id) DO UPDATE SET is_served = excluded.is_served, changed_generation = :number
+            """,
+            {
+                "id": context_id,
+                "questions": json.dumps([f"What about a {word}?"]),
+                "answer": f"Answer of {context_id}.",
+                "is_served": is_served,
+                "embedding": FakeEmbedder().embed_one(word).tobytes(),
+                "number": number,
+                "now": iso(NOW_S),
+            },
+        )
+    proxy.snapshots.refresh()
+
+
+def user(text: str) -> dict[str, Any]:
+    return {"role": "user", "content": text}
+
+
+def chat(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"model": "gpt-test", "messages": [{"role": "system", "content": "Be kind."}, *messages], **fields}
+
+
+def system_text(turn: Turn) -> str:
+    return str(json.loads(turn.body)["messages"][0]["content"])
+
+
+def not_held(proxy: Proxy) -> str:
+    """A conversation outside the holdout."""
+    served = proxy.snapshots.tenant("default")
+    assert served is not None
+    secret, share = served.snapshot.secret, proxy.config.patterns.holdout
+    return next(name for number in range(100) if not is_holdout(secret, name := f"c{number}", share))
+
+
+def test_patterns_end_the_system_text_and_contexts_the_last_question(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    name = not_held(proxy)
+    turn = proxy.ask(chat(user("refund please"), temperature=0.5), conversation=name, user="u")
+    sent = json.loads(turn.body)
+    assert sent["messages"][0]["content"].startswith("Be kind." + PATTERN_HEADER + "- Rule of pat_1.\n")
+    entry = context_entry("What about a refund?", "Answer of ctx_1.")
+    assert sent["messages"][1]["content"].startswith("refund please" + CONTEXT_HEADER + entry)
+    assert sent["temperature"] == 0.5
+
+
+def test_what_is_recorded_is_the_whole_turn_without_what_was_injected(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    name = not_held(proxy)
+    turn = proxy.ask(
+        chat(user("refund please"), user="body-user", tools=[{"type": "function", "function": {"name": "f"}}]),
+        conversation=name,
+        data_source="crm",
+        segment="gold",
+        tags="billing, refund,,billing",
+        agent="human",
+    )
+    (record,) = proxy.records()
+    assert (record.id, record.conversation_id, record.user_id, record.upstream_id) == (
+        turn.response_id,
+        name,
+        "body-user",
+        "chatcmpl-1",
+    )
+    assert (record.question, record.question_type, record.question_type_confidence) == ("refund please", "refund", 0.9)
+    assert (record.outcome, record.status, record.upstream, record.model) == ("ok", 200, "local", "gpt-test")
+    assert (record.data_source, record.segment, record.tags_json, record.agent) == (
+        "crm",
+        "gold",
+        '["billing","refund"]',
+        "human",
+    )
+    assert json.loads(record.messages_json) == chat(user("refund please"))["messages"]
+    assert json.loads(record.reply_json or "") == {"role": "assistant", "content": "Sure."}
+    assert [(i.kind, i.item_id, i.propensity, i.treated) for i in record.injections] == [
+        ("pattern", "pat_1", 1.0, True),
+        ("context", "ctx_1", 1.0, True),
+    ]
+    assert (record.generation, record.is_holdout, record.response_format) == (2, False, "prose")
+    assert record.injected_tokens == 28 + 10 + 54 + 20
+    assert len(record.tool_set) == len(record.prompt_template) == 16
+    insert_records(db, [record])
+
+
+def test_the_pattern_block_is_equal_over_all_turns_though_the_questions_type_changes(
+    proxy: Proxy, db: Database
+) -> None:
+    refund = Conditions(question_type=("refund",))
+    trials = [served_pattern(f"pat_{i}", state="trial", share=0.5) for i in range(5)]
+    serve(proxy, db, served_pattern("pat_r", conditions=refund), *trials)
+    name = not_held(proxy)
+    first = proxy.ask(chat(user("refund")), conversation=name)
+    second = proxy.ask(
+        chat(user("refund"), {"role": "assistant", "content": "Sure."}, user("invoice")), conversation=name
+    )
+    assert system_text(first) == system_text(second)
+    assert [record.question_type for record in proxy.records()] == ["refund", "unknown"]
+
+
+def test_a_restarted_proxy_gives_a_conversation_the_same_block(proxy: Proxy, db: Database, config: Config) -> None:
+    trials = [served_pattern(f"pat_{i}", state="trial", share=0.5) for i in range(8)]
+    refund = served_pattern("pat_r", conditions=Conditions(question_type=("refund",)))
+    serve(proxy, db, refund, *trials)
+    first = proxy.ask(chat(user("refund")))
+    insert_records(db, proxy.records())
+    restarted = Proxy(config)
+    second = restarted.begin(chat(user("refund"), {"role": "assistant", "content": "Sure."}, user("invoice")))
+    assert system_text(first) == system_text(second)
+    assert second.draft is not None
+    assert second.draft.place.conversation.id == proxy.records()[0].conversation_id
+    restarted.snapshots.stop()
+
+
+def test_a_holdout_conversation_gets_contexts_but_no_pattern(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    for number in range(200):
+        proxy.ask(chat(user("refund")), conversation=f"c{number}")
+    held = [record for record in proxy.records() if record.is_holdout]
+    assert 0 < len(held) < 30
+    assert all([(i.kind, i.treated) for i in r.injections] == [("pattern", False), ("context", True)] for r in held)
+    assert {r.injected_tokens for r in held} == {74}
+
+
+def test_contexts_stay_equal_through_a_tool_loop_whatever_is_published(proxy: Proxy, db: Database) -> None:
+    approve(proxy, db, "ctx_1", "refund")
+    call = {"role": "assistant", "content": "Sure."}
+    loop = chat(user("refund"), call, {"role": "tool", "tool_call_id": "1", "content": "x"})
+    first = proxy.ask(chat(user("refund")), user="u")
+    approve(proxy, db, "ctx_1", "refund", is_served=False)
+    second = proxy.ask(loop, user="u")
+    assert json.loads(second.body)["messages"][1] == json.loads(first.body)["messages"][1]
+    assert "ctx_1" not in proxy.ask(chat(user("refund")), user="u").body.decode()
+
+
+def test_what_is_approved_is_used_in_the_next_request_of_the_same_conversation(proxy: Proxy, db: Database) -> None:
+    before = proxy.ask(chat(user("refund")), user="u")
+    approve(proxy, db, "ctx_1", "refund")
+    after = proxy.ask(chat(user("refund")), user="u")
+    assert b"ctx_1" not in before.body
+    assert b"ctx_1" in after.body
+    assert len({record.conversation_id for record in proxy.records()}) == 1
+
+
+def test_a_turn_records_only_what_it_added(proxy: Proxy) -> None:
+    proxy.ask(chat(user("a")))
+    proxy.ask(chat(user("a"), {"role": "assistant", "content": "Sure."}, user("b")))
+    first, second = proxy.records()
+    assert second.conversation_id == first.conversation_id
+    assert json.loads(second.messages_json) == [user("b")]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "outcome", "recorded"),
+    [
+        ([REPLY_BYTES], "ok", "ok"),
+        ([REPLY_BYTES[:-5]], "ok", "upstream_error"),
+        ([b"<html>"], "ok", "upstream_error"),
+        ([], "ok", "upstream_error"),
+        ([b'data: {"choices":[{"index":0,"delta":{"content":"par"}}]}\n\n'], "ok", "upstream_error"),
+        ([b'data: {"choices":[{"index":0,"delta":{"content":"par"}}]}\n\n'], "cancelled", "cancelled"),
+        ([b'data: {"error":{"message":"x"}}\n\ndata: [DONE]\n\n'], "ok", "upstream_error"),
+        ([b'{"error":{"message":"x"}}'], "error", "error"),
+    ],
+)
+def test_a_reply_that_ends_early_or_in_an_error_is_no_success(
+    proxy: Proxy, chunks: list[bytes], outcome: Any, recorded: str
+) -> None:
+    turn = proxy.begin(chat(user("hi")))
+    turn.begin_reply(200, "")
+    for chunk in chunks:
+        turn.feed(chunk)
+    turn.finish(outcome, 200, "local")
+    turn.finish("ok", 200, "local")
+    assert [record.outcome for record in proxy.records()] == [recorded]
+
+
+def test_a_broken_embedder_lets_the_request_pass_unmodified_and_recorded(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    proxy.embedder.is_broken = True
+    body = json.dumps(chat(user("refund"))).encode()
+    turn = proxy.ask(body)
+    assert turn.body is body
+    assert proxy.n_failures == 1
+    (record,) = proxy.records()
+    assert (record.outcome, record.injections, record.injected_tokens) == ("ok", (), 0)
+
+
+def test_a_missing_database_lets_the_request_pass_unmodified_until_it_is_back(
+    proxy: Proxy, db: Database, config: Config
+) -> None:
+    serve(proxy, db, served_pattern())
+    moved = db.path.with_suffix(".away")
+    db.path.rename(moved)
+    proxy.snapshots.refresh()
+    body = json.dumps(chat(user("hi"))).encode()
+    assert proxy.ask(body).body is body
+    assert proxy.snapshots.problem is not None
+    moved.rename(db.path)
+    proxy.snapshots.refresh()
+    assert proxy.snapshots.problem is None
+    name = not_held(proxy)
+    assert b"Rule of pat_1" in proxy.ask(body, conversation=name).body
+    assert len(proxy.records()) == 2
+
+
+def test_a_full_disk_costs_the_record_not_the_request(proxy: Proxy, config: Config) -> None:
+    segment_directory(config).rmdir() if segment_directory(config).exists() else None
+    segment_directory(config).write_text("in the way")
+    assert proxy.ask(chat(user("hi"))).response_id
+    assert proxy.writer.n_dropped == 1
+
+
+@pytest.mark.parametrize("off", ["header", "tenant"])
+def test_with_learning_off_nothing_is_injected_or_recorded(proxy: Proxy, db: Database, off: str) -> None:
+    serve(proxy, db, served_pattern())
+    set_learning(db, "default", learning=off != "tenant")
+    proxy.snapshots.refresh()
+    body = json.dumps(chat(user("hi"))).encode()
+    turn = proxy.ask(body, learn={"header": "off", "tenant": "on"}[off])
+    assert turn.body is body
+    assert turn.response_id
+    assert proxy.records() == []
+
+
+def test_one_tenant_never_gets_anothers_patterns_or_conversations(proxy: Proxy, db: Database) -> None:
+    ensure_tenant(db, "other", NOW_S)
+    serve(proxy, db, served_pattern())
+    turns = [proxy.begin(chat(user("hi")), tenant_id="other", conversation=f"c{i}") for i in range(50)]
+    assert {turn.body for turn in turns} == {json.dumps(chat(user("hi"))).encode()}
+
+
+def test_a_bad_request_is_the_clients_error_not_a_failure_of_learning(proxy: Proxy) -> None:
+    with pytest.raises(ApiError):
+        proxy.begin(b"{")
+    assert proxy.n_failures == 0
+    assert proxy.records() == []
+
+
+def test_texts_that_cannot_be_stored_are_recorded_as_well_as_can_be(proxy: Proxy, db: Database) -> None:
+    body = rb'{"user": "\ud800", "model": "m\udfff", "messages": [{"role": "user", "content": "cut \ud83d"}]}'
+    proxy.ask(body)
+    (record,) = proxy.records()
+    insert_records(db, [record])
+    assert db.value("SELECT question FROM responses") == "cut \ufffd"
+
+
+def test_what_is_kept_of_a_huge_message_is_cut_and_marked(proxy: Proxy) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 300_000}}
+    proxy.ask(chat({"role": "user", "content": [{"type": "text", "text": "look"}, image]}, user("x" * 300_000)))
+    (record,) = proxy.records()
+    _, parts, long = json.loads(record.messages_json)
+    assert parts["content"][0] == {"type": "text", "text": "look"}
+    assert parts["content"][1]["image_url"]["url"].endswith(" characters cut]")
+    assert len(parts["content"][1]["image_url"]["url"]) < 100
+    assert long["content"] == "x" * 256_000 + " [44000 characters cut]"
