@@ -13,7 +13,7 @@ from learner.knowledge.safety import dangers, echoes_frame
 from store.embedding import Embedder, Vector
 
 SUPPORT: Final = 0.75  # share of an answer's content words that its source must hold
-MIN_OWN_SIMILARITY: Final = 0.55  # cosine of each phrasing to the entry's vector
+MIN_OWN_SIMILARITY: Final = 0.35  # cosine of each phrasing to the mean of the others: unrelated texts stay under .32
 _INSTRUCTION: Final = re.compile(r"</?INSTRUCTION>")
 
 
@@ -47,12 +47,12 @@ def _shape(draft: Draft) -> list[str]:
 
 
 def _phrasings(draft: Draft, embedder: Embedder) -> list[str]:
-    similarities = embedder.embed(list(draft.questions)) @ entry_vector(draft.questions, embedder)
-    return [
-        f"the phrasing {question!r} would not find the entry"
-        for question, similarity in zip(draft.questions, similarities, strict=True)
-        if similarity < MIN_OWN_SIMILARITY
-    ]
+    found = []
+    for question in draft.questions:
+        others = [other for other in draft.questions if other != question]
+        if float(embedder.embed_one(question) @ entry_vector(others, embedder)) < MIN_OWN_SIMILARITY:
+            found.append(f"the phrasing {question!r} asks something else than the others")
+    return found
 
 
 def _contents(draft: Draft, group: Group) -> list[str]:

@@ -59,13 +59,13 @@ def blended_similarity(embeddings: Matrix, tags: Sequence[Sequence[str]], tag_we
 
 
 def tag_vectors(tags: Sequence[Sequence[str]]) -> Matrix:
-    """Return (n, number of tags): unit rows of ``log(1 + n / frequency)`` per tag, zeros for a row without tags."""
+    """Return (n, number of tags): unit rows of ``log(n / frequency)`` per tag, zeros for a row without telling tags."""
     counts = Counter(tag for row in tags for tag in set(row))
     columns = {tag: column for column, tag in enumerate(sorted(counts))}
     vectors = np.zeros((len(tags), len(columns)), dtype=np.float32)
     for number, row in enumerate(tags):
         for tag in set(row):
-            vectors[number, columns[tag]] = math.log(1 + len(tags) / counts[tag])
+            vectors[number, columns[tag]] = math.log(len(tags) / counts[tag])
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: Matrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return unit

@@ -108,7 +108,14 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
     ),
     ("EMAIL", re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"), _any),
     ("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
-    ("CARD", re.compile(r"(?<![\d.,$€£-])\d(?:[ -]?\d){12,18}(?![\d])"), _luhn),
+    (
+        "CARD",  # grouped as on cards, or in one piece
+        re.compile(
+            r"(?<![\w.,$€£-])(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{1,7}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5}|[2-6]\d{12,18})"
+            r"(?![\w-]|\.\d)"
+        ),
+        _luhn,
+    ),
     ("ID", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _any),  # US social security number
     ("IP", re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)"), _ip),
     (
