@@ -1,0 +1,120 @@
+"""Randomised evidence: right on average, careful at every look, never one account's word."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from learner.patterns.evidence import Rows, contrast, decay, harm_z, lift_interval, log_e_value, mixture_width
+
+NOW_S = 1_000_000.0
+
+
+def rows(n: int, seed: int, *, lift: float = 0.0, n_users: int = 50, sd: float = 1.0) -> Rows:
+    """Return n rows whose coin is logged exactly, from users with their own moods."""
+    rng = np.random.default_rng(seed)
+    propensity = rng.choice([0.2, 0.5, 0.8], n)
+    treated = rng.random(n) < propensity
+    cluster = rng.integers(n_users, size=n)
+    mood = rng.normal(0, 0.3, n_users)
+    residual = mood[cluster] + lift * treated + rng.normal(0, sd, n)
+    return Rows(treated, propensity, residual, np.ones(n), cluster, np.full(n, NOW_S), np.ones(n, np.bool_))
+
+
+def test_the_lift_is_found_though_propensities_differ() -> None:
+    found = contrast(rows(20_000, 1, lift=0.4))
+
+    assert found.lift == pytest.approx(0.4, abs=0.05)
+
+
+def test_rows_that_say_nothing_leave_no_lift() -> None:
+    empty = rows(0, 1)
+
+    assert contrast(empty).lift is None
+    assert lift_interval(contrast(empty), 400.0) is None
+    assert harm_z(empty, NOW_S, 3.0) == 0.0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0.05, 0.95), st.floats(-2, 2)), min_size=1, max_size=60))
+def test_a_single_account_never_exceeds_one_standard_error(drawn: list[tuple[bool, float, float]]) -> None:
+    n = len(drawn)
+    treated, propensity, residual = (np.array(column) for column in zip(*drawn, strict=True))
+    found = contrast(
+        Rows(
+            treated.astype(np.bool_),
+            propensity,
+            residual,
+            np.ones(n),
+            np.zeros(n, np.int64),
+            np.zeros(n),
+            np.ones(n, np.bool_),
+        )
+    )
+
+    assert abs(found.score) <= math.sqrt(found.variance) + 1e-9
+
+
+def test_looking_all_the_time_rarely_fools_the_e_value() -> None:
+    n_fooled = 0
+    for seed in range(300):
+        world = rows(1500, seed)
+        looks = [contrast(world.only(np.arange(1500) < n)) for n in range(50, 1501, 50)]
+        rho = mixture_width(1.09)
+        n_fooled += any(log_e_value(look.score, look.variance, rho) >= math.log(20) for look in looks)
+
+    assert n_fooled / 300 <= 0.05
+
+
+def test_the_interval_covers_the_lift_at_every_look() -> None:
+    n_missed = 0
+    for seed in range(200):
+        world = rows(1500, seed, lift=0.3)
+        rho = mixture_width(1.09)
+        intervals = [lift_interval(contrast(world.only(np.arange(1500) < n)), rho) for n in range(100, 1501, 100)]
+        n_missed += not all(interval is not None and interval[0] <= 0.3 <= interval[1] for interval in intervals)
+
+    assert n_missed / 200 <= 0.05
+
+
+def test_strong_evidence_has_a_large_e_value_and_an_interval_above_nothing() -> None:
+    found = contrast(rows(4000, 3, lift=0.5))
+    interval = lift_interval(found, mixture_width(1.09))
+
+    assert log_e_value(found.score, found.variance, mixture_width(1.09)) > math.log(1000)
+    assert interval is not None
+    assert 0 < interval[0] < 0.5 < interval[1]
+
+
+def test_a_pattern_that_harms_never_has_evidence_that_it_helps() -> None:
+    found = contrast(rows(4000, 3, lift=-0.5))
+
+    assert log_e_value(found.score, found.variance, mixture_width(1.09)) < 0
+
+
+def test_recent_harm_shows_through_old_merit() -> None:
+    good, bad = rows(3000, 1, lift=0.5), rows(600, 2, lift=-0.6)
+    both = Rows(
+        *(
+            np.concatenate([old, new])
+            for old, new in [
+                (good.treated, bad.treated),
+                (good.propensity, bad.propensity),
+                (good.residual, bad.residual),
+                (good.weight, bad.weight),
+                (good.cluster, bad.cluster),
+                (good.created_s - 40 * 86_400, bad.created_s),
+                (good.is_rated, bad.is_rated),
+            ]
+        )
+    )
+
+    assert contrast(both).score > 0
+    assert harm_z(both, NOW_S, 3.0) < -2.5
+
+
+def test_a_record_counts_half_after_its_half_life() -> None:
+    weights = decay(np.array([NOW_S, NOW_S - 30 * 86_400, NOW_S + 60]), NOW_S, 30.0)
+
+    assert weights.tolist() == [1.0, 0.5, 1.0]
