@@ -5,6 +5,7 @@ functions get the section they need.
 """
 
 import difflib
+import ipaddress
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -352,10 +353,13 @@ def _check_open_mode(config: Config) -> None:
 def is_loopback(host: str) -> bool:
     """Return whether *host* is this machine only.
 
-    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("localhost")
-    (True, False, True)
+    >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("localhost"), is_loopback("127.0.0.1.example")
+    (True, False, True, False)
     """
-    return host in ("localhost", "::1") or host.startswith("127.")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def database_path(section: StoreSection) -> Path:
