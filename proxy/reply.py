@@ -71,6 +71,7 @@ class ReplyCollector:
         self._is_stream: bool | None = None  # unknown before the first byte
         self._inflate: Any = None
         self._tail = b""
+        self._body: dict[str, Any] | None = None  # parsed, once a body that is no stream is whole
         self._is_lost = False
         self._reply = Reply()
         self._choice = _Choice()
@@ -133,6 +134,8 @@ class ReplyCollector:
         return self._whole_body() is not None
 
     def _whole_body(self) -> dict[str, Any] | None:
+        if self._body is not None:
+            return self._body
         body = b"".join(self._buffer)
         self._buffer = [body]
         if body.rstrip()[-1:] != b"}":
@@ -141,7 +144,8 @@ class ReplyCollector:
             value = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
-        return value if isinstance(value, dict) else None
+        self._body = value if isinstance(value, dict) else None
+        return self._body
 
     def reply(self) -> Reply:
         """Return what was collected; call it once, at the end."""

@@ -15,7 +15,7 @@ from proxy.errors import Header
 from proxy.incoming import IncomingRequest
 from proxy.injection import inject
 from proxy.reply import Reply, ReplyCollector, length_band, response_format
-from proxy.selection import NOTHING, Facts, Selection, is_holdout, select_contexts, select_patterns
+from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
 from store.clock import Clock, iso
 from store.config import Config
@@ -236,12 +236,11 @@ class Learning:
     def _choose_patterns(self, conversation: Conversation, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
         """Draw the conversation's patterns of the current generation."""
         snapshot, section = served.snapshot, self._config.patterns
-        blocks.holdout = is_holdout(snapshot.secret, conversation.id, section.holdout)
+        seed = conversation_seed(snapshot.secret, conversation.id)
+        blocks.holdout = is_holdout(seed, section.holdout)
         if section.enabled:
             dimensions = served.index.dimensions(facts)
-            blocks.patterns = select_patterns(
-                dimensions, snapshot.secret, conversation.id, section, holdout=blocks.holdout
-            )
+            blocks.patterns = select_patterns(dimensions, seed, section, holdout=blocks.holdout)
         blocks.generation = snapshot.generation
 
     def _choose_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> None:

@@ -44,7 +44,7 @@ class ManualClock:
 
 def iso(moment_s: float) -> str:
     """Return *moment_s* as UTC text with milliseconds, the form of every ``*_at`` column; sorts as time does."""
-    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def parse_iso(text: str) -> float:

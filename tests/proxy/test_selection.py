@@ -11,6 +11,7 @@ from proxy.selection import (
     CONTEXT_FRAME_TOKENS,
     PATTERN_FRAME_TOKENS,
     Facts,
+    conversation_seed,
     is_holdout,
     matching_dimensions,
     select_contexts,
@@ -78,7 +79,7 @@ def test_the_whole_block_never_exceeds_the_budget(
         for index, rule in enumerate(rules)
     ]
     dimensions = matching_dimensions(build_plan(patterns), FACTS, SECTION.hold_back)
-    selection = select_patterns(dimensions, SECRET, conversation, SECTION, holdout=False)
+    selection = select_patterns(dimensions, conversation_seed(SECRET, conversation), SECTION, holdout=False)
     assert counter.count(selection.block) <= selection.tokens <= SECTION.max_tokens
     assert counter.count("Be kind. " + selection.block) - counter.count("Be kind. ") <= SECTION.max_tokens
     drawn = {injection.item_id for injection in selection.injections if injection.treated}
@@ -91,7 +92,7 @@ def test_realised_shares_are_the_logged_propensities() -> None:
     n = 20_000
     counts: Counter[tuple[str, ...]] = Counter()
     for index in range(n):
-        selection = select_patterns(dimensions, SECRET, f"conv_{index}", SECTION, holdout=False)
+        selection = select_patterns(dimensions, conversation_seed(SECRET, f"conv_{index}"), SECTION, holdout=False)
         counts[tuple(injection.item_id for injection in selection.injections if injection.treated)] += 1
     expected = {(): 0.05, ("a",): 0.03, ("b",): 0.02, ("c",): 0.45, ("c", "a"): 0.27, ("c", "b"): 0.18}
     for drawn, share in expected.items():
@@ -99,8 +100,10 @@ def test_realised_shares_are_the_logged_propensities() -> None:
 
 
 def test_the_holdout_is_its_share_of_conversations_and_independent_of_the_draws() -> None:
-    held = [is_holdout(SECRET, f"conv_{index}", 0.05) for index in range(20_000)]
-    points = np.array([uniform(SECRET, "dimension shape", f"conv_{index}") for index in range(20_000)])
+    held = [is_holdout(conversation_seed(SECRET, f"conv_{index}"), 0.05) for index in range(20_000)]
+    points = np.array(
+        [uniform(conversation_seed(SECRET, f"conv_{index}"), b"dimension shape") for index in range(20_000)]
+    )
     assert abs(np.mean(held) - 0.05) < 0.008
     assert abs(points[np.array(held)].mean() - 0.5) < 0.05
 
@@ -115,7 +118,7 @@ def test_a_pinned_pattern_takes_its_dimension_outside_the_holdout() -> None:
     plan = build_plan([pattern("a"), pattern("b", state="pinned", share=1.0)])
     dimensions = matching_dimensions(plan, FACTS, 0.10)
     for index in range(50):
-        selection = select_patterns(dimensions, SECRET, str(index), SECTION, holdout=False)
+        selection = select_patterns(dimensions, conversation_seed(SECRET, str(index)), SECTION, holdout=False)
         assert [(i.item_id, i.propensity, i.treated) for i in selection.injections] == [("b", 1.0, True)]
 
 
@@ -130,8 +133,8 @@ def test_of_two_pinned_patterns_the_more_specific_then_the_newer_wins() -> None:
 
 def test_a_holdout_conversation_logs_the_same_arms_untreated() -> None:
     dimensions = matching_dimensions(build_plan([pattern("a"), pattern("b", dimension="x", share=0.4)]), FACTS, 0.10)
-    treated = select_patterns(dimensions, SECRET, "conv", SECTION, holdout=False)
-    held = select_patterns(dimensions, SECRET, "conv", SECTION, holdout=True)
+    treated = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=False)
+    held = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=True)
     assert (held.block, held.tokens) == ("", 0)
     assert [(i.item_id, i.propensity) for i in held.injections] == [
         (i.item_id, i.propensity) for i in treated.injections
@@ -149,7 +152,7 @@ def test_a_dimension_whose_dearest_arm_does_not_fit_is_not_drawn_and_the_next_st
         ]
     )
     dimensions = matching_dimensions(plan, FACTS, 0.10)
-    selection = select_patterns(dimensions, SECRET, "conv", SECTION, holdout=False)
+    selection = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=False)
     assert [i.item_id for i in selection.injections] == ["fits"]
 
 

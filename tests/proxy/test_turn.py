@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from proxy.errors import ApiError
 from proxy.incoming import IncomingRequest
-from proxy.selection import is_holdout
+from proxy.selection import conversation_seed, is_holdout
 from proxy.snapshots import Snapshots
 from proxy.turn import Learning, Turn
 from store.blocks import CONTEXT_HEADER, PATTERN_HEADER, context_entry
@@ -172,7 +172,7 @@ def not_held(proxy: Proxy) -> str:
     served = proxy.snapshots.tenant("default")
     assert served is not None
     secret, share = served.snapshot.secret, proxy.config.patterns.holdout
-    return next(name for number in range(100) if not is_holdout(secret, name := f"c{number}", share))
+    return next(name for number in range(100) if not is_holdout(conversation_seed(secret, name := f"c{number}"), share))
 
 
 def test_patterns_end_the_system_text_and_contexts_the_last_question(proxy: Proxy, db: Database) -> None:
