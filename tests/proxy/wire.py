@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -116,8 +117,9 @@ Script = Callable[[Peer], None]
 class RawUpstream:
     """Runs *script* once for every connection, each in a thread; ``seen`` and ``events`` are the script's to fill."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
+        self.tls = tls
         self.n_connections = 0
         self.seen: Queue[Seen] = Queue()
         self.events: Queue[str] = Queue()
@@ -137,8 +139,10 @@ class RawUpstream:
             threading.Thread(target=self._run, args=(connection,), daemon=True).start()
 
     def _run(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(EOFError, OSError):
-            self.script(Peer(connection))
+        with contextlib.suppress(EOFError, OSError):
+            spoken = connection if self.tls is None else self.tls.wrap_socket(connection, server_side=True)
+            with spoken:
+                self.script(Peer(spoken))
 
     def __enter__(self) -> Self:
         return self
@@ -260,6 +264,7 @@ class Stack:
     credential: bytes = b"sk-upstream"
     max_body_mb: float = 20
     max_connections: int = 1000
+    tls: ssl.SSLContext | None = None
 
     @contextlib.contextmanager
     def running(self) -> Iterator[int]:
@@ -271,7 +276,7 @@ class Stack:
             max_connections=self.max_connections,
             drain_timeout_s=1,
         )
-        routes = [Route(HttpUpstream(one), one.models, self.credential) for one in self.upstreams]
+        routes = [Route(HttpUpstream(one, self.tls), one.models, self.credential) for one in self.upstreams]
 
         @contextlib.asynccontextmanager
         async def lifespan():  # type: ignore[no-untyped-def]
