@@ -11,14 +11,19 @@ from tutelage.dispatch import load
 
 
 def demo(
-    weeks: Annotated[int, typer.Option(min=2, help="Simulated weeks of traffic.")] = 5,
+    weeks: Annotated[int, typer.Option(min=2, help="Simulated weeks of traffic.")] = 4,
     seed: Annotated[int, typer.Option(help="Other users, other visits.")] = 0,
     directory: Annotated[
         Path | None, typer.Option(help="Where its database goes; a new temporary folder otherwise.")
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Afterwards, serve its console and proxy until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Replay weeks of simulated traffic through the real proxy and learner, and show what was learned."""
     console = Console()
     options = load("tutelage.demo.options:DemoOptions")(seed=seed, weeks=weeks, directory=directory)
     report = load("tutelage.demo.run:run_demo")(options, clock=SystemClock(), console=console)
     load("tutelage.demo.report:print_report")(report, console)
+    if serve:
+        raise typer.Exit(load("tutelage.demo.keep:keep_serving")(report.database))

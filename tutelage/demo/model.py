@@ -69,7 +69,7 @@ def question_and_references(messages: Iterable[Mapping[str, Any]]) -> tuple[str,
     texts = [message_text(message) for message in messages if message.get("role") == "user"]
     text = texts[-1] if texts else ""
     answers = [answer for block in _REFERENCE.findall(text) for answer in _ENTRY_ANSWER.findall(block)]
-    return _REFERENCE.sub("", text).strip(), [_INSTRUCTION.sub("", answer).strip() for answer in answers]
+    return _REFERENCE.sub("", text).strip(), [" ".join(_INSTRUCTION.sub("", answer).split()) for answer in answers]
 
 
 def is_easy(question: str) -> bool:

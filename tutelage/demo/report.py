@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from store.contexts import ContextRow, list_contexts
@@ -12,18 +13,22 @@ from store.database import Database
 from store.patterns import PatternRow, all_patterns
 from store.statistics import ArmTotal, arm_totals
 from tutelage.demo.library import Library
+from tutelage.demo.options import HOLDOUT
 from tutelage.demo.truth import Effect, best_match, effect_of, wish
 from tutelage.demo.users import FALSE_FRIENDS, PREFERENCES, VOTE_RATE, Preference
 
 IN_FORCE = ("active", "pinned", "warmdown")
-MAX_LISTED = 12  # patterns or entries of one table
+MAX_LISTED = 12  # patterns of the table
+MAX_WAITING = 4  # waiting entries shown
+MAX_LINE = 200  # characters of a text on one line
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Both arms in one stretch of time."""
+    """Both arms in one stretch of time; *others* is what those outside the holdout are called then."""
 
     title: str
+    others: str
     treated: ArmTotal
     holdout: ArmTotal
 
@@ -115,8 +120,8 @@ def read_report(
         n_runs=n_runs,
         n_responses=sum(arm.n_responses for arm in whole.values()),
         n_signals=sum(arm.n_signals for arm in whole.values()),
-        before=Period(f"first {watch_days} days (only watching)", first["treated"], first["holdout"]),
-        after=Period(f"last {watch_days} days", last["treated"], last["holdout"]),
+        before=Period(f"first {watch_days} days, only watched", "the others", first["treated"], first["holdout"]),
+        after=Period(f"last {watch_days} days", "treated", last["treated"], last["holdout"]),
         patterns=[JudgedPattern(row, effect_of(row, pool, library)) for row in patterns],
         preferences=[FoundPreference(wanted, best_match(patterns, wish(wanted))) for wanted in PREFERENCES],
         false_friends=[FoundPreference(friend, best_match(patterns, friend)) for friend in FALSE_FRIENDS],
@@ -131,16 +136,18 @@ def print_report(report: DemoReport, console: Console) -> None:
     console.print()
     console.print(
         f"[bold]{report.n_responses:,} answers and {report.n_signals:,} signals in {report.days} simulated days, "
-        f"{report.n_runs} learning runs, {report.elapsed_s:.0f} s.[/bold]"
+        f"{report.n_runs} learning runs, in {report.elapsed_s:.0f} s.[/bold]"
     )
     console.print(
         f"Everything is real but the model, the people and the clock. These users vote on about {VOTE_RATE:.0%} of the "
-        "answers; in the wild it is about 8%, and the same proof takes weeks longer."
+        f"answers (in the wild about 8%: the same proof takes longer), and {HOLDOUT:.0%} of the conversations are the "
+        "holdout (default 5%)."
     )
     console.print(_satisfaction_table(report))
     console.print(_pattern_table(report))
     _print_truth(report, console)
     _print_knowledge(report, console)
+    _print_places(report, console)
 
 
 def _satisfaction_table(report: DemoReport) -> Table:
@@ -148,7 +155,7 @@ def _satisfaction_table(report: DemoReport) -> Table:
     for name in ("", "conversations", "answers", "satisfaction", "thumbs-up", "asked again"):
         table.add_column(name, justify="left" if name in ("", "conversations") else "right")
     for period in (report.before, report.after):
-        for title, arm in (("treated", period.treated), ("holdout", period.holdout)):
+        for title, arm in ((period.others, period.treated), ("holdout", period.holdout)):
             table.add_row(
                 period.title if arm is period.treated else "",
                 title,
@@ -185,7 +192,7 @@ def _pattern_table(report: DemoReport) -> Table:
         table.add_row(
             row.state,
             ", ".join(row.conditions.question_type) or "all",
-            row.rule,
+            escape(row.rule),
             _interval(row),
             f"{row.confidence:.2f}",
             f"{pattern.effect.verdict} ({pattern.effect.liking:+.2f})",
@@ -235,17 +242,42 @@ def describe(preference: Preference) -> str:
 def _print_knowledge(report: DemoReport, console: Console) -> None:
     console.print()
     console.print(f"[bold]Knowledge: {len(report.pending)} entries wait for a person[/bold]")
-    for context in report.pending[:3]:
-        console.print(f"  {context.id}  {context.questions[0]!r} -> {context.answer!r}", soft_wrap=True, markup=False)
+    table = Table(box=None, show_header=False, pad_edge=True)
+    for context in report.pending[:MAX_WAITING]:
+        table.add_row(escape(context.questions[0]), escape(_one_line(context.answer)), f"[dim]{context.id}[/dim]")
+    console.print(table)
     if report.reuse is None:
-        console.print("  Nothing was approved: there was nothing to approve.")
+        console.print("Nothing was approved: there was nothing to approve.")
         return
     reuse = report.reuse
-    console.print("One was approved by the demo's reviewer (nobody else would have looked):")
-    console.print(f"  entry     {reuse.context.id}, from conversation {reuse.context.source_chat_id}", markup=False)
-    console.print(f"  question  {reuse.question}", markup=False)
-    console.print(f"  answer    {reuse.answer}", markup=False)
-    console.print(f"  its text {'is' if reuse.is_used else 'is not'} in the next answer to that question")
+    console.print("The demo's reviewer approved one (nothing is served that nobody approved); the next one who asks:")
+    for name, text in (
+        ("entry", f"{reuse.context.id}, learned from conversation {reuse.context.source_chat_id}"),
+        ("question", reuse.question),
+        ("approved", _one_line(reuse.context.answer)),
+        ("answer", _one_line(reuse.answer)),
+    ):
+        console.print(f"  [dim]{name:9}[/dim] {escape(text)}", highlight=False)
+    console.print(f"  The approved text {'is' if reuse.is_used else 'is not'} in the answer.")
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 4]} ..."
+
+
+def _print_places(report: DemoReport, console: Console) -> None:
+    settings = report.database.with_name("config.toml")
+    console.print()
+    console.print("[bold]Where to look[/bold]")
+    for text in (
+        f"tutelage --config {settings} up     and then the console at http://127.0.0.1:8485/",
+        f"tutelage --config {settings} patterns list",
+        f"tutelage --config {settings} contexts list",
+        f'sqlite3 {report.database} "SELECT * FROM v_satisfaction_by_day"',
+        f'sqlite3 {report.database} "SELECT rule, state, lift, lift_low, lift_high FROM v_pattern_lift"',
+    ):
+        console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _signed(value: float | None, stderr: float | None) -> str:
