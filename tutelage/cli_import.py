@@ -75,7 +75,9 @@ def _import_batch(
 def _batches(file: Path) -> Iterator[list[tuple[int, Any, str]]]:
     """Yield (line number from 1, item, what is wrong or ''), some hundred at a time, beside a progress bar."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with file.open("rb") as raw, Progress(*columns, console=error_console(), transient=True) as progress:
+    console = error_console()
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with file.open("rb") as raw, progress:
         task = progress.add_task(file.name, total=file.stat().st_size)
         lines = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw
         batch: list[tuple[int, Any, str]] = []

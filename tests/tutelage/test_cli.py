@@ -1,0 +1,269 @@
+"""The command, in-process: what it prints, what it changes, how it ends."""
+
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from store.audit import list_audit
+from store.conversations import import_conversations, list_conversations, transcript
+from store.database import Database
+from store.generations import current_plan
+from store.tenants import ensure_tenant, find_key, get_tenant
+from tests.conftest import NOW_S
+from tutelage.cli import app
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def settings_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tutelage.toml"
+    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "tutelage.db"}"\n')
+    return path
+
+
+@pytest.fixture
+def run(settings_file: Path) -> Run:
+    """Run ``tutelage --config FILE ARGUMENTS``; it must end well unless *code* says otherwise."""
+
+    def invoke(*arguments: str | Path, code: int = 0) -> Result:
+        result = CliRunner().invoke(app, ["--config", str(settings_file), *map(str, arguments)])
+        assert result.exit_code == code, result.output
+        return result
+
+    return invoke
+
+
+@pytest.fixture
+def listed(run: Run) -> Callable[..., Any]:
+    """Return what a command with ``--json`` prints."""
+    return lambda *arguments: json.loads(run(*arguments, "--json").stdout)
+
+
+def test_a_key_is_shown_once_and_made_with_its_tenant(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    key = run("keys", "create", "--tenant", "acme", "--name", "shop", "--scope", "admin").stdout.strip()
+    found = find_key(db, key)
+    assert found is not None
+    assert (found.tenant_id, found.name, found.scope) == ("acme", "shop", "admin")
+    assert key not in run("keys", "list").stdout
+    (row,) = listed("keys", "list", "--tenant", "acme")
+    assert (row["id"], row["revoked_at"]) == (found.id, None)
+    run("keys", "revoke", found.id)
+    assert find_key(db, key) is None
+    assert "no valid key" in run("keys", "revoke", found.id, code=1).stderr
+    assert sorted(entry.action for entry in list_audit(db, "acme")[0]) == ["keys.create", "keys.revoke"]
+
+
+def test_a_key_as_json_holds_the_key(listed: Callable[..., Any]) -> None:
+    assert listed("keys", "create")["key"].startswith("tut-")
+
+
+def test_a_key_of_an_unknown_scope_is_a_usage_error(run: Run) -> None:
+    run("keys", "create", "--scope", "root", code=2)
+
+
+def test_learning_is_switched_per_tenant(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+    run("tenants", "learning", "off", "--tenant", "acme")
+    assert not get_tenant(db, "acme").learning
+    assert {row["id"]: row["learning"] for row in listed("tenants", "list")} == {"acme": "off", "default": "on"}
+    run("tenants", "learning", "on", "--tenant", "acme")
+    assert get_tenant(db, "acme").learning
+    assert "no tenant" in run("tenants", "learning", "on", "--tenant", "nobody", code=1).stderr
+
+
+def test_a_pattern_is_added_shown_pinned_and_disabled(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    rule = "Answer comparisons with a table."
+    run("patterns", "add", "--type", "response_format", "--rule", rule, "--question-type", "a", "--question-type", "b")
+    (row,) = listed("patterns", "list")
+    assert (row["rule"], row["state"], row["conditions_json"]) == (rule, "candidate", '{"question_type":["a","b"]}')
+    assert row["conditions"] == {"question_type": ["a", "b"]}
+    columns = {"type", "grade", "confidence", "score", "use_count", "signal_count", "tokens", "lift", "lift_low"}
+    assert columns < set(row)
+    run("patterns", "approve", row["id"])
+    run("patterns", "pin", row["id"], "--reason", "we know")
+    assert [pattern.rule for pattern in current_plan(db, "default").patterns] == [rule]
+    assert "we know" in run("patterns", "show", row["id"]).stdout
+    run("patterns", "trial", row["id"])
+    run("patterns", "disable", row["id"])
+    shown = listed("patterns", "show", row["id"])
+    assert [event["to_state"] for event in shown["history"]] == [
+        "candidate",
+        "candidate",
+        "pinned",
+        "trial",
+        "disabled",
+    ]
+    assert listed("patterns", "list", "--state", "pinned") == []
+    assert rule in run("patterns", "list").stdout
+
+
+def test_every_pattern_is_listed_however_many(
+    listed: Callable[..., Any], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.output.PAGE", 2)
+    for number in range(5):
+        run("patterns", "add", "--type", "query_style", "--rule", f"rule {number}")
+    assert [row["rule"] for row in listed("patterns", "list")] == [f"rule {number}" for number in range(5)]
+
+
+def test_knowledge_is_added_approved_and_retired(run: Run, listed: Callable[..., Any]) -> None:
+    run(
+        "contexts",
+        "add",
+        "--question",
+        "How do I pay?",
+        "--question",
+        "Payment?",
+        "--answer",
+        "By card.",
+        "--tag",
+        "pay",
+    )
+    (row,) = listed("contexts", "list")
+    assert (row["status"], row["questions"], row["tags"]) == (
+        "pending_approval",
+        ["How do I pay?", "Payment?"],
+        ["pay"],
+    )
+    assert row["questions_json"] == '["How do I pay?","Payment?"]'
+    assert "is approved" in run("contexts", "approve", row["id"]).stdout
+    assert "approved already" in run("contexts", "approve", row["id"], code=1).stderr
+    run("contexts", "retire", row["id"])
+    assert [found["status"] for found in listed("contexts", "list", "--status", "retired")] == ["retired"]
+
+
+def test_knowledge_may_be_added_approved(listed: Callable[..., Any]) -> None:
+    assert listed("contexts", "add", "--question", "Q?", "--answer", "A.", "--approve")["is_served"] is True
+
+
+def test_knowledge_is_rejected_with_a_reason(run: Run, listed: Callable[..., Any]) -> None:
+    added = listed("contexts", "add", "--question", "Q?", "--answer", "A.")
+    run("contexts", "reject", added["id"], "--reason", "wrong price")
+    assert listed("contexts", "show", added["id"])["reject_reason"] == "wrong price"
+
+
+def test_an_entry_shows_its_source_conversation(run: Run, db: Database, listed: Callable[..., Any]) -> None:
+    messages = [
+        {"role": "user", "content": "How do I pay?"},
+        {"role": "assistant", "content": "By card.", "agent": "human"},
+    ]
+    import_conversations(db, "default", [{"chatId": "chat-7", "messages": messages}], now_s=NOW_S)
+    added = listed("contexts", "add", "--question", "How do I pay?", "--answer", "By card.")
+    db.execute("UPDATE ai_contexts SET source_chat_id = 'chat-7'")
+    db.execute("UPDATE context_revisions SET source_chat_id = 'chat-7'")
+    shown = run("contexts", "show", added["id"]).stdout
+    assert "Source conversation: chat-7" in shown
+    assert "assistant (a person): By card." in shown
+    assert listed("contexts", "show", added["id"])["source"]["messages"] == messages
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("patterns", "show", "pat_1"),
+        ("patterns", "pin", "pat_1"),
+        ("patterns", "list", "--tenant", "nobody"),
+        ("patterns", "add", "--type", "query_style", "--rule", " "),
+        ("contexts", "show", "ctx_1"),
+        ("contexts", "approve", "ctx_1"),
+        ("contexts", "add", "--question", " ", "--answer", "A."),
+        ("runs", "--tenant", "nobody"),
+        ("learn", "--tenant", "nobody"),
+        ("learn", "--kind", "nlu"),
+        ("learn", "--now", "yesterday"),
+    ],
+)
+def test_what_is_refused_is_one_line_on_stderr(run: Run, arguments: tuple[str, ...]) -> None:
+    result = run(*arguments, code=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("patterns", "list", "--state", "loud"), ("learn", "--kind", "dance"), ("dance",), ("import", "no-such-file")],
+)
+def test_a_wrong_use_ends_with_code_2(run: Run, arguments: tuple[str, ...]) -> None:
+    run(*arguments, code=2)
+
+
+def test_a_wrong_setting_is_named(run: Run, settings_file: Path) -> None:
+    settings_file.write_text("[proxy]\nprot = 1\n")
+    assert "proxy.prot" in run("runs", code=1).stderr
+
+
+def test_the_settings_file_may_come_from_the_environment(settings_file: Path) -> None:
+    result = CliRunner().invoke(app, ["tenants", "list", "--json"], env={"TUTELAGE_CONFIG": str(settings_file)})
+    assert [row["id"] for row in json.loads(result.stdout)] == ["default"]
+    assert (settings_file.parent / "tutelage.db").exists()
+
+
+def line(chat_id: str) -> str:
+    return json.dumps({"chatId": chat_id, "messages": [{"role": "user", "content": f"Hello {chat_id}"}]})
+
+
+def test_a_file_is_imported_once(run: Run, tmp_path: Path, db: Database, listed: Callable[..., Any]) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_text(f"{line('a')}\n\n{line('b')}")
+    assert listed("import", file) == {"new": 2, "changed": 0, "known": 0, "bad": 0}
+    assert listed("import", file) == {"new": 0, "changed": 0, "known": 2, "bad": 0}
+    assert transcript(db, "default", "b").messages == ({"role": "user", "content": "Hello b"},)
+    assert "2 known" in run("import", file).stdout
+
+
+def test_bad_lines_are_reported_by_number_and_the_others_go_in(run: Run, tmp_path: Path, db: Database) -> None:
+    file = tmp_path / "chats.jsonl"
+    lines = [line("a"), "{", '{"chatId": ""}', '"x"', line("b"), '{"chatId": "c", "messages": [{"role": "cat"}]}']
+    file.write_text("\n".join(lines))
+    result = run("import", file)
+    assert [text.split(":")[0] for text in result.stderr.splitlines()] == ["line 2", "line 3", "line 4", "line 6"]
+    assert "messages[0].role" in result.stderr
+    assert {row.id for row in list_conversations(db, "default")[0]} == {"a", "b"}
+
+
+def test_a_file_of_bad_lines_only_fails(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    file.write_bytes(b"\xff\xfe\n" * 30)
+    assert "and 10 more bad lines" in run("import", file, code=1).stderr
+
+
+def test_a_compressed_file_is_read_as_far_as_it_goes(tmp_path: Path, db: Database, listed: Callable[..., Any]) -> None:
+    whole = gzip.compress("".join(f"{line(str(number))}\n" for number in range(300)).encode())
+    file = tmp_path / "chats.jsonl.gz"
+    file.write_bytes(whole)
+    assert listed("import", file)["new"] == 300
+    file.write_bytes(whole[:-9])
+    assert listed("import", file)["new"] == 0
+
+
+def test_an_import_goes_to_the_tenant_named(run: Run, tmp_path: Path, db: Database) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+    file = tmp_path / "chats.jsonl"
+    file.write_text(line("a"))
+    run("import", file, "--tenant", "acme")
+    assert [row.id for row in list_conversations(db, "acme")[0]] == ["a"]
+    assert list_conversations(db, "default")[0] == []
+
+
+def test_a_run_says_what_it_did_and_is_listed(run: Run, listed: Callable[..., Any]) -> None:
+    printed = run("learn", "--kind", "patterns", "--now", "2027-01-01T00:00:00Z").stdout
+    assert printed.startswith("patterns: ")
+    (row,) = listed("runs", "--kind", "patterns")
+    assert (row["kind"], row["status"], row["run_at"]) == ("patterns", "completed", "2027-01-01T00:00:00.000Z")
+    assert "patterns" in run("runs").stdout
+    assert len(listed("runs", "--limit", "1")) == 1
+
+
+def test_help_starts_without_what_serving_needs() -> None:
+    script = "import sys, tutelage.cli; print({'litellm', 'uvicorn', 'starlette', 'tokenizers'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
