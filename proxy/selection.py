@@ -176,10 +176,13 @@ def select_patterns(
     """
     budget = section.max_tokens - PATTERN_FRAME_TOKENS - JOIN_TOKENS
     tokens_left = budget
+    cheapest_tokens = min((dimension.dearest_tokens for dimension in dimensions), default=0)
     drawn: list[Arm] = []
     injections: list[InjectionRecord] = []
     for dimension in dimensions:
         if dimension.dearest_tokens > tokens_left:
+            if cheapest_tokens > tokens_left:
+                break
             continue
         arm = _draw(dimension, uniform(seed, dimension.purpose))
         if arm is None:

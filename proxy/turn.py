@@ -29,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 MAX_TAGS: Final = 32
 DATA_URL_CHARS: Final = 64  # kept of an image or file inside a message: enough to see what it was
-EMBEDDED_CHARS: Final = 4000  # of a question: about 1,000 words; a pasted book must not hold up the event loop
 TOOL_ROLES: Final = ("tool", "function")
 
 
@@ -221,7 +220,7 @@ class Learning:
 
     def _embedding(self, draft: _Draft, blocks: _Blocks) -> NDArray[np.float32]:
         if blocks.embedding is None:
-            blocks.embedding = self._embedder.embed_one(draft.facts.question[:EMBEDDED_CHARS])
+            blocks.embedding = self._embedder.embed_one(draft.facts.question)
         return blocks.embedding
 
     def _classify(self, draft: _Draft, blocks: _Blocks) -> None:

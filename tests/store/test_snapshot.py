@@ -1,0 +1,110 @@
+"""A snapshot is one generation: whole, and loaded only where it changed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from store.blocks import context_entry
+from store.clock import iso
+from store.database import Database
+from store.errors import NotFoundError
+from store.generations import publish
+from store.plan import Conditions, ServedPattern, build_plan
+from store.snapshot import TenantVersion, list_versions, load_snapshot
+from store.tenants import ensure_tenant, set_learning
+from tests.conftest import NOW_S
+
+PLAN = build_plan(
+    [ServedPattern("pat_1", "response_format", "shape", "Use a table.", Conditions(), "pinned", 9, 1.0, 0.1)]
+)
+
+
+def write_context(
+    db: Database,
+    context_id: str,
+    *,
+    is_served: int = 1,
+    answer: str = "A.",
+    model: str = "local",
+    tenant: str = "default",
+) -> None:
+    with db.transaction():
+        number = publish(db, tenant, plan=None, actor="test", reason="test", now_s=NOW_S)
+        db.execute(
+            """
+            INSERT INTO ai_contexts (id, tenant_id, questions_json, answer, tags_json, status, is_served, revision,
+              n_users, provenance, tokens, embedding, embedding_model, changed_generation, created_at, updated_at)
+            VALUES (:id, :tenant, :questions, :answer, '[]', 'approved', :is_served, 1, 1, 'person', 20, :embedding,
+              :model, :number, :now, :now)
+            ON CONFLICT (id) DO UPDATE SET is_served = excluded.is_served, answer = excluded.answer,
+              changed_generation = :number
+            """,
+            {
+                "id": context_id,
+                "tenant": tenant,
+                "questions": json.dumps(["Why?", "How come?"]),
+                "answer": answer,
+                "is_served": is_served,
+                "embedding": np.full(256, 1 / 16, np.float32).tobytes(),
+                "model": model,
+                "number": number,
+                "now": iso(NOW_S),
+            },
+        )
+
+
+def test_a_snapshot_holds_the_newest_plan_and_what_is_served_of_the_embedding_model(db: Database) -> None:
+    publish(db, "default", plan=PLAN, actor="test", reason="test", now_s=NOW_S)
+    ensure_tenant(db, "other", NOW_S)
+    write_context(db, "ctx_2")
+    write_context(db, "ctx_1", answer="B.")
+    write_context(db, "ctx_3", is_served=0)
+    write_context(db, "ctx_4", model="another")
+    write_context(db, "ctx_5", tenant="other")
+    snapshot = load_snapshot(db, "default", embedding_model="local")
+    assert (snapshot.generation, snapshot.plan, snapshot.learning, len(snapshot.secret)) == (5, PLAN, True, 32)
+    assert snapshot.contexts.ids == ("ctx_1", "ctx_2")
+    assert snapshot.contexts.entries == (context_entry("Why?", "B."), context_entry("Why?", "A."))
+    assert snapshot.contexts.tokens == (20, 20)
+    assert snapshot.contexts.vectors.shape == (2, 256)
+    assert snapshot.contexts.vectors.flags.c_contiguous
+
+
+def test_a_later_generation_takes_over_what_did_not_change(db: Database) -> None:
+    for context_id in ("ctx_1", "ctx_2", "ctx_3"):
+        write_context(db, context_id)
+    first = load_snapshot(db, "default", embedding_model="local")
+    write_context(db, "ctx_2", answer="New.")
+    write_context(db, "ctx_1", is_served=0)
+    write_context(db, "ctx_4")
+    second = load_snapshot(db, "default", embedding_model="local", previous=first)
+    anew = load_snapshot(db, "default", embedding_model="local")
+    assert second.contexts.ids == anew.contexts.ids == ("ctx_2", "ctx_3", "ctx_4")
+    assert second.contexts.entries == anew.contexts.entries
+    assert np.array_equal(second.contexts.vectors, anew.contexts.vectors)
+    assert first.contexts.ids == ("ctx_1", "ctx_2", "ctx_3")
+    publish(db, "default", plan=PLAN, actor="test", reason="test", now_s=NOW_S)
+    assert load_snapshot(db, "default", embedding_model="local", previous=second).contexts is second.contexts
+
+
+def test_rows_that_were_deleted_for_good_are_gone_too(db: Database) -> None:
+    write_context(db, "ctx_1")
+    write_context(db, "ctx_2")
+    first = load_snapshot(db, "default", embedding_model="local")
+    with db.transaction():
+        db.execute("DELETE FROM ai_contexts WHERE id = 'ctx_1'")
+    assert load_snapshot(db, "default", embedding_model="local", previous=first).contexts.ids == ("ctx_2",)
+
+
+def test_versions_tell_what_is_out_of_date(db: Database) -> None:
+    ensure_tenant(db, "other", NOW_S)
+    set_learning(db, "other", learning=False)
+    publish(db, "default", plan=PLAN, actor="test", reason="test", now_s=NOW_S)
+    assert list_versions(db) == [TenantVersion("default", True, 1), TenantVersion("other", False, 0)]
+
+
+def test_an_unknown_tenant_has_no_snapshot(db: Database) -> None:
+    with pytest.raises(NotFoundError):
+        load_snapshot(db, "nobody", embedding_model="local")
+    assert not db.connection.in_transaction
