@@ -1,0 +1,139 @@
+"""``tutelage up``: two processes, watched, restarted, stopped together."""
+
+import dataclasses
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from store.config import Config
+from tests.flow.product import free_port
+from tutelage.up import Service, StartError, Supervisor, check_port_free, services_of, welcome
+
+STOP_S = 10.0
+ANSWERING = """
+import http.server, signal, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/die":
+            import os; os._exit(3)
+        self.send_response(200); self.send_header("content-length", "0"); self.end_headers()
+    def log_message(self, *_): pass
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def service(name: str = "proxy", script: str = ANSWERING) -> Service:
+    port = free_port()
+    return Service(name, [sys.executable, "-c", script, str(port)], "127.0.0.1", port)
+
+
+def eventually(look: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + STOP_S
+    while not look():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+def test_both_services_answer_and_one_stop_ends_both() -> None:
+    supervisor = Supervisor([service("proxy"), service("learner")], stop_timeout_s=STOP_S)
+    supervisor.start()
+    assert all(child.answers() for child in supervisor.services)
+    supervisor.stop()
+    assert not any(child.is_running for child in supervisor.services)
+    assert [child.process.returncode for child in supervisor.services if child.process] == [0, 0]
+
+
+def test_a_service_that_dies_is_started_again_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    child = service()
+    supervisor = Supervisor([child], stop_timeout_s=STOP_S)
+    supervisor.start()
+    first = child.process
+    assert first is not None
+    first.send_signal(signal.SIGKILL)
+    watcher = threading.Thread(target=supervisor.watch)
+    watcher.start()
+    try:
+        eventually(lambda: child.process is not first and child.answers())
+    finally:
+        supervisor.request_stop(signal.SIGTERM, None)
+        watcher.join(STOP_S)
+        supervisor.stop()
+    assert "the proxy ended with exit code -9; starting it again in 1 s" in capsys.readouterr().err
+
+
+def test_a_service_that_ends_at_once_is_an_error_not_a_loop() -> None:
+    supervisor = Supervisor([service(script="raise SystemExit(4)")], stop_timeout_s=STOP_S)
+    with pytest.raises(StartError, match="the proxy ended with exit code 4"):
+        supervisor.start()
+    supervisor.stop()
+
+
+def test_a_service_that_does_not_stop_is_killed_after_the_timeout() -> None:
+    deaf = ANSWERING.replace("lambda *_: sys.exit(0)", "signal.SIG_IGN")
+    supervisor = Supervisor([service(script=deaf)], stop_timeout_s=0.3)
+    supervisor.start()
+    supervisor.stop()
+    assert [child.process.returncode for child in supervisor.services if child.process] == [-9]
+
+
+def test_a_port_in_use_is_named_with_its_setting() -> None:
+    child = service("learner")
+    with socket.create_server((child.host, child.port)), pytest.raises(StartError) as raised:
+        check_port_free(child)
+    assert str(child.port) in str(raised.value)
+    assert "[learner] port" in str(raised.value)
+
+
+def test_the_welcome_names_the_line_to_change_and_where_things_are(config: Config) -> None:
+    text = welcome(config)
+    assert 'base_url="http://127.0.0.1:8484/v1"' in text
+    assert "http://127.0.0.1:8485/" in text
+    assert "tutelage.db" in text
+    everywhere = dataclasses.replace(config, proxy=dataclasses.replace(config.proxy, host="0.0.0.0"))
+    assert 'base_url="http://127.0.0.1:8484/v1"' in welcome(everywhere)
+
+
+def test_the_children_get_the_same_settings(config: Config) -> None:
+    assert [child.command[-3:] for child in services_of(Path("my.toml"), config)] == [
+        ["--config", "my.toml", "proxy"],
+        ["--config", "my.toml", "learner"],
+    ]
+    assert [child.command[-2:] for child in services_of(None, config)] == [
+        ["tutelage", "proxy"],
+        ["tutelage", "learner"],
+    ]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_the_learner_cleanly(tmp_path: Path, stop: signal.Signals) -> None:
+    port = free_port()
+    settings = tmp_path / "tutelage.toml"
+    settings.write_text(f'[learner]\nport = {port}\n[store]\nurl = "sqlite:///{tmp_path / "tutelage.db"}"\n')
+    command = [sys.executable, "-m", "tutelage", "--config", str(settings), "learner"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        child = Service("learner", [], "127.0.0.1", port, process=None)
+        eventually(child.answers)
+        process.send_signal(stop)
+        _, errors = process.communicate(timeout=STOP_S)
+    assert process.returncode == 0, errors
+    assert "Traceback" not in errors
+
+
+def test_a_learner_whose_port_is_taken_says_so_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = tmp_path / "tutelage.toml"
+        port = taken.getsockname()[1]
+        settings.write_text(f'[learner]\nport = {port}\n[store]\nurl = "sqlite:///{tmp_path / "tutelage.db"}"\n')
+        command = [sys.executable, "-m", "tutelage", "--config", str(settings), "learner"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
