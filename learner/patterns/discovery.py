@@ -45,10 +45,6 @@ class Found:
     has: Booleans  # (n,) the replies with the characteristic
     scope: Booleans  # (n,) the replies that were compared
 
-    @property
-    def key(self) -> tuple[str, str, str | None]:
-        return self.dimension, self.value, self.question_type
-
 
 @dataclass(frozen=True, slots=True)
 class Records:

@@ -20,6 +20,7 @@ TYPE_SD: Final = 0.025  # of what a question type adds
 BIAS_SD: Final = 0.05  # of what confounding adds to a cluster
 COMPLIANCE: Final = 0.85  # share of replies that do what a pattern says
 CLUSTER_WEIGHT: Final = 0.5  # of a response in a cluster against one in a trial
+MAX_CLUSTER_Z: Final = 1.0  # standard deviations: no cluster, however clear, makes a pattern more than likely to help
 DESIGN_EFFECT: Final = 1.1  # of conversations and users on a variance
 POOL_PRIOR: Final = 10.0  # patterns that the prior scale of a type is worth
 TAIL_DF: Final = 4.0  # Student's: one strong pattern must not widen the prior of all
@@ -63,8 +64,9 @@ def believe(
     if cluster is not None:
         noise = BIAS_SD**2 * variance + cluster.standard_error**2 / CLUSTER_WEIGHT
         seen = effect / COMPLIANCE**2 + noise
-        mean = effect / COMPLIANCE / seen * cluster.difference
         spread = effect - effect**2 / COMPLIANCE**2 / seen
+        most = MAX_CLUSTER_Z * math.sqrt(spread)
+        mean = min(max(effect / COMPLIANCE / seen * cluster.difference, -most), most)
     if contrast.lift is None:
         return Belief(mean, math.sqrt(spread))
     error = max(contrast.spread, DESIGN_EFFECT * variance * contrast.information) / contrast.information**2

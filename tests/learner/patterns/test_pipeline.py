@@ -4,16 +4,23 @@ from dataclasses import replace
 
 import pytest
 
+from learner.patterns.lifecycle import Change
+from learner.patterns.publishing import Cursor, Outcome, Run, publish_run
+from store.alerts import list_alerts
+from store.clock import iso
 from store.config import Config
 from store.database import Database, open_database
 from store.generations import current_plan
-from store.patterns import pattern_history
+from store.patterns import approve_trial, get_pattern, pattern_history, save_pattern, set_state
+from store.runs import start_run
 from store.tenants import ensure_default_tenant
 from store.vocabulary import DEFAULT_TENANT
 from tests.conftest import NOW_S
 from tests.learner.patterns.traffic import (
     TABLE_RULE,
     World,
+    hates_everything,
+    hates_tables,
     likes_tables,
     likes_tables_sometimes,
     votes_at_random,
@@ -95,6 +102,120 @@ def test_few_and_noisy_votes_are_enough_in_time(db: Database, config: Config, se
         world.learn(after_h=6)
 
     assert world.table().state == "active"
+
+
+def active(db: Database, config: Config, seed: int = 0) -> World:
+    world = on_trial(db, config, seed)
+    world.visit(360, likes_tables, tables=0.0)
+    world.learn(after_h=1)
+    assert world.table().state == "active"
+    return world
+
+
+def test_users_who_change_their_minds_end_an_active_pattern(db: Database, config: Config) -> None:
+    world = active(db, config)
+    states = []
+    for _ in range(12):
+        world.visit(60, hates_tables, tables=0.0)
+        world.learn(after_h=6)
+        states.append(world.table().state)
+
+    assert "retired" in states
+    assert states[-1] != "active"
+    assert world.table().removed_at is not None
+
+
+def test_a_crash_puts_what_was_activated_last_back_into_trial_and_raises_an_alert(db: Database, config: Config) -> None:
+    world = active(db, config)
+    world.now_s += 26 * 3600
+    world.visit(60, hates_everything, tables=0.0)
+
+    report = world.learn(after_h=1)
+
+    row = world.table()
+    assert (row.state, row.grade, row.lift, row.e_value) == ("trial", "none", None, None)
+    assert row.share <= config.patterns.trial_share
+    (alert,) = list_alerts(db, DEFAULT_TENANT)[0]
+    assert alert.kind == "crash"
+    assert alert.detail["patterns"] == [row.id]
+    assert any(line.startswith("alert:") for line in report.changes)
+
+    world.visit(20, hates_everything, tables=0.0)
+    world.learn(after_h=6)
+    assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 1
+
+
+def test_a_tenant_that_asks_for_it_lets_a_person_decide_about_trials(db: Database, config: Config) -> None:
+    careful = replace(config, patterns=replace(config.patterns, require_trial_approval=True))
+    world = on_trial(db, careful)
+    assert world.table().state == "candidate"
+
+    approve_trial(db, DEFAULT_TENANT, world.table().id, actor="console", now_s=world.now_s)
+    world.learn()
+
+    assert world.table().state == "trial"
+
+
+def test_what_a_person_disabled_is_never_found_again(db: Database, config: Config) -> None:
+    world = on_trial(db, config)
+    set_state(
+        db,
+        DEFAULT_TENANT,
+        world.table().id,
+        state="disabled",
+        actor="console",
+        reason="no tables here",
+        now_s=world.now_s,
+    )
+    for _ in range(3):
+        world.visit(100, likes_tables)
+        world.learn(after_h=24 * 8)
+
+    assert world.table().state == "disabled"
+
+
+def test_a_pinned_pattern_is_measured_and_never_moved(db: Database, config: Config) -> None:
+    world = on_trial(db, config)
+    world.visit(60, hates_tables, tables=0.0)
+    set_state(db, DEFAULT_TENANT, world.table().id, state="pinned", actor="console", reason="ours", now_s=world.now_s)
+    for _ in range(4):
+        world.visit(60, hates_tables, tables=0.0)
+        world.learn(after_h=6)
+
+    row = world.table()
+    assert (row.state, row.share) == ("pinned", 1.0)
+    assert row.use_count > 200
+    assert row.score < -0.9
+
+
+def test_what_was_retired_comes_back_only_after_its_cooldown(db: Database, config: Config) -> None:
+    world = on_trial(db, config)
+    row = world.table()
+    retired = replace(row, state="retired", share=0.0, removed_at=iso(world.now_s))
+    save_pattern(db, row, retired, actor="learner", reason="for this test", now_s=world.now_s)
+    world.visit(60, likes_tables)
+    world.learn(after_h=6)
+    assert world.table().state == "retired"
+
+    world.visit(60, likes_tables)
+    world.learn(after_h=24 * 8)
+
+    assert world.table().state == "candidate"
+    assert world.table().id == row.id
+    assert world.table().lift is None
+
+
+def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, config: Config) -> None:
+    world = on_trial(db, config)
+    row = world.table()
+    stale = Outcome(changes=[Change(row, replace(row, state="retired", share=0.0), "stale")])
+    pinned = set_state(db, DEFAULT_TENANT, row.id, state="pinned", actor="console", reason="now", now_s=world.now_s + 1)
+    run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
+    run = Run(run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models)
+
+    publish_run(db, run, stale, Cursor(0, 0))
+
+    assert get_pattern(db, DEFAULT_TENANT, row.id) == replace(pinned, updated_at=iso(world.now_s + 1))
 
 
 def test_a_run_without_news_changes_nothing(db: Database, config: Config) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from learner.models import no_models
 from learner.report import Collaborators, RunReport
 from learner.run import run_once
-from proxy.selection import Facts, is_holdout, matching_dimensions, select_patterns
+from proxy.selection import Facts, conversation_seed, is_holdout, matching_dimensions, select_patterns
 from store.clock import iso
 from store.config import Config
 from store.database import Database
@@ -65,9 +65,10 @@ class World:
                 self.now_s += 60
                 conversation = f"c{self.seed}-{self.n_conversations}"
                 user = f"user-{int(self.rng.integers(self.n_users))}"
-                holdout = is_holdout(secret, conversation, section.holdout)
+                seed = conversation_seed(secret, conversation)
+                holdout = is_holdout(seed, section.holdout)
                 dimensions = matching_dimensions(plan, Facts(question_type), section.hold_back)
-                selection = select_patterns(dimensions, secret, conversation, section, holdout=holdout)
+                selection = select_patterns(dimensions, seed, section, holdout=holdout)
                 is_table = TABLE_RULE in selection.block or self.rng.random() < tables
                 record = ResponseRecord(
                     id=f"resp-{conversation}",
@@ -132,6 +133,16 @@ def likes_tables_sometimes(is_table: bool, draw: float) -> SignalType | None:
     if draw > 1 / 3:
         return None
     return "thumbs_up" if (draw * 3 < 0.8) == is_table else "thumbs_down"
+
+
+def hates_tables(is_table: bool, draw: float) -> SignalType:
+    """Always vote, down for a table, up for anything else."""
+    return "thumbs_down" if is_table else "thumbs_up"
+
+
+def hates_everything(is_table: bool, draw: float) -> SignalType:
+    """Always vote down."""
+    return "thumbs_down"
 
 
 def votes_at_random(is_table: bool, draw: float) -> SignalType | None:
