@@ -24,6 +24,7 @@ from tutelage.demo.server import plain_config, serve_in_thread
 from tutelage.demo.users import make_users, make_visits, question_pool
 
 REVIEWER = "demo reviewer"
+REVIEW_AFTER_S = 3600.0  # after the last simulated day, so that the reviewer's question is not part of it
 
 
 def run_demo(options: DemoOptions, *, clock: Clock, console: Console) -> DemoReport:
@@ -132,6 +133,7 @@ def approve_and_ask(installation: Installation) -> Reuse | None:
     pending, _ = list_contexts(installation.db, DEFAULT_TENANT, status="pending_approval", limit=1000)
     if not pending:
         return None
+    installation.clock.advance(REVIEW_AFTER_S)
     chosen = max(pending, key=lambda context: (answers_its_question(context), context.n_users, context.id))
     approved = approve_context(
         installation.db, DEFAULT_TENANT, chosen.id, actor=REVIEWER, now_s=installation.clock.now_s()
@@ -144,6 +146,5 @@ def approve_and_ask(installation: Installation) -> Reuse | None:
         {"x-tutelage-conversation": "demo-approved-entry"},
     )
     installation.record()
-    return Reuse(
-        approved, question, reply.text, is_used=" ".join(approved.answer.split()) in " ".join(reply.text.split())
-    )
+    is_used = " ".join(approved.answer.split()) in " ".join(reply.text.split())
+    return Reuse(approved, question, reply.text, is_used)
