@@ -36,6 +36,9 @@ class ApiKey:
 
 def ensure_tenant(db: Database, tenant_id: str, now_s: float, name: str = "", *, secret: bytes | None = None) -> Tenant:
     """Return the tenant, made when it was missing; a given *secret* makes its draws repeatable (demo, simulation)."""
+    # Looked up first: that needs no write lock, which another process may hold when this one starts.
+    if db.value("SELECT 1 FROM tenants WHERE id = :id", {"id": tenant_id}):
+        return get_tenant(db, tenant_id)
     with db.transaction():
         db.execute(
             """
