@@ -9,7 +9,7 @@ from markupsafe import Markup, escape
 from store.statistics import ArmDay
 
 WIDTH, HEIGHT = 760, 240
-LEFT, RIGHT, TOP, BOTTOM = 44, 86, 14, 26
+LEFT, RIGHT, TOP, BOTTOM = 44, 112, 14, 26
 SMOOTH_DAYS = 7  # days before and with each day that its line averages: single days of the holdout are few responses
 
 

@@ -1,0 +1,315 @@
+"""The console: every page, every form, and who gets in."""
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from html import unescape
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from learner.authoring import Author
+from learner.console.charts import interval_chart, satisfaction_chart, smoothed
+from store.alerts import raise_alert
+from store.audit import list_audit
+from store.clock import ManualClock
+from store.config import Config, TenancySection
+from store.contexts import ContextRow, get_context
+from store.conversations import import_conversations
+from store.database import Database
+from store.datasets import NewExample, add_examples, list_examples
+from store.feedback import Signal, record_signal
+from store.generations import current_number
+from store.patterns import get_pattern
+from store.plan import Conditions
+from store.records import InjectionRecord
+from store.responses import insert_records
+from store.statistics import ArmDay
+from store.tenants import create_key, ensure_tenant, revoke_key
+from tests.conftest import NOW_S
+from tests.learner.api import client_of
+from tests.store.test_conversations import record
+
+ATTACK = "<script>alert(1)</script>\"'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Filled:
+    """What there is to look at."""
+
+    pattern_id: str
+    context: ContextRow
+    example_id: str
+    alert_id: str
+
+
+@pytest.fixture
+def filled(db: Database, config: Config, author: Author) -> Filled:
+    """One of everything, its texts hostile."""
+    return fill(db, config, author, "default")
+
+
+def fill(db: Database, config: Config, author: Author, tenant_id: str) -> Filled:
+    pattern = author.add_pattern(
+        db,
+        tenant_id,
+        type="query_style",
+        rule=f"Be brief {ATTACK}",
+        conditions=Conditions(question_type=(ATTACK,)),
+        state="pinned",
+        actor="test",
+        now_s=NOW_S,
+    )
+    context = author.add_context(
+        db,
+        tenant_id,
+        questions=[f"How? {ATTACK}", "What?"],
+        answer=f"So. {ATTACK}",
+        tags=[ATTACK],
+        is_approved=False,
+        actor="test",
+        now_s=NOW_S,
+    )
+    example = NewExample(f"hello {ATTACK}", ATTACK, 0.2, "bulk", None, "", None)
+    add_examples(db, tenant_id, "ds-auto-training", [example], review_below_confidence=0.7, now_s=NOW_S)
+    alert = raise_alert(db, tenant_id, kind="crash", message=ATTACK, detail={}, run_id=None, now_s=NOW_S)
+    import_conversations(
+        db, tenant_id, [{"chatId": f"im/port {ATTACK}", "messages": [{"role": "user", "content": ATTACK}]}], now_s=NOW_S
+    )
+    injection = InjectionRecord("pattern", pattern.id, "person", 1.0, True, None, 9)
+    insert_records(
+        db,
+        [
+            record(
+                1,
+                [{"role": "user", "content": [{"type": "text", "text": ATTACK}, {"type": "image_url"}]}],
+                ATTACK,
+                id=f"resp-{tenant_id}",
+                tenant_id=tenant_id,
+                injections=(injection,),
+            )
+        ],
+    )
+    vote = Signal(response_id=f"resp-{tenant_id}", signal="thumbs_up", user=ATTACK, comment=ATTACK)
+    record_signal(db, tenant_id, vote, config.feedback, source="api", now_s=NOW_S)
+    examples, _ = list_examples(db, tenant_id, "ds-auto-training")
+    return Filled(pattern.id, context, examples[0].id, alert)
+
+
+def pages(filled: Filled) -> list[str]:
+    return [
+        "/",
+        "/contexts",
+        "/contexts?status=approved",
+        f"/contexts/{filled.context.id}",
+        "/patterns",
+        "/patterns?state=pinned",
+        f"/patterns/{filled.pattern_id}",
+        "/runs",
+        "/datasets",
+        "/datasets/ds-auto-training",
+        "/datasets/ds-auto-training?show=all",
+        "/conversations",
+        "/conversations/talk",
+        "/login",
+    ]
+
+
+def token(client: TestClient, page: str) -> str:
+    found = re.search(r'name="csrf_token" value="([0-9a-f]+)"', client.get(page).text)
+    assert found
+    return found[1]
+
+
+def post(client: TestClient, page: str, path: str, **fields: str) -> Any:
+    return client.post(path, data={"csrf_token": token(client, page), **fields})
+
+
+def test_every_page_is_there_and_escapes_what_users_wrote(client: TestClient, filled: Filled) -> None:
+    for path in pages(filled):
+        answer = client.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        assert "<script" not in answer.text, path
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "style=" not in answer.text, path
+
+
+def test_every_page_of_an_empty_tenant_is_there(client: TestClient) -> None:
+    for path in ("/", "/contexts", "/patterns", "/runs", "/datasets", "/conversations"):
+        assert client.get(path).status_code == 200, path
+
+
+def test_every_link_of_every_page_leads_somewhere(client: TestClient, filled: Filled) -> None:
+    links = {unescape(link) for path in pages(filled) for link in re.findall(r'href="(/[^"]*)"', client.get(path).text)}
+    assert any(link.startswith("/conversations/im%2Fport") for link in links)
+    assert [link for link in sorted(links) if client.get(link).status_code != 200] == []
+
+
+def test_a_conversation_shows_what_was_put_in_where_and_what_came_back(client: TestClient, filled: Filled) -> None:
+    text = unescape(client.get("/conversations/talk").text)
+    assert "put in at the end of the system text, propensity 1.00" in text
+    assert "thumbs up +1.0" in text
+    assert f"/patterns/{filled.pattern_id}" in text
+
+
+def test_a_reviewer_approves_from_the_queue(client: TestClient, filled: Filled, db: Database) -> None:
+    path = f"/contexts/{filled.context.id}/approve"
+    answer = post(client, "/contexts", path, revision="1", **{"from": "queue"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/contexts")
+    assert get_context(db, "default", filled.context.id).is_served
+    assert [entry.action for entry in list_audit(db, "default")[0] if entry.actor == "console"] == ["contexts.approve"]
+    again = post(client, f"/contexts/{filled.context.id}", path)
+    assert again.status_code == 409
+    assert "approved already" in again.text
+
+
+def test_a_reviewer_rejects_with_a_reason(client: TestClient, filled: Filled, db: Database) -> None:
+    post(client, "/contexts", f"/contexts/{filled.context.id}/reject", revision="1", reason="old")
+    assert get_context(db, "default", filled.context.id).reject_reason == "old"
+
+
+def test_a_reviewer_edits_and_approves_in_one_step(client: TestClient, filled: Filled, db: Database) -> None:
+    page = f"/contexts/{filled.context.id}"
+    fields = {"questions": "How?\r\n\r\nIn what way?", "answer": "Like this.", "tags": "a, b,", "approve": "1"}
+    answer = post(client, page, f"{page}/edit", **fields)
+    assert (answer.status_code, answer.headers["location"]) == (303, page)
+    row = get_context(db, "default", filled.context.id)
+    assert (row.questions, row.answer, row.tags) == (("How?", "In what way?"), "Like this.", ("a", "b"))
+    assert (row.status, row.is_served) == ("approved", True)
+    post(client, page, f"{page}/edit", questions="How?", answer="Otherwise.", tags="")
+    assert get_context(db, "default", filled.context.id).answer == "Otherwise."
+    post(client, page, f"{page}/retire", reason="gone")
+    assert get_context(db, "default", filled.context.id).status == "retired"
+    assert client.get(page).status_code == 200
+
+
+def test_an_edit_without_an_answer_is_refused_with_its_reason(client: TestClient, filled: Filled) -> None:
+    page = f"/contexts/{filled.context.id}"
+    answer = post(client, page, f"{page}/edit", questions="How?", answer=" ", tags="")
+    assert answer.status_code == 400
+    assert "answer" in answer.text
+
+
+def test_a_person_disables_a_pattern_and_brings_it_back(client: TestClient, filled: Filled, db: Database) -> None:
+    page = f"/patterns/{filled.pattern_id}"
+    post(client, page, f"{page}/state", state="disabled")
+    assert get_pattern(db, "default", filled.pattern_id).state == "disabled"
+    post(client, page, f"{page}/state", state="trial")
+    assert get_pattern(db, "default", filled.pattern_id).state == "trial"
+    assert post(client, page, f"{page}/state", state="loud").status_code == 400
+
+
+def test_a_person_reviews_an_example_and_acknowledges_an_alert(
+    client: TestClient, filled: Filled, db: Database
+) -> None:
+    answer = post(client, "/datasets/ds-auto-training", f"/examples/{filled.example_id}", intent="greet")
+    assert answer.headers["location"] == "/datasets/ds-auto-training"
+    ((example,), _) = list_examples(db, "default", "ds-auto-training")
+    assert (example.intent, example.needs_review) == ("greet", False)
+    post(client, "/", f"/alerts/{filled.alert_id}/acknowledge")
+    assert "crash" not in client.get("/").text
+
+
+def test_a_form_without_its_token_changes_nothing(client: TestClient, filled: Filled, db: Database) -> None:
+    before = current_number(db, "default")
+    for data in ({}, {"csrf_token": ""}, {"csrf_token": "0" * 64}):
+        assert client.post(f"/contexts/{filled.context.id}/approve", data=data).status_code == 403
+    assert current_number(db, "default") == before
+
+
+def test_what_is_not_there_is_a_page_that_says_so(client: TestClient) -> None:
+    for path in ("/contexts/nope", "/patterns/nope", "/conversations/nope", "/datasets/nope", "/nothing"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
+
+
+@pytest.fixture
+def keyed(config: Config, db: Database, clock: ManualClock, author: Author) -> Iterator[TestClient]:
+    with client_of(dataclasses.replace(config, tenancy=TenancySection(mode="keys")), clock, author) as client:
+        yield client
+
+
+def test_keys_mode_asks_for_an_admin_key_and_leads_back(keyed: TestClient, db: Database) -> None:
+    assert keyed.get("/patterns").headers["location"] == "/login?next=%2Fpatterns"
+    ensure_tenant(db, "acme", NOW_S)
+    key = create_key(db, "acme", name="me", scope="admin", now_s=NOW_S)[1]
+    answer = keyed.post("/login", data={"key": key, "next": "/patterns"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/patterns")
+    cookie = answer.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert key not in cookie
+    assert "acme" in keyed.get("/patterns").text
+    assert post(keyed, "/", "/logout").headers["location"] == "/login"
+    assert keyed.get("/patterns").status_code == 303
+
+
+@pytest.mark.parametrize("scope", ["app", "feedback"])
+def test_other_keys_do_not_open_the_console(keyed: TestClient, db: Database, scope: Any) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+    key = create_key(db, "acme", name="me", scope=scope, now_s=NOW_S)[1]
+    assert keyed.post("/login", data={"key": key}).status_code == 403
+    assert keyed.post("/login", data={"key": "tut-made-up"}).status_code == 401
+    assert keyed.get("/").status_code == 303
+
+
+@pytest.mark.parametrize("target", ["https://evil.example/", "//evil.example/", "/\\evil.example/", ""])
+def test_signing_in_leads_to_this_site_only(keyed: TestClient, db: Database, target: str) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+    key = create_key(db, "acme", name="me", scope="admin", now_s=NOW_S)[1]
+    assert keyed.post("/login", data={"key": key, "next": target}).headers["location"] == "/"
+
+
+def test_a_session_ends_with_time_with_its_key_and_when_forged(
+    keyed: TestClient, db: Database, clock: ManualClock
+) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+    row, key = create_key(db, "acme", name="me", scope="admin", now_s=NOW_S)
+    keyed.post("/login", data={"key": key})
+    cookie = keyed.cookies["tutelage_session"]
+    payload, signature = cookie.split(".")
+    for forged in (f"{payload}.{signature[::-1]}", payload, f"x.{signature}", "", "....", f"{payload}.\u00e9"):
+        assert keyed.get("/", headers={b"cookie": f"tutelage_session={forged}".encode()}).status_code == 303
+    assert keyed.get("/").status_code == 200
+    clock.advance(12 * 3600 + 1)
+    assert keyed.get("/").status_code == 303
+    clock.advance(-3600)
+    assert keyed.get("/").status_code == 200
+    revoke_key(db, row.id, NOW_S)
+    assert keyed.get("/").status_code == 303
+
+
+def test_one_tenants_session_does_not_see_anothers_things(
+    keyed: TestClient, db: Database, config: Config, author: Author
+) -> None:
+    for tenant_id in ("acme", "other"):
+        ensure_tenant(db, tenant_id, NOW_S)
+    theirs = fill(db, config, author, "acme")
+    keyed.post("/login", data={"key": create_key(db, "other", name="me", scope="admin", now_s=NOW_S)[1]})
+    hidden = [page for page in pages(theirs) if page.count("/") > 1]
+    assert [page for page in hidden if keyed.get(page).status_code != 404] == []
+    assert post(keyed, "/", f"/contexts/{theirs.context.id}/approve").status_code == 404
+
+
+def test_a_line_averages_the_days_before_it_by_responses() -> None:
+    rows = [
+        ArmDay(f"2026-11-{day:02}", "treated", n, 0, value, 0, 0, 0, 0)
+        for day, n, value in ((1, 1, 1.0), (2, 3, 0.0), (9, 1, 0.5))
+    ]
+    assert [(point.day.day, point.value) for point in smoothed(rows)] == [(1, 1.0), (2, 0.25), (9, 0.5)]
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.333, 1.0])
+def test_a_chart_of_one_day_is_drawn(value: float) -> None:
+    chart = satisfaction_chart([ArmDay("2026-11-21", "treated", 1, 0, value, 0, 0, 0, 0)])
+    assert chart.startswith("<svg")
+    assert "nan" not in chart
+    assert satisfaction_chart([]) == ""
+
+
+def test_an_interval_that_leaves_out_zero_is_good_or_bad() -> None:
+    assert 'class="bar good"' in interval_chart(0.2, 0.1, 0.3)
+    assert 'class="bar bad"' in interval_chart(-0.2, -0.3, -0.1)
+    assert 'class="bar unsure"' in interval_chart(0.0, -0.1, 0.1)
+    assert interval_chart(None, None, None) == ""
