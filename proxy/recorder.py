@@ -76,7 +76,8 @@ def start_recorder(config: Config) -> RecorderHandle:
         poll_ms=config.recording.poll_ms,
         log_level=config.log.level,
     )
-    command = [sys.executable, "-m", "proxy.recorder", msgspec.json.encode(settings).decode()]
+    # -P: a folder called proxy or store where the user happens to stand must not be imported instead.
+    command = [sys.executable, "-P", "-m", "proxy.recorder", msgspec.json.encode(settings).decode()]
     # Ctrl-C in a terminal reaches the whole process group; the recorder must outlive the proxy that drains.
     return RecorderHandle(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))  # noqa: S603
 

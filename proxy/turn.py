@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MAX_TAGS: Final = 32
 DATA_URL_CHARS: Final = 64  # kept of an image or file inside a message: enough to see what it was
+DATA_URL_BYTES: Final = 4096  # a message with a data URL is cut above this: a log of images fills disks
+DATA_URL_MARK: Final = ";base64,"
 TOOL_ROLES: Final = ("tool", "function")
 
 
@@ -400,10 +402,17 @@ def describe(parsed: ParsedRequest, own: dict[str, str], tenant_id: str) -> _Fac
 
 
 def messages_json(parsed: ParsedRequest, n_known: int, max_chars: int) -> str:
-    """Return the messages from *n_known* on as JSON text, as the app sent them; very long texts are cut and marked."""
+    """Return the messages from *n_known* on as JSON text, as the app sent them.
+
+    Very long texts and data URLs are cut and marked.
+    """
     pieces = [parsed.message_bytes(index) for index in range(n_known, len(parsed.messages))]
-    pieces = [piece if len(piece) <= max_chars else _cut_message(piece, max_chars) for piece in pieces]
+    pieces = [_cut_message(piece, max_chars) if _is_long(piece, max_chars) else piece for piece in pieces]
     return (b"[" + b",".join(pieces) + b"]").decode("utf-8", "replace")
+
+
+def _is_long(piece: bytes, max_chars: int) -> bool:
+    return len(piece) > max_chars or (len(piece) > DATA_URL_BYTES and DATA_URL_MARK.encode() in piece)
 
 
 def _cut_message(piece: bytes, max_chars: int) -> bytes:
@@ -416,7 +425,8 @@ def _cut_message(piece: bytes, max_chars: int) -> bytes:
 
 def _cut(value: Any, max_chars: int) -> Any:
     if isinstance(value, str):
-        limit = DATA_URL_CHARS if value.startswith("data:") else max_chars
+        is_data_url = value.startswith("data:") and DATA_URL_MARK in value[:DATA_URL_CHARS]
+        limit = DATA_URL_CHARS if is_data_url else max_chars
         return value if len(value) <= limit else f"{value[:limit]} [{len(value) - limit} characters cut]"
     if isinstance(value, list):
         return [_cut(item, max_chars) for item in value]

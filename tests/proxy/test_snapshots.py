@@ -1,0 +1,84 @@
+"""Snapshots follow the database within a poll, and keys outlive its loss."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from proxy.snapshots import Snapshots
+from store.config import Config
+from store.database import Database, open_database
+from store.generations import publish
+from store.plan import EMPTY_PLAN
+from store.tenants import create_key, ensure_default_tenant, ensure_tenant, hash_key, revoke_key
+from tests.conftest import NOW_S
+
+
+@pytest.fixture
+def snapshots(config: Config) -> Iterator[Snapshots]:
+    made = Snapshots(config, "local")
+    yield made
+    made.stop()
+
+
+def test_a_new_generation_is_served_within_moments(config: Config, db: Database) -> None:
+    polled = Snapshots(replace(config, proxy=replace(config.proxy, snapshot_poll_s=0.01)), "local")
+    polled.start()
+    assert polled.generations() == {"default": 0}
+    publish(db, "default", plan=EMPTY_PLAN, actor="test", reason="test", now_s=NOW_S)
+    eventually(lambda: polled.generations() == {"default": 1})
+    polled.stop()
+
+
+def eventually(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_keys_and_tenants_made_later_are_known_and_revoked_keys_are_not(snapshots: Snapshots, db: Database) -> None:
+    snapshots.refresh()
+    assert snapshots.keys() == {}
+    ensure_tenant(db, "acme", NOW_S)
+    row, key = create_key(db, "acme", name="app", scope="app", now_s=NOW_S)
+    snapshots.refresh()
+    assert snapshots.keys() == {hash_key(key): ("acme", "app")}
+    assert snapshots.tenant("acme") is not None
+    revoke_key(db, row.id, NOW_S)
+    snapshots.refresh()
+    assert snapshots.keys() == {}
+
+
+def test_a_lost_database_takes_the_snapshots_but_not_the_keys_and_is_found_again(
+    snapshots: Snapshots, config: Config, db: Database
+) -> None:
+    _, key = create_key(db, "default", name="app", scope="app", now_s=NOW_S)
+    snapshots.refresh()
+    assert snapshots.tenant("default") is not None
+    db.path.unlink()
+    snapshots.refresh()
+    assert snapshots.tenant("default") is None
+    assert snapshots.keys() == {hash_key(key): ("default", "app")}
+    assert snapshots.problem is not None
+    assert not db.path.exists()
+    assert snapshots.history.find_history("default", ["x"]) is None
+    with open_database(config.store) as anew:
+        ensure_default_tenant(anew, NOW_S)
+    snapshots.refresh()
+    assert (snapshots.problem, snapshots.tenant("default") is None) == (None, False)
+
+
+def test_before_the_first_reading_keys_are_unknown_not_wrong(snapshots: Snapshots, db: Database) -> None:
+    db.path.unlink()
+    snapshots.refresh()
+    assert snapshots.keys() is None
+
+
+def test_a_tenant_that_did_not_change_keeps_its_very_snapshot(snapshots: Snapshots, db: Database) -> None:
+    snapshots.refresh()
+    before = snapshots.tenant("default")
+    ensure_tenant(db, "acme", NOW_S)
+    snapshots.refresh()
+    assert snapshots.tenant("default") is before
