@@ -146,7 +146,7 @@ def trial(
 
 @app.command("approve")
 def approve(ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT) -> None:
-    """Allow a candidate's trial, where [patterns] require_trial_approval asks for it."""
+    """Allow a candidate's trial, where patterns.require_trial_approval asks for it."""
     with tenant_database(settings(ctx), tenant) as db:
         row = approve_trial(db, tenant, pattern_id, actor=ACTOR, now_s=now_s())
     say(f"{row.id} may be tried: the next run starts it")
