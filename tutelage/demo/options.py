@@ -18,7 +18,7 @@ class DemoOptions:
     seed: int = 0
     weeks: int = 4
     users: int = 150
-    visits_per_day: int = 280
+    visits_per_day: int = 240
     watch_days: int = 7  # at the start, without any learning run: what "before" means
     run_interval_h: float = 12.0  # twice the default, to save time
     directory: Path | None = None  # where the database goes; None: a new temporary folder, which stays

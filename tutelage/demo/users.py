@@ -184,7 +184,7 @@ def react(user: User, question_type: str, question: str, reply: str, draw: rando
     """Return what *user* does after reading *reply*: the more liking, the more thumbs-up and the fewer questions."""
     latent = liking(user, question_type, question, read_style(reply)) + draw.gauss(0, NOISE)
     votes = draw.random() < user.vote_rate
-    is_up = draw.random() < _logistic(0.1 + 1.4 * latent)
+    is_up = draw.random() < _logistic(-0.7 + 1.4 * latent)
     is_copied = draw.random() < _logistic(-1.5 + 0.7 * latent)
     lingers = draw.random() < _logistic(-3.0 - 0.4 * latent)
     return Reaction(
