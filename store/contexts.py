@@ -423,7 +423,7 @@ def flag_context(
                 "now": iso(now_s),
             },
         )
-        if not is_new and not by_person:
+        if not is_new and conversation_id:
             return context
         db.execute(
             """

@@ -6,6 +6,7 @@ from typing import Final
 from learner.knowledge import language
 from learner.knowledge.extraction import says_the_same
 from learner.knowledge.privacy import remove_personal_data
+from store.alerts import raise_alert
 from store.contexts import ContextRow, flag_context, get_context
 from store.database import Database
 from store.embedding import Embedder
@@ -16,7 +17,9 @@ SAME_MATTER: Final = 0.35  # least cosine of a person's later answer to the entr
 MAX_REASON_CHARS: Final = 500
 
 
-def flag_corrected(db: Database, tenant_id: str, embedder: Embedder, *, since: str, now_s: float) -> list[str]:
+def flag_corrected(
+    db: Database, tenant_id: str, embedder: Embedder, *, since: str, run_id: str, now_s: float
+) -> list[str]:
     """Flag the entries that were corrected since *since* (UTC text) and return a line for each flag that is new.
 
     Where one reply had several entries, only that nearest to the correction is flagged. Doing it again changes
@@ -24,27 +27,47 @@ def flag_corrected(db: Database, tenant_id: str, embedder: Embedder, *, since: s
     """
     lines = []
     for correction in _nearest_of_each(db, tenant_id, corrected_injections(db, tenant_id, since=since), embedder):
-        before = get_context(db, tenant_id, correction.context_id)
-        if correction.by_person and not _contradicts(before, correction.text, embedder):
-            continue
-        reason = remove_personal_data(" ".join(correction.text.split()))[:MAX_REASON_CHARS]
         try:
-            after = flag_context(
-                db,
-                tenant_id,
-                correction.context_id,
-                reason=f"{'a person' if correction.by_person else 'a user'} corrected it: {reason}",
-                actor="learner",
-                now_s=now_s,
-                conversation_id=correction.conversation_id,
-                by_person=correction.by_person,
-            )
+            line = _flag(db, tenant_id, correction, embedder, run_id=run_id, now_s=now_s)
         except ConflictError:  # rejected or retired meanwhile: nothing left to doubt
             continue
-        if after.flag_count > before.flag_count:
-            state = "still served" if after.is_served else "out of service"
-            lines.append(f"flagged {after.id} ({state}): corrected in {correction.conversation_id}")
+        lines += [line] if line else []
     return lines
+
+
+def _flag(
+    db: Database, tenant_id: str, correction: CorrectedInjection, embedder: Embedder, *, run_id: str, now_s: float
+) -> str:
+    """Return what changed; nothing when the conversation had flagged the entry before, or does not contradict it."""
+    text = remove_personal_data(" ".join(correction.text.split()))[:MAX_REASON_CHARS]
+    reason = f"{'a person' if correction.by_person else 'a user'} corrected it: {text}"
+    with db.transaction():
+        before = get_context(db, tenant_id, correction.context_id)
+        if correction.by_person and not _contradicts(before, correction.text, embedder):
+            return ""
+        after = flag_context(
+            db,
+            tenant_id,
+            correction.context_id,
+            reason=reason,
+            actor="learner",
+            now_s=now_s,
+            conversation_id=correction.conversation_id,
+            by_person=correction.by_person,
+        )
+        if after.flag_count == before.flag_count:
+            return ""
+        state = "still served" if after.is_served else "out of service"
+        raise_alert(
+            db,
+            tenant_id,
+            kind="context_flagged",
+            message=f"context {after.id} was corrected ({state})",
+            detail={"context_id": after.id, "conversation_id": correction.conversation_id, "reason": reason},
+            run_id=run_id,
+            now_s=now_s,
+        )
+    return f"flagged {after.id} ({state}): corrected in {correction.conversation_id}"
 
 
 def _nearest_of_each(

@@ -97,7 +97,9 @@ def _finish(run: Run, cursor: str, generation: int | None) -> RunReport:
 def _learn(run: Run, cursor: str) -> str:
     """Do all stages and return the cursor of the next run."""
     since = _before(cursor, OVERLAP)
-    flagged = flag_corrected(run.db, run.tenant_id, run.collaborators.embedder, since=since, now_s=run.now_s)
+    flagged = flag_corrected(
+        run.db, run.tenant_id, run.collaborators.embedder, since=since, run_id=run.id, now_s=run.now_s
+    )
     expired = expire_pending(run.db, run.tenant_id, pending_days=run.section.pending_days, now_s=run.now_s)
     changed = changed_conversations(run.db, run.tenant_id, since=since)
     found = find_candidates(run.db, run.tenant_id, changed, run.section)

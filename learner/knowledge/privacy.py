@@ -84,7 +84,8 @@ _STREETS: Final = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace"
     r"|Highway|Hwy|Parkway|Pkwy|Circle|Alley)\b"
 )
-# In order: an earlier rule keeps what a later one would also match.
+# In order: an earlier rule keeps what a later one would also match. Every repetition before a fixed part is bounded:
+# the texts are strangers', and an unbounded one takes quadratic time.
 _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] = (
     (
         "SECRET",
@@ -92,7 +93,7 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
             r"|\b(?:sk|pk|rk|tut)[-_][A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
             r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}|\bAKIA[0-9A-Z]{16}\b|\bAIza[\w-]{35}\b"
-            r"|\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{4,}|(?<=[Bb]earer )[\w.~+/-]{16,}=*",
+            r"|\beyJ[\w-]{8,4000}\.[\w-]{8,4000}\.[\w-]{4,}|(?<=[Bb]earer )[\w.~+/-]{16,}=*",
             re.DOTALL,
         ),
         _any,
@@ -106,7 +107,7 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
         ),
         _any,
     ),
-    ("EMAIL", re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+"), _any),
+    ("EMAIL", re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), _any),
     ("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
     (
         "CARD",  # grouped as on cards, or in one piece
@@ -138,8 +139,10 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
         "ADDRESS",
         re.compile(
             r"\b\d{1,6}(?:-\d{1,5})? (?:(?:North|South|East|West|[NSEW]\.?|[NS][EW]) )?"
-            r"(?:(?:[A-Z][\w'.-]*|\d{1,3}(?:st|nd|rd|th)) ){1,4}" + _STREETS + r"(?:,? (?:Suite|Apt|Unit|#) ?[\w-]+)?"
-            r"|\b[A-ZÄÖÜ][a-zäöüß]+(?:straße|strasse|str\.|weg|platz|allee|gasse) \d{1,4}[a-z]?\b"
+            r"(?:(?:[A-Z][\w'.-]{0,40}|\d{1,3}(?:st|nd|rd|th)) ){1,4}"
+            + _STREETS
+            + r"(?:,? (?:Suite|Apt|Unit|#) ?[\w-]+)?"
+            r"|\b[A-ZÄÖÜ][a-zäöüß]{1,40}(?:straße|strasse|str\.|weg|platz|allee|gasse) \d{1,4}[a-z]?\b"
         ),
         _any,
     ),

@@ -40,7 +40,7 @@ _RULES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
     ),
 )
 _LINK: Final = re.compile(
-    r"\bhttps?://|\bwww\.\w|\b[\w-]+\.(?:com|net|org|io|ru|cn|info|biz|xyz|top|link|click|app|dev|co|me)(?:/|\b(?!\w))",
+    r"\bhttps?://|\bwww\.\w|\b[\w-]{1,63}\.(?:com|net|org|io|ru|cn|info|biz|xyz|top|link|click|app|dev|co|me)(?:/|\b(?!\w))",
     re.IGNORECASE,
 )
 

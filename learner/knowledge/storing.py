@@ -6,7 +6,7 @@ import numpy as np
 
 from learner.knowledge.candidates import Candidate
 from learner.knowledge.checks import entry_vector, problems
-from learner.knowledge.extraction import Draft, Group, best_exchange, says_the_same
+from learner.knowledge.extraction import SAME_QUESTION, Draft, Group, best_exchange, says_the_same
 from learner.knowledge.progress import Run
 from store import blocks
 from store.contexts import (
@@ -51,18 +51,35 @@ def store_draft(run: Run, members: Group, draft: Draft) -> None:
             twin = next((c for _, c, _ in nearest_known(run, vector) if c.id == draft.context_id), None)
             _revise_or_skip(run, members, draft, vector, twin)
             return
-        alike = [entry for entry in nearest_known(run, vector) if entry[0] >= run.section.duplicate_similarity]
-        turned_down = [c for _, c, r in alike if r.status == "rejected" or c.status in ("rejected", "retired")]
-        standing = [entry for entry in alike if entry[1].status in STANDING]
-        same = [c for _, c, r in standing if says_the_same(run.collaborators.embedder, r.answer, draft.answer)]
+        alike = _alike(run, draft, vector)
+        standing = [entry for entry in alike if entry[0].status in STANDING and entry[1].status != "rejected"]
+        turned_down = [c for c, r in alike if r.status == "rejected" or c.status in ("rejected", "retired")]
+        same = [c for c, r in standing if says_the_same(run.collaborators.embedder, r.answer, draft.answer)]
         if same:
             _support(run, members, same[0])
         elif turned_down:
             _finish_group(run, members, "skipped", turned_down[0].id, "a person turned the like of it down")
         elif standing:
-            _revise_or_skip(run, members, draft, vector, standing[0][1])
+            _revise_or_skip(run, members, draft, vector, standing[0][0])
         else:
             _create(run, members, draft, vector)
+
+
+def _alike(run: Run, draft: Draft, vector: Vector) -> list[tuple[ContextRow, RevisionRow]]:
+    """Return the known wordings that a draft repeats, the nearest first: the same question, or nearly, and answer."""
+    embedder = run.collaborators.embedder
+    answer = embedder.embed_one(draft.answer)
+    alike = []
+    for similarity, context, revision in nearest_known(run, vector):
+        if similarity < SAME_QUESTION:
+            break
+        is_same_question = similarity >= run.section.duplicate_similarity
+        if is_same_question or (
+            float(embedder.embed_one(revision.answer) @ answer) >= run.section.duplicate_similarity
+            and says_the_same(embedder, revision.answer, draft.answer)
+        ):
+            alike.append((context, revision))
+    return alike
 
 
 def _support(run: Run, members: Group, context: ContextRow) -> None:

@@ -281,6 +281,7 @@ def test_a_users_correction_flags_the_entry_that_was_injected(learning: Learning
     assert (flagged.status, flagged.flag_count, flagged.is_served) == ("flagged", 2, False)
     assert flagged.flag_reason == "a user corrected it: It takes ten days, says [EMAIL]."
     assert learning.run(now_s=NOW_S + 3 * DAY_S).counts["flagged"] == 0
+    assert learning.db.value("SELECT count(*) FROM alerts WHERE kind = 'context_flagged'") == 2
 
 
 def test_a_persons_contrary_answer_takes_the_entry_out_of_service(learning: Learning) -> None:
@@ -381,3 +382,18 @@ def test_a_killed_run_goes_on_without_doubling_entries(
     learning.run()
 
     assert sorted(entry.source_chat_id or "" for entry in learning.entries()) == ["a", "b", "c"]
+
+
+def test_an_old_correction_does_not_flag_again_what_a_reviewer_approved(learning: Learning) -> None:
+    ask_for_refunds(learning)
+    learning.run()
+    (entry,) = learning.entries()
+    approve_context(learning.db, TENANT, entry.id, actor="ann", now_s=NOW_S)
+    learning.response("talk", QUESTIONS[1], REFUND, context_ids=[entry.id])
+    learning.response("talk", "Really?", "A refund for a cancelled order is no longer possible.", agent="human")
+    learning.run(now_s=NOW_S + DAY_S)
+    approve_context(learning.db, TENANT, entry.id, actor="ann", now_s=NOW_S)
+
+    learning.run(now_s=NOW_S + 2 * DAY_S)
+
+    assert get_context(learning.db, TENANT, entry.id).status == "approved"
