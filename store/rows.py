@@ -27,6 +27,8 @@ def plain(value: Any) -> Any:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    if isinstance(value, msgspec.Struct):
+        return plain(msgspec.to_builtins(value))
     return msgspec.to_builtins(value)
 
 
