@@ -8,6 +8,7 @@ from typing import Any
 from store.config import Config, load_config
 
 HOLDOUT = 0.10  # share of conversations; twice the default, so that a few weeks are enough to compare
+RUN_INTERVAL_H = 12.0  # between pattern runs; twice the default, to save time
 SNAPSHOT_POLL_S = 0.02  # a simulated day takes a second: a new generation must not wait for a quarter of it
 
 
@@ -20,7 +21,7 @@ class DemoOptions:
     users: int = 150
     visits_per_day: int = 240
     watch_days: int = 7  # at the start, without any learning run: what "before" means
-    run_interval_h: float = 12.0  # twice the default, to save time
+    run_interval_h: float = RUN_INTERVAL_H
     directory: Path | None = None  # where the database goes; None: a new temporary folder, which stays
 
     @property

@@ -13,7 +13,7 @@ from store.database import Database
 from store.patterns import PatternRow, all_patterns
 from store.statistics import ArmTotal, arm_totals
 from tutelage.demo.library import Library
-from tutelage.demo.options import HOLDOUT
+from tutelage.demo.options import HOLDOUT, RUN_INTERVAL_H
 from tutelage.demo.truth import Effect, best_match, effect_of, wish
 from tutelage.demo.users import FALSE_FRIENDS, PREFERENCES, VOTE_RATE, Preference
 
@@ -140,8 +140,8 @@ def print_report(report: DemoReport, console: Console) -> None:
     )
     console.print(
         f"Everything is real but the model, the people and the clock. These users vote on about {VOTE_RATE:.0%} of the "
-        f"answers (in the wild about 8%: the same proof takes longer), and {HOLDOUT:.0%} of the conversations are the "
-        "holdout (default 5%)."
+        f"answers (in the wild about 8%: the same proof takes longer). {HOLDOUT:.0%} of the conversations are the "
+        f"holdout (default 5%), and patterns are learned every {RUN_INTERVAL_H:.0f} hours (default 6)."
     )
     console.print(_satisfaction_table(report))
     console.print(_pattern_table(report))
