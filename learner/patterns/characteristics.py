@@ -19,6 +19,7 @@ from store.vocabulary import PatternType
 Booleans = NDArray[np.bool_]
 
 VERSION: Final = 1  # of the extractors below: raise it when one of them changes, and replies are read again
+TERMINOLOGY: Final = "terminology"
 MAX_TOOLS: Final = 20  # different tools of a tenant that are looked at, most used first
 MAX_TERMS: Final = 20  # of a tenant's vocabulary, most telling first
 MAX_REPLY_TERMS: Final = 30  # of one reply
@@ -96,7 +97,7 @@ def _term_memberships(terms: Sequence[str]) -> list[Membership]:
     chosen = sorted(known, key=lambda term: (-held[term], term))[:MAX_TERMS]
     sets = [frozenset(text.split()) for text in terms] if chosen else []
     return [
-        Membership("terminology", "domain_knowledge", term, has, ~has)
+        Membership(TERMINOLOGY, "domain_knowledge", term, has, ~has)
         for term in chosen
         for has in [np.array([term in own for own in sets], np.bool_)]
     ]

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.patterns.characteristics import Membership
+from learner.patterns.characteristics import TERMINOLOGY, Membership
 from learner.patterns.normal import Floats, cdf
 from learner.patterns.posterior import DESIGN_EFFECT, Cluster
 from store.vocabulary import PatternType
@@ -25,7 +25,9 @@ CLUSTER_PRIOR: Final = 5.0  # responses of the stratum's mean that are added to 
 VARIANCE_PRIOR: Final = 20.0  # responses of the tenant's variance that are added to each question type's
 MIN_USERS: Final = 3  # whose signals a cluster rests on: one account must not decide what is tried
 MIN_OTHERS: Final = 5  # responses with another value, to compare with
-ORG_REST_Z: Final = 2.33  # standard errors that must remain without the strongest type, to hold for all types
+MIN_TERM_Z: Final = 3.0  # standard errors for a word of the tenant's: there are many, and most are names
+ORG_REST_Z: Final = 2.33  # standard errors that must remain without the strongest type, to hold for all types ...
+POOLED_REST_Z: Final = 1.0  # ... or only this many, when all types together are surer than the strongest alone
 DUPLICATE_CORRELATION: Final = 0.9  # of two characteristics that cannot be told apart
 
 
@@ -163,18 +165,16 @@ def screen(found: Sequence[Found], *, min_signals: int, q: float) -> list[Found]
     passed = [
         one
         for one, is_rejected in zip(tested, benjamini_hochberg([one.z for one in tested], q), strict=True)
-        if is_rejected and one.z > 0
+        if is_rejected and one.z > (MIN_TERM_Z if one.dimension == TERMINOLOGY else 0)
     ]
     general = {
-        (one.dimension, one.value)
-        for one in passed
-        if one.question_type is ALL_TYPES and _rest_z(one, found) >= ORG_REST_Z
+        (one.dimension, one.value) for one in passed if one.question_type is ALL_TYPES and _is_general(one, found)
     }
     kept = [one for one in passed if (one.question_type is ALL_TYPES) == ((one.dimension, one.value) in general)]
     return sorted(kept, key=lambda one: -one.z)
 
 
-def _rest_z(general: Found, found: Sequence[Found]) -> float:
+def _is_general(general: Found, found: Sequence[Found]) -> bool:
     within = [
         one
         for one in found
@@ -182,7 +182,8 @@ def _rest_z(general: Found, found: Sequence[Found]) -> float:
     ]
     strongest = max(within, key=lambda one: one.z)
     rest = _pooled([one for one in within if one is not strongest])
-    return rest.difference / rest.standard_error
+    rest_z = rest.difference / rest.standard_error
+    return rest_z >= (POOLED_REST_Z if general.z > strongest.z else ORG_REST_Z)
 
 
 def benjamini_hochberg(z: Sequence[float], q: float) -> list[bool]:

@@ -17,7 +17,9 @@ from learner.patterns.normal import Floats, cdf
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-EFFECT_SD: Final = 0.05  # the effect, in standard deviations of a residual, that the e-value is tuned to
+EFFECTS: Final = ((0.05, 2 / 3), (0.2, 1 / 3))  # in standard deviations of a residual, that the e-value bets on, and
+# how much it puts on each: alone, the bet on small effects needs three times the responses to see a large one
+INTERVAL_SD: Final = 0.1  # the effect at whose detection the interval is narrowest
 COVERAGE: Final = 0.95  # of the interval
 
 
@@ -97,26 +99,28 @@ def _clustered_variance(terms: Floats, cluster: Integers) -> float:
     return max(float((terms**2).sum()), float((by_user**2).sum()))
 
 
-def log_e_value(score: float, variance: float, rho: float) -> float:
+def log_e_value(score: float, variance: float, residual_variance: float) -> float:
     """Return the logarithm of the e-value against "does not help"; a value of 20 has odds of at most 1 in 20 ever.
 
-    Mixture over effects with a half-normal prior: ``e = 2 Phi(S / sqrt(V + rho)) sqrt(rho / (V + rho))
-    exp(S^2 / (2 (V + rho)))``. Source: PATTERNS, section 4.6; Robbins 1970, Ann. Math. Stat. 41(5).
+    The mean (again an e-value) of bets on effects of two sizes, each mixed over a half-normal:
+    ``2 Phi(S / sqrt(V + rho)) sqrt(rho / (V + rho)) exp(S^2 / (2 (V + rho)))`` with rho = residual variance / size^2.
+    Source: PATTERNS, section 4.6; Robbins 1970, Ann. Math. Stat. 41(5).
 
-    >>> log_e_value(0.0, 0.0, 1.0)
-    0.0
+    >>> log_e_value(40.0, 100.0, 1.0) > math.log(20)
+    True
     """
+    logs = [math.log(share) + _log_bet(score, variance, residual_variance / size**2) for size, share in EFFECTS]
+    top = max(logs)
+    return top + math.log(sum(math.exp(one - top) for one in logs))
+
+
+def _log_bet(score: float, variance: float, rho: float) -> float:
     spread = variance + rho
     tail = max(2 * float(cdf(score / math.sqrt(spread))), 1e-300)
     return 0.5 * math.log(rho / spread) + score * score / (2 * spread) + math.log(tail)
 
 
-def mixture_width(residual_variance: float) -> float:
-    """Return rho for residuals of this variance: the information at which an effect of 0.05 sd is one unit."""
-    return residual_variance / EFFECT_SD**2
-
-
-def lift_interval(found: Contrast, rho: float) -> tuple[float, float] | None:
+def lift_interval(found: Contrast, residual_variance: float) -> tuple[float, float] | None:
     """Return the 95 % interval of the lift, valid at every look, or None without information.
 
     A normal-mixture confidence sequence around the plain intent-to-treat contrast (not shrunk): half width
@@ -126,6 +130,7 @@ def lift_interval(found: Contrast, rho: float) -> tuple[float, float] | None:
     lift = found.lift
     if lift is None:
         return None
+    rho = residual_variance / INTERVAL_SD**2
     # Two clusters at least, else V is 0 around its own estimate.
     spread = max(found.spread, found.variance / max(found.n_users, 1)) + rho
     half = math.sqrt(spread * math.log(spread / (rho * (1 - COVERAGE) ** 2))) / found.information

@@ -9,7 +9,7 @@ import numpy as np
 from learner.patterns.characteristics import Membership, memberships
 from learner.patterns.discovery import ALL_TYPES, Found, Records, compare
 from learner.patterns.ema import score_of
-from learner.patterns.evidence import Contrast, Rows, contrast, decay, harm_z, lift_interval, log_e_value, mixture_width
+from learner.patterns.evidence import Contrast, Rows, contrast, decay, harm_z, lift_interval, log_e_value
 from learner.patterns.exposure import Exposure, expose, instructed
 from learner.patterns.lifecycle import Reading
 from learner.patterns.normal import Floats
@@ -127,15 +127,15 @@ def _read(
 ) -> Reading:
     total = contrast(rows)
     cluster = cluster_of(row, found.comparisons)
-    rho = mixture_width(found.outcomes.variance)
+    variance = found.outcomes.variance
     used = found.exposure.used(row.id)
     rated = used[found.outcomes.is_rated[used]]
     return Reading(
         belief=_belief(row, _decayed(rows, settings, now_s), cluster, found, scale),
         prior=_belief(row, contrast(rows.only(np.zeros(len(rows.treated), np.bool_))), cluster, found, scale),
         contrast=total,
-        log_e=log_e_value(total.score, total.variance, rho),
-        interval=lift_interval(total, rho),
+        log_e=log_e_value(total.score, total.variance, variance),
+        interval=lift_interval(total, variance),
         harm_z=harm_z(rows, now_s, HARM_HALF_LIFE_DAYS),
         score=score_of(
             found.outcomes.satisfaction[rated],

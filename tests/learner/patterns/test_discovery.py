@@ -112,3 +112,9 @@ def test_characteristics_that_always_come_together_are_one() -> None:
     assert not is_duplicate(a, ~b, scope)
     assert not is_duplicate(a, rng.random(200) < 0.5, scope)
     assert not is_duplicate(scope, a, scope)
+
+
+def test_weak_effects_everywhere_are_found_by_all_types_together() -> None:
+    found = [kept(*world(1200, seed, dict.fromkeys("abcdef", 0.25))) for seed in range(10)]
+
+    assert sum(("table", None) in one for one in found) >= 7

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.patterns.evidence import Rows, contrast, decay, harm_z, lift_interval, log_e_value, mixture_width
+from learner.patterns.evidence import Rows, contrast, decay, harm_z, lift_interval, log_e_value
 
 NOW_S = 1_000_000.0
 
@@ -33,7 +33,7 @@ def test_rows_that_say_nothing_leave_no_lift() -> None:
     empty = rows(0, 1)
 
     assert contrast(empty).lift is None
-    assert lift_interval(contrast(empty), 400.0) is None
+    assert lift_interval(contrast(empty), 1.0) is None
     assert harm_z(empty, NOW_S, 3.0) == 0.0
 
 
@@ -61,8 +61,7 @@ def test_looking_all_the_time_rarely_fools_the_e_value() -> None:
     for seed in range(300):
         world = rows(1500, seed)
         looks = [contrast(world.only(np.arange(1500) < n)) for n in range(50, 1501, 50)]
-        rho = mixture_width(1.09)
-        n_fooled += any(log_e_value(look.score, look.variance, rho) >= math.log(20) for look in looks)
+        n_fooled += any(log_e_value(look.score, look.variance, 1.09) >= math.log(20) for look in looks)
 
     assert n_fooled / 300 <= 0.05
 
@@ -71,8 +70,7 @@ def test_the_interval_covers_the_lift_at_every_look() -> None:
     n_missed = 0
     for seed in range(200):
         world = rows(1500, seed, lift=0.3)
-        rho = mixture_width(1.09)
-        intervals = [lift_interval(contrast(world.only(np.arange(1500) < n)), rho) for n in range(100, 1501, 100)]
+        intervals = [lift_interval(contrast(world.only(np.arange(1500) < n)), 1.09) for n in range(100, 1501, 100)]
         n_missed += not all(interval is not None and interval[0] <= 0.3 <= interval[1] for interval in intervals)
 
     assert n_missed / 200 <= 0.05
@@ -80,9 +78,9 @@ def test_the_interval_covers_the_lift_at_every_look() -> None:
 
 def test_strong_evidence_has_a_large_e_value_and_an_interval_above_nothing() -> None:
     found = contrast(rows(4000, 3, lift=0.5))
-    interval = lift_interval(found, mixture_width(1.09))
+    interval = lift_interval(found, 1.09)
 
-    assert log_e_value(found.score, found.variance, mixture_width(1.09)) > math.log(1000)
+    assert log_e_value(found.score, found.variance, 1.09) > math.log(1000)
     assert interval is not None
     assert 0 < interval[0] < 0.5 < interval[1]
 
@@ -90,7 +88,7 @@ def test_strong_evidence_has_a_large_e_value_and_an_interval_above_nothing() -> 
 def test_a_pattern_that_harms_never_has_evidence_that_it_helps() -> None:
     found = contrast(rows(4000, 3, lift=-0.5))
 
-    assert log_e_value(found.score, found.variance, mixture_width(1.09)) < 0
+    assert log_e_value(found.score, found.variance, 1.09) < 0
 
 
 def test_recent_harm_shows_through_old_merit() -> None:
