@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from learner.authoring import Author
 from store.audit import list_audit
+from store.clock import ManualClock
 from store.contexts import create_context
 from store.database import Database
 from store.generations import current_number, current_plan
@@ -68,8 +69,10 @@ def test_a_pattern_is_pinned_disabled_edited_and_shown_with_its_history(client: 
     assert [event["to_state"] for event in history] == ["candidate", "candidate", "pinned", "pinned", "disabled"]
 
 
-def test_patterns_are_listed_by_state_and_type(client: TestClient) -> None:
-    pinned, candidate = add_pattern(client), add_pattern(client, type="query_style", state="candidate")
+def test_patterns_are_listed_by_state_and_type(client: TestClient, clock: ManualClock) -> None:
+    pinned = add_pattern(client)
+    clock.advance(1)
+    candidate = add_pattern(client, type="query_style", state="candidate")
     listed = client.get("/api/patterns").json()
     assert [row["id"] for row in listed["data"]] == [pinned["id"], candidate["id"]]
     assert listed["next_cursor"] is None
