@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bench.installation import DATA_SOURCE, install, write_bodies
 from bench.measurement import Cell, Measurement, Target, median
-from bench.processes import free_port, running, settled_usage, usage
+from bench.processes import free_port, idle_rate, running, settled_usage, usage
 from bench.report import report
 
 HERE = Path(__file__).parent
@@ -62,16 +62,16 @@ def measure(target: Target, cell: Cell, driver: Path, bodies: Path, seconds: flo
         ["taskset", "-c", str(LOAD_CORE), driver, *map(str, arguments)], capture_output=True, text=True, check=True
     ).stdout
     seen = json.loads(printed)
-    cpu_us = own_cpu_us = memory_mb = 0.0
+    cpu_us = serving_cpu_us = memory_mb = 0.0
     n_requests = max(1, seen["total"])
     if target.pid and before:
-        after = settled_usage(target.pid)
+        after = settled_usage(target.pid, target.idle)
         cpu_us = (after.cpu_ns - before.cpu_ns) / 1e3 / n_requests
-        own_cpu_us = (after.own_cpu_ns - before.own_cpu_ns) / 1e3 / n_requests
+        serving_cpu_us = (after.serving_cpu_ns - before.serving_cpu_ns) / 1e3 / n_requests
         memory_mb = after.memory_mb
     names = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "failed")
     return Measurement(
-        **{name: seen[name] for name in names}, cpu_us=cpu_us, own_cpu_us=own_cpu_us, memory_mb=memory_mb
+        **{name: seen[name] for name in names}, cpu_us=cpu_us, serving_cpu_us=serving_cpu_us, memory_mb=memory_mb
     )
 
 
@@ -115,7 +115,7 @@ def targets(folder: Path, upstream_port: int) -> Iterator[list[Target]]:
                     log=installation.folder / "log",
                 )
             )
-            found.append(Target(name, installation.port, process.pid, installation))
+            found.append(Target(name, installation.port, process.pid, installation, idle_rate(process.pid)))
         yield found
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.installation import Installation
+from bench.processes import IdleRate
 
 
 @dataclass(frozen=True)
@@ -13,6 +14,7 @@ class Target:
     port: int
     pid: int | None  # None: nothing stands between the driver and the upstream
     installation: Installation | None = None
+    idle: IdleRate | None = None
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class Measurement:
     p99_us: float
     first_byte_us: float
     cpu_us: float  # of all processes of the target, per request
-    own_cpu_us: float  # of the process that serves, without the one that moves records into the database
+    serving_cpu_us: float  # of the process that serves, without the one that moves records into the database
     memory_mb: float
     failed: int
 
 
 def median(measurements: Sequence[Measurement]) -> Measurement:
     """Return the median of each figure, and the sum of the failures."""
-    names = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "cpu_us", "own_cpu_us", "memory_mb")
+    names = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "cpu_us", "serving_cpu_us", "memory_mb")
     middle = {name: statistics.median(getattr(item, name) for item in measurements) for name in names}
     return Measurement(**middle, failed=sum(item.failed for item in measurements))

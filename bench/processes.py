@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 START_S = 30.0
-IDLE_SHARE = 0.01  # of one core: below, what a load left behind is done
+IDLE_SHARE = 0.015  # of one core: below, what a load left behind is done
+SETTLE_STEP_S = 0.2
 SETTLE_S = 15.0
 STOP_S = 20.0
 
@@ -20,7 +21,7 @@ class Usage:
     """What a process and its children have used since they started."""
 
     cpu_ns: int
-    own_cpu_ns: int  # of the process itself, its children left out
+    serving_cpu_ns: int  # of it, without the process that moves records into the database
     memory_mb: float
 
 
@@ -49,6 +50,14 @@ def cpu_ns(pid: int) -> int:
     return total
 
 
+def is_recorder(pid: int) -> bool:
+    """Return whether a process is the one that moves records into the database."""
+    try:
+        return b"proxy.recorder" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def usage(pid: int) -> Usage:
     """Return what *pid* and its descendants have used."""
     pids = process_tree(pid)
@@ -58,20 +67,46 @@ def usage(pid: int) -> Usage:
             pages += int(Path(f"/proc/{current}/statm").read_text().split()[1])
         except OSError:
             continue
-    spent = [cpu_ns(current) for current in pids]
-    return Usage(sum(spent), spent[0], pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    spent = {current: cpu_ns(current) for current in pids}
+    serving = sum(nanoseconds for current, nanoseconds in spent.items() if not is_recorder(current))
+    return Usage(sum(spent.values()), serving, pages * os.sysconf("SC_PAGE_SIZE") / 1e6)
 
 
-def settled_usage(pid: int) -> Usage:
-    """Return the usage once the processes are idle: work put off to after the reply counts too."""
-    before, deadline = usage(pid), time.monotonic() + SETTLE_S
-    while time.monotonic() < deadline:
-        time.sleep(0.2)
+@dataclass(frozen=True)
+class IdleRate:
+    """Nanoseconds on a core per second of doing nothing but looking for work."""
+
+    cpu_ns: float
+    serving_cpu_ns: float
+
+
+def idle_rate(pid: int, seconds: float = 2.0) -> IdleRate:
+    """Return what an idle process costs."""
+    before = settled_usage(pid)
+    time.sleep(seconds)
+    after = usage(pid)
+    return IdleRate((after.cpu_ns - before.cpu_ns) / seconds, (after.serving_cpu_ns - before.serving_cpu_ns) / seconds)
+
+
+def settled_usage(pid: int, idle: IdleRate | None = None) -> Usage:
+    """Return the usage once the processes are idle: work put off to after the reply counts too.
+
+    What merely waiting for that costs is taken off when *idle* says how much it is.
+    """
+    started, before = time.monotonic(), usage(pid)
+    while time.monotonic() - started < SETTLE_S:
+        time.sleep(SETTLE_STEP_S)
         now = usage(pid)
-        if now.cpu_ns - before.cpu_ns < IDLE_SHARE * 0.2e9:
-            return now
+        if now.cpu_ns - before.cpu_ns < IDLE_SHARE * SETTLE_STEP_S * 1e9:
+            break
         before = now
-    return before
+    waited_s = time.monotonic() - started if idle else 0.0
+    rate = idle or IdleRate(0, 0)
+    return Usage(
+        round(now.cpu_ns - waited_s * rate.cpu_ns),
+        round(now.serving_cpu_ns - waited_s * rate.serving_cpu_ns),
+        now.memory_mb,
+    )
 
 
 def free_port() -> int:

@@ -28,13 +28,14 @@ COLUMNS = (
 PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "numpy", "starlette")
 INTRODUCTION = """# What a request costs
 
-`python -m bench gateway`: {method}, targets taking turns, medians. Servers share one core, load driver and mock
-upstream (C, `bench/*.c`) have the other. CPU is the kernel's count for all processes of the target until they are idle
-again, so the moving of records into the database is in it; `of it serving` leaves that out. `added` is the difference
-to `direct` in the same table, in microseconds.
+`python -m bench gateway`: {method}, targets taking turns, medians.
+Servers share one core, load driver and mock upstream (C, `bench/*.c`) have the other. CPU is the kernel's count for
+all processes of the target until they are idle again, so the moving of records into the database is in it; `of it
+serving` leaves that out. `added` is the difference to `direct` in the same table, in microseconds.
 
 `all on`: {n_patterns:,} patterns (20 match a request, two in each of 10 dimensions), {n_contexts:,} contexts, every
-question different, every response recorded; {injected}. `learning off`: the tenant's switch; a pure relay.
+question different, every response recorded; {injected}.
+Idle, it uses {idle}. `learning off`: the tenant's switch; a pure relay.
 
 Machine: {machine}.
 """
@@ -49,6 +50,7 @@ def report(seen: Mapping[tuple[Cell, Target], Measurement], targets: Sequence[Ta
             n_patterns=N_PATTERNS,
             n_contexts=N_CONTEXTS,
             injected=_injected(targets),
+            idle=_idle(targets),
             machine=_machine(),
         )
     ]
@@ -77,11 +79,16 @@ def _row(target: Target, got: Measurement, direct: Measurement, nginx_us: float)
         f"{got.p50_us - direct.p50_us:,.0f}",
         f"{got.first_byte_us - direct.first_byte_us:,.0f}",
         f"{got.cpu_us:,.0f}",
-        f"{got.own_cpu_us:,.0f}",
+        f"{got.serving_cpu_us:,.0f}",
         f"{got.cpu_us / nginx_us:.1f}" if nginx_us else "",
         f"{got.memory_mb:,.0f}",
         str(got.failed),
     ]
+
+
+def _idle(targets: Sequence[Target]) -> str:
+    (idle,) = (target.idle for target in targets if target.idle and "all on" in target.name)
+    return f"{idle.cpu_ns / 1e7:.1f} % of a core"
 
 
 def _injected(targets: Sequence[Target]) -> str:
