@@ -121,7 +121,7 @@ class DataPlane:
             authenticator=make_authenticator(config, self._snapshots),
             router=Router(self._routes),
             learning=learning,
-            feedback=FeedbackEndpoints(config.feedback, self._feedback_writer, self._clock),
+            feedback=FeedbackEndpoints(config.feedback, self._feedback_writer, self._clock, learning.own_id),
             health=self,
             metrics=self._metrics,
             clock=self._clock,

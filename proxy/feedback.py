@@ -35,6 +35,7 @@ MAX_COMMIT: Final = 200  # requests that share one commit
 BUSY_TIMEOUT_MS: Final = 2000  # a client waits here: sooner a 503 than the whole [store] busy_timeout_ms
 
 Work = Callable[[Database], bytes]
+OwnId = Callable[[str, str], str | None]
 
 
 class UnknownResponseError(NotFoundError):
@@ -156,10 +157,19 @@ def _in_savepoint(db: Database, work: Work) -> bytes | Exception:
 class FeedbackEndpoints:
     """Takes signals and takes them back."""
 
-    def __init__(self, section: FeedbackSection, writer: FeedbackWriter, clock: Clock) -> None:
+    def __init__(self, section: FeedbackSection, writer: FeedbackWriter, clock: Clock, own_id: OwnId) -> None:
+        """Take what is needed.
+
+        Args:
+            section: limits and weights.
+            writer: commits.
+            clock: tells when a signal came.
+            own_id: (tenant, id in a reply's body) -> our id of the newest such response, None when long ago.
+        """
         self._section = section
         self._writer = writer
         self._clock = clock
+        self._own_id = own_id
 
     async def add(self, tenant_id: str, body: bytes) -> tuple[int, bytes]:
         """Return 201 and the answer to one signal, or to a list of them, once they are committed.
@@ -169,14 +179,17 @@ class FeedbackEndpoints:
                 missing or locked.
         """
         signals, is_list = parse_signals(body, self._section)
+        own_ids = [self._own_id(tenant_id, signal.response_id) for signal in signals]
+        now_s = self._clock.now_s()
 
         def work(db: Database) -> bytes:
             answers = []
-            for index, signal in enumerate(signals):
+            for index, (signal, own_id) in enumerate(zip(signals, own_ids, strict=True)):
                 try:
-                    answers.append(
-                        record_signal(db, tenant_id, signal, self._section, source="api", now_s=self._clock.now_s())
+                    answer = record_signal(
+                        db, tenant_id, signal, self._section, source="api", now_s=now_s, own_id=own_id
                     )
+                    answers.append(answer)
                 except NotFoundError as exc:
                     raise UnknownResponseError(signal.response_id, _param("response_id", index, is_list)) from exc
             return msgspec.json.encode(answers if is_list else answers[0])

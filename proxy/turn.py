@@ -152,6 +152,7 @@ class Learning:
             find_conversation=snapshots.history.find_conversation,
         )
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
+        self._own_ids: Recent[tuple[str, str], str] = Recent(config.recording.response_cache)
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
@@ -176,6 +177,10 @@ class Learning:
 
     def now_s(self) -> float:
         return self._clock.now_s()
+
+    def own_id(self, tenant_id: str, upstream_id: str) -> str | None:
+        """Return our id of the tenant's newest response with this id in its body, if it was one of the last."""
+        return self._own_ids.get((tenant_id, upstream_id))
 
     def _describe(self, request: IncomingRequest, parsed: ParsedRequest, own: dict[str, str], tenant_id: str) -> _Draft:
         facts = describe(parsed, own, tenant_id)
@@ -301,6 +306,8 @@ class Learning:
             injections=draft.injections,
         )
         self._writer.append(encode_record(record))
+        if reply.upstream_id:
+            self._own_ids.put((facts.asker.tenant_id, reply.upstream_id), response_id)
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -341,7 +348,8 @@ class Turn:
     def begin_reply(self, status: int, content_encoding: str) -> None:
         """Take note of the reply's head."""
         del status
-        self._collector.begin(content_encoding)
+        with self._fail_open:
+            self._collector.begin(content_encoding)
 
     def feed(self, chunk: bytes) -> None:
         """Take note of the next bytes of the reply's body."""

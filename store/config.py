@@ -61,6 +61,7 @@ class RecordingSection:
     max_message_kb: float
     conversation_cache: int
     block_cache: int
+    response_cache: int
     regenerate_window_s: float
 
 

@@ -44,9 +44,19 @@ class SignalAnswer(msgspec.Struct, frozen=True):
 
 
 def record_signal(
-    db: Database, tenant_id: str, signal: Signal, settings: FeedbackSection, *, source: Source, now_s: float
+    db: Database,
+    tenant_id: str,
+    signal: Signal,
+    settings: FeedbackSection,
+    *,
+    source: Source,
+    now_s: float,
+    own_id: str | None = None,
 ) -> SignalAnswer:
     """Write *signal* and return its answer; durable once the surrounding transaction commits.
+
+    *own_id* is our id of the response, when the caller knows it better than the records do: the newest response with
+    an id that an upstream used twice may not have a record yet.
 
     A later signal of the same user, response and family replaces the earlier one, but what was found in the traffic
     never replaces what a user said. An id that was acknowledged before changes nothing and answers the same.
@@ -58,7 +68,7 @@ def record_signal(
     with db.transaction():
         if signal.id is not None and (answer := _receipt(db, tenant_id, signal.id)) is not None:
             return answer
-        response = find_response(db, tenant_id, signal.response_id)
+        response = find_response(db, tenant_id, own_id or signal.response_id)
         if response is None:
             raise NotFoundError(f"no response {signal.response_id!r}")
         earlier = _earlier(db, response, signal)

@@ -19,11 +19,15 @@ from tests.store.test_segments import record
 pytestmark = pytest.mark.usefixtures("db")
 
 
+def no_own_id(tenant_id: str, upstream_id: str) -> None:
+    """Remember nothing: what is known stands in the records."""
+
+
 @pytest.fixture
 def endpoints(config: Config) -> Iterator[FeedbackEndpoints]:
     writer = FeedbackWriter(config)
     writer.start()
-    yield FeedbackEndpoints(config.feedback, writer, ManualClock(datetime(2026, 11, 21, tzinfo=UTC)))
+    yield FeedbackEndpoints(config.feedback, writer, ManualClock(datetime(2026, 11, 21, tzinfo=UTC)), no_own_id)
     writer.stop()
 
 

@@ -124,3 +124,15 @@ def test_a_replaced_signal_comes_anew_in_the_order_of_arrival(db: Database, conf
         given = Signal("resp_000001", signal, "u")
         record_signal(db, "default", given, config.feedback, source="api", now_s=NOW_S)
     assert [row[2] for row in rows(db)] == ["copy", "thumbs_down"]
+
+
+def test_a_caller_that_knows_our_id_names_the_response_and_gets_the_clients_name_back(
+    db: Database, config: Config
+) -> None:
+    signal, newest = Signal(response_id="chatcmpl-1", signal="copy"), record(4, upstream_id="chatcmpl-1")
+    with pytest.raises(NotFoundError):  # its record is on its way
+        record_signal(db, "default", signal, config.feedback, source="api", now_s=NOW_S, own_id=newest.id)
+    insert_records(db, [newest])
+    answer = record_signal(db, "default", signal, config.feedback, source="api", now_s=NOW_S, own_id=newest.id)
+    assert answer.response_id == "chatcmpl-1"
+    assert [row[0] for row in rows(db)] == [newest.id]
