@@ -38,6 +38,7 @@ class Situation:
     """What the decisions depend on beside rows and records."""
 
     now_s: float
+    traffic_s: float  # up to when there can be records: a run's time may be ahead of the machine's clock
     settings: PatternsSection
     crash: Crash | None
     activated_s: Mapping[str, float]  # pattern -> its newest activation
@@ -74,7 +75,7 @@ def _decide_one(row: PatternRow, reading: Reading, situation: Situation, *, is_p
         return Change(row, measured(row, reading))
     if crash is not None and row.state == "active" and _is_fresh(row, situation):
         reason = f"crash: satisfaction index fell from {crash.before:.2f} to {crash.now:.2f} ({crash.z:.1f} sd)"
-        return Change(row, quarantined(measured(row, reading), now_s), reason)
+        return Change(row, quarantined(measured(row, reading), now_s, situation.traffic_s), reason)
     return decide(row, reading, situation.settings, now_s=now_s, is_proven=is_proven, may_activate=crash is None)
 
 
@@ -92,7 +93,7 @@ def _with_trials(changes: Sequence[Change], situation: Situation) -> list[Change
         if row.state != "candidate":
             settled.append(change)
         elif is_startable(row, situation) and n_competing(row, served) < situation.settings.max_arms_per_dimension:
-            after = started(row, situation.now_s)
+            after = started(row, situation.traffic_s)
             served.append(after)
             settled.append(Change(change.before, after, "trial begins: a random share of matching conversations"))
         elif situation.now_s - parse_iso(row.created_at) > situation.settings.prune_idle_days * DAY_S:

@@ -170,15 +170,15 @@ def retired(row: PatternRow, now_s: float) -> PatternRow:
     return replace(row, state="retired", grade="none", share=0.0, warm_step=0, removed_at=iso(now_s))
 
 
-def started(row: PatternRow, now_s: float) -> PatternRow:
-    """Return the candidate in trial: evidence counts from now."""
-    return replace(row, state="trial", trial_since=iso(now_s), warm_step=0, share=0.0)
+def started(row: PatternRow, traffic_s: float) -> PatternRow:
+    """Return the candidate in trial: evidence counts from records made after *traffic_s*."""
+    return replace(row, state="trial", trial_since=iso(traffic_s), warm_step=0, share=0.0)
 
 
-def quarantined(row: PatternRow, now_s: float) -> PatternRow:
+def quarantined(row: PatternRow, now_s: float, traffic_s: float) -> PatternRow:
     """Return an active pattern back in trial after a crash: its evidence starts anew, its cooldown begins."""
     return replace(
-        started(row, now_s),
+        started(row, traffic_s),
         grade="none",
         confidence=0.5,
         lift=None,

@@ -44,6 +44,7 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     run = Run(run_id, tenant_id, now_s, collaborators.clock, collaborators.models.for_run())
     situation = Situation(
         now_s=now_s,
+        traffic_s=min(now_s, collaborators.clock.now_s()),
         settings=settings,
         crash=None,
         activated_s={key: parse_iso(at) for key, at in last_activations(db, tenant_id).items()},

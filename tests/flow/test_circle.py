@@ -148,6 +148,21 @@ def test_a_format_that_users_prefer_is_found_tried_measured_and_switched_on(
     assert listed["state"] == "active"
 
 
+def test_evidence_counts_when_the_runs_time_is_ahead_of_the_traffic(product: Product, upstream: Upstream) -> None:
+    product.start("proxy")
+    model = upstream.script = ObedientModel(share_of_tables=0.5)
+    visitors = Visitors(product)
+    visitors.visit(COMPARISON, 60)
+    product.learn("patterns", now="2027-01-01T00:00:00Z")
+    product.learn("patterns", now="2027-01-01T06:00:00Z")
+    (pattern,) = [row for row in format_patterns(product) if row["state"] == "trial"]
+    model.rules, model.share_of_tables = [pattern["rule"]], 0.0
+    time.sleep(1)
+    visitors.visit(COMPARISON, 200)
+    product.learn("patterns", now="2027-01-01T12:00:00Z")
+    assert states(product)[pattern["id"]] == "active"
+
+
 SOLVED = [
     ("I cancelled my order, how do I get my money back?", "Thanks, that worked!"),
     ("How can I get a refund for a cancelled order?", "Perfect, thank you so much."),
