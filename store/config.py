@@ -116,7 +116,6 @@ class ContextsSection:
     max_tokens: int
     max_items: int
     similarity_threshold: float
-    max_vectors_exact: int
 
 
 @dataclass(frozen=True, slots=True)

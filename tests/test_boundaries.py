@@ -3,11 +3,15 @@
 import ast
 import graphlib
 import re
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from store.config import default_config_path
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("store", "proxy", "learner", "tutelage")
@@ -213,3 +217,27 @@ def test_the_store_reads_no_environment_variable() -> None:
     }
 
     assert readers == set()
+
+
+def setting_names(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the name of each setting in *table*; the weights are one: their names are the signals'."""
+    for name, value in table.items():
+        match value:
+            case Mapping() if name != "weights":
+                yield from setting_names(value)
+            case [Mapping() as first, *_]:
+                yield from setting_names(first)
+            case _:
+                yield name
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    settings = tomllib.loads(default_config_path().read_text(encoding="utf-8"))
+    read = {
+        node.attr
+        for module in MODULES
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+
+    assert set(setting_names(settings)) - read == set()

@@ -274,8 +274,7 @@ def _print_places(report: DemoReport, console: Console) -> None:
         f"tutelage --config {settings} up     and then the console at http://127.0.0.1:8485/",
         f"tutelage --config {settings} patterns list",
         f"tutelage --config {settings} contexts list",
-        f'sqlite3 {report.database} "SELECT * FROM v_satisfaction_by_day"',
-        f'sqlite3 {report.database} "SELECT rule, state, lift, lift_low, lift_high FROM v_pattern_lift"',
+        f"sqlite3 {report.database}     and there the views v_satisfaction_by_day and v_pattern_lift",
     ):
         console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
 
