@@ -1,5 +1,6 @@
 """Connections to the SQLite file: WAL, foreign keys, a busy timeout, and writes that begin IMMEDIATE."""
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import sqlite_utils
 
 from store.config import StoreSection, database_path
 from store.errors import UnavailableError
+from store.files import open_private
 from store.migrations import MIGRATIONS
 
 Row = sqlite3.Row
@@ -114,8 +116,9 @@ def open_database(section: StoreSection, *, create: bool = True, durable: bool =
     if not create and not path.exists():
         raise UnavailableError(f"{path} does not exist")
     try:
-        if create:
+        if create and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(open_private(path, os.O_WRONLY | os.O_CREAT))  # SQLite gives the files beside it the same mode
         connection = sqlite3.connect(
             f"file:{_uri(path)}?mode={'rwc' if create else 'rw'}",
             uri=True,

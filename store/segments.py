@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from store.database import Database
+from store.files import open_private
 from store.records import ResponseRecord, decode_record
 from store.responses import insert_records
 
@@ -95,7 +96,7 @@ class SegmentWriter:
         path = self._directory / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
         # Under another name until it is locked: a reader would take an unlocked segment for a dead writer's.
         hidden = path.with_suffix(".new")
-        fd = os.open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fd = open_private(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             hidden.rename(path)
@@ -246,7 +247,7 @@ class SegmentReader:
     def _reject(self, path: Path, line: bytes, reason: Exception) -> None:
         rejected = path.with_suffix(".rejected")
         logger.error("%s: a damaged record is set aside in %s: %s", path, rejected.name, reason)
-        with rejected.open("ab") as file:
+        with open(rejected, "ab", opener=open_private) as file:
             file.write(line + b"\n")
 
 

@@ -42,6 +42,23 @@ def test_a_database_is_made_with_its_folder_in_wal_mode_with_foreign_keys(tmp_pa
         assert db.value("PRAGMA synchronous") == 1  # NORMAL
 
 
+def test_nobody_but_its_owner_reads_a_new_database(section: StoreSection, tmp_path: Path) -> None:
+    with open_database(section) as db:
+        ensure_tenant(db, "acme", 0.0)
+
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+
+    assert modes == {"tutelage.db": 0o600, "tutelage.db-wal": 0o600, "tutelage.db-shm": 0o600}
+
+
+def test_the_mode_that_an_operator_gave_a_database_stays(section: StoreSection, tmp_path: Path) -> None:
+    (tmp_path / "tutelage.db").touch()
+    (tmp_path / "tutelage.db").chmod(0o640)
+
+    with open_database(section):
+        assert (tmp_path / "tutelage.db").stat().st_mode & 0o777 == 0o640
+
+
 def test_a_durable_connection_syncs_each_commit(section: StoreSection) -> None:
     with open_database(section, durable=True) as db:
         assert db.value("PRAGMA synchronous") == 2  # FULL

@@ -126,6 +126,7 @@ def test_a_damaged_line_is_set_aside_and_the_others_land(db: Database, directory
     assert response_ids(db) == ["resp_000001", "resp_000003"]
     (rejected,) = names(directory)
     assert rejected.endswith(".rejected")
+    assert (directory / rejected).stat().st_mode & 0o777 == 0o600  # it holds what users wrote
     assert (directory / rejected).read_bytes().splitlines() == [
         b"{not json}",
         encode_record(record(2, tenant_id="nobody")).rstrip(),
