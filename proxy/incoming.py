@@ -1,10 +1,13 @@
 """One chat request as it arrived, body and all; and reading that body within a limit."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from proxy.disconnect import Receive
 from proxy.errors import ApiError, ClientGoneError, Header, body_too_large
 from proxy.headers import find
+
+MAX_DISCARDED_BYTES: Final = 200_000_000  # of a body that is too large; a client beyond loses its connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ async def read_body(receive: Receive, headers: list[Header], max_body_mb: float)
     """
     max_bytes = int(max_body_mb * 1_000_000)
     if (content_length(headers) or 0) > max_bytes:
+        await _discard(receive, headers)
         raise body_too_large(max_body_mb)
     body, is_last = await read_piece(receive)
     if is_last and len(body) <= max_bytes:
@@ -57,8 +61,25 @@ async def read_body(receive: Receive, headers: list[Header], max_body_mb: float)
         pieces.append(body)
         n_bytes += len(body)
     if n_bytes > max_bytes:
+        pieces.clear()
+        if not is_last:
+            await _discard(receive, headers)
         raise body_too_large(max_body_mb)
     return b"".join(pieces)
+
+
+async def _discard(receive: Receive, headers: list[Header]) -> None:
+    """Take the rest of a body and drop it.
+
+    Many clients look for an answer only after their last byte, and a connection that is closed before that resets:
+    they would never see why. One that announced ``expect: 100-continue`` waits for a word before it sends anything.
+    """
+    if find(headers, b"expect") is not None:
+        return
+    n_bytes, is_last = 0, False
+    while not is_last and n_bytes <= MAX_DISCARDED_BYTES:
+        piece, is_last = await read_piece(receive)
+        n_bytes += len(piece)
 
 
 async def read_piece(receive: Receive) -> tuple[bytes, bool]:

@@ -167,7 +167,7 @@ class Learning:
         served = self._snapshots.tenant(tenant_id)
         with fail_open:
             own = own_headers(request.headers)
-            if own.get("learn") == "off" or (served is not None and not served.snapshot.learning):
+            if own.get("learn", "").lower() == "off" or (served is not None and not served.snapshot.learning):
                 return turn
             draft = self._describe(request, parsed, own, tenant_id)
             turn.draft = draft

@@ -1,6 +1,8 @@
 """Bad input is answered in OpenAI's error shape, never reaches the upstream and is never recorded as a success."""
 
 import json
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
 import httpx
@@ -84,6 +86,16 @@ def test_a_body_of_25_megabytes_is_a_413(strict: Product, upstream: Upstream) ->
 def test_a_body_of_25_megabytes_without_a_length_is_a_413(strict: Product, upstream: Upstream) -> None:
     pieces = (BIG[start : start + 65536] for start in range(0, len(BIG), 65536))
     assert_refused(post(strict, pieces), 413, strict, upstream)
+
+
+def test_a_client_that_reads_after_its_last_byte_still_sees_the_413(strict: Product, upstream: Upstream) -> None:
+    # Python's urllib asks for the connection to be closed: a close in the middle of its body would be a reset.
+    request = urllib.request.Request(f"{strict.proxy_url}/v1/chat/completions", BIG)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == 413
+    assert json.load(refused.value)["error"]["code"] == "request_too_large"
+    assert upstream.requests == []
 
 
 def test_a_path_outside_of_v1_is_a_404_in_openais_shape(strict: Product, upstream: Upstream) -> None:

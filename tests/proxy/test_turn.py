@@ -354,13 +354,13 @@ def test_a_full_disk_costs_the_record_not_the_request(proxy: Proxy, config: Conf
     assert proxy.writer.n_dropped == 1
 
 
-@pytest.mark.parametrize("off", ["header", "tenant"])
+@pytest.mark.parametrize("off", ["header", "loud header", "tenant"])
 def test_with_learning_off_nothing_is_injected_or_recorded(proxy: Proxy, db: Database, off: str) -> None:
     serve(proxy, db, served_pattern())
     set_learning(db, "default", learning=off != "tenant")
     proxy.snapshots.refresh()
     body = json.dumps(chat(user("hi"))).encode()
-    turn = proxy.ask(body, learn={"header": "off", "tenant": "on"}[off])
+    turn = proxy.ask(body, learn={"header": "off", "loud header": "OFF", "tenant": "on"}[off])
     assert turn.body is body
     assert turn.response_id
     assert proxy.records() == []
