@@ -6,21 +6,24 @@ whatever else differs between rows. Source: PATTERNS, section 4.6.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.patterns.normal import Floats, cdf
+from learner.patterns.normal import Floats
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
-EFFECTS: Final = ((0.05, 2 / 3), (0.2, 1 / 3))  # in standard deviations of a residual, that the e-value bets on, and
-# how much it puts on each: alone, the bet on small effects needs three times the responses to see a large one
-INTERVAL_SD: Final = 0.1  # the effect at whose detection the interval is narrowest
-COVERAGE: Final = 0.95  # of the interval
+EFFECTS: Final = (0.05, 0.15, 0.45)  # in standard deviations of a residual, that the e-value bets on in equal parts:
+# alone, the bet on small effects needs three times the responses to see a large one. Measured by bench/evidence.py
+LEVEL: Final = 20.0  # of the e-value at which an effect is excluded: each end of the interval holds with 95 %
+LARGEST_LIFT: Final = 2.0  # satisfaction lies in [-1, 1]
+STEPS: Final = 40  # of a bisection: twelve digits
+FIRST_STEP: Final = 0.01  # of the search for an excluded effect
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,26 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Contrast:
-    """Sums over rows: ``score`` of psi, ``variance`` of it under "does nothing", ``information`` of the coin."""
+class Squares:
+    """Sums over blocks of rows from which the variance around any effect follows: psi^2, psi * coin^2, coin^4."""
 
     score: float
-    variance: float
+    cross: float
     information: float
-    spread: float  # variance of the score around its own estimate: for intervals
+
+    def around(self, effect: float) -> float:
+        """Return the sum over blocks of ``(psi - effect * information)^2``."""
+        return self.score - 2 * effect * self.cross + effect * effect * self.information
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """Sums over rows: ``score`` of psi, ``information`` of the coin, squares of both by row and by user."""
+
+    score: float
+    information: float
+    by_row: Squares
+    by_user: Squares
     n_treated: int
     n_control: int
     n_treated_rated: int
@@ -63,28 +79,30 @@ class Contrast:
 
     @property
     def lift(self) -> float | None:
-        """Return treated minus control in satisfaction, or None without information."""
-        return self.score / self.information if self.information > 0 else None
+        """Return treated minus control in satisfaction, in [-2, 2], or None without information."""
+        if self.information <= 0:
+            return None
+        return min(max(self.score / self.information, -LARGEST_LIFT), LARGEST_LIFT)
+
+    def variance(self, effect: float = 0.0) -> float:
+        """Return the variance of the score if the pattern's effect is *effect*; 0 without rows.
+
+        A user's rows count as one block: no single account can ever exceed one standard error.
+        """
+        return max(self.by_row.around(effect), self.by_user.around(effect), 0.0)
 
 
 def contrast(rows: Rows, decay: Floats | None = None) -> Contrast:
-    """Return the contrast of *rows*, each counted with its *decay* (k,) when given.
-
-    A user's rows count as one block: the variance is at least the sum over users of the squared sum of psi, so no
-    single account can ever exceed one standard error.
-    """
+    """Return the contrast of *rows*, each counted with its *decay* (k,) when given."""
     weight = rows.weight if decay is None else rows.weight * decay
     coin = rows.treated - rows.propensity
     psi = coin * weight * rows.residual
     information = coin**2 * weight
-    score, total = float(psi.sum()), float(information.sum())
-    estimate = score / total if total > 0 else 0.0
-    error = psi - estimate * information
     return Contrast(
-        score=score,
-        variance=_clustered_variance(psi, rows.cluster),
-        information=total,
-        spread=_clustered_variance(error, rows.cluster),
+        score=float(psi.sum()),
+        information=float(information.sum()),
+        by_row=_squares(psi, information),
+        by_user=_squares(_by_user(psi, rows.cluster), _by_user(information, rows.cluster)),
         n_treated=int(rows.treated.sum()),
         n_control=int((~rows.treated).sum()),
         n_treated_rated=int((rows.treated & rows.is_rated).sum()),
@@ -92,55 +110,98 @@ def contrast(rows: Rows, decay: Floats | None = None) -> Contrast:
     )
 
 
-def _clustered_variance(terms: Floats, cluster: Integers) -> float:
-    if not len(terms):
-        return 0.0
-    by_user = np.bincount(cluster, terms)
-    return max(float((terms**2).sum()), float((by_user**2).sum()))
+def _by_user(terms: Floats, cluster: Integers) -> Floats:
+    return np.asarray(np.bincount(cluster, terms), np.float64)
 
 
-def log_e_value(score: float, variance: float, residual_variance: float) -> float:
-    """Return the logarithm of the e-value against "does not help"; a value of 20 has odds of at most 1 in 20 ever.
+def _squares(psi: Floats, information: Floats) -> Squares:
+    return Squares(float(psi @ psi), float(psi @ information), float(information @ information))
 
-    The mean (again an e-value) of bets on effects of two sizes, each mixed over a half-normal:
+
+def log_e_value(found: Contrast, residual_variance: float, effect: float = 0.0) -> float:
+    """Return the logarithm of the e-value against "lifts by *effect* at most"; 20 has odds of at most 1 in 20 ever.
+
+    With S the score minus what *effect* explains of it and V its variance around that: the mean (again an e-value) of
+    equal bets on effects of three sizes, each mixed over a half-normal:
     ``2 Phi(S / sqrt(V + rho)) sqrt(rho / (V + rho)) exp(S^2 / (2 (V + rho)))`` with rho = residual variance / size^2.
     Source: PATTERNS, section 4.6; Robbins 1970, Ann. Math. Stat. 41(5).
+    """
+    return log_bets(found.score - effect * found.information, found.variance(effect), residual_variance)
 
-    >>> log_e_value(40.0, 100.0, 1.0) > math.log(20)
+
+def log_bets(score: float, variance: float, residual_variance: float, sizes: Sequence[float] = EFFECTS) -> float:
+    """Return the logarithm of the mean of the bets on effects of *sizes*.
+
+    >>> log_bets(40.0, 100.0, 1.0) > math.log(20)
     True
     """
-    logs = [math.log(share) + _log_bet(score, variance, residual_variance / size**2) for size, share in EFFECTS]
+    logs = [_log_bet(score, variance, residual_variance / size**2) for size in sizes]
     top = max(logs)
-    return top + math.log(sum(math.exp(one - top) for one in logs))
+    return top + math.log(sum(math.exp(one - top) for one in logs) / len(logs))
 
 
 def _log_bet(score: float, variance: float, rho: float) -> float:
     spread = variance + rho
-    tail = max(2 * float(cdf(score / math.sqrt(spread))), 1e-300)
+    tail = max(math.erfc(-score / math.sqrt(2 * spread)), 1e-300)  # 2 Phi(score / sqrt(spread))
     return 0.5 * math.log(rho / spread) + score * score / (2 * spread) + math.log(tail)
 
 
 def lift_interval(found: Contrast, residual_variance: float) -> tuple[float, float] | None:
-    """Return the 95 % interval of the lift, valid at every look, or None without information.
+    """Return the lifts that the evidence does not exclude, in [-2, 2], or None without information.
 
-    A normal-mixture confidence sequence around the plain intent-to-treat contrast (not shrunk): half width
-    ``sqrt((V + rho) log((V + rho) / (rho a^2))) / I`` with a = 0.05, V clustered by user.
-    Source: Howard, Ramdas, McAuliffe & Sekhon 2021, Ann. Stat. 49(2), eq. 14.
+    The exact inversion of the e-value: the low end is the effect at which ``log_e_value`` falls to 20, the high end
+    the one at which the e-value of the opposite (score and effect negated) does. So the low end is above 0 exactly
+    when the e-value against "does not help" is above 20, and each end holds with 95 % at every look, however often
+    one looks. Source: Howard, Ramdas, McAuliffe & Sekhon 2021, Ann. Stat. 49(2), section 3.2.
     """
     lift = found.lift
     if lift is None:
         return None
-    rho = residual_variance / INTERVAL_SD**2
-    # Two clusters at least, else V is 0 around its own estimate.
-    spread = max(found.spread, found.variance / max(found.n_users, 1)) + rho
-    half = math.sqrt(spread * math.log(spread / (rho * (1 - COVERAGE) ** 2))) / found.information
-    return lift - half, lift + half
+    return _low_end(found, lift, residual_variance), -_low_end(_opposite(found), -lift, residual_variance)
+
+
+def _opposite(found: Contrast) -> Contrast:
+    return replace(
+        found,
+        score=-found.score,
+        by_row=replace(found.by_row, cross=-found.by_row.cross),
+        by_user=replace(found.by_user, cross=-found.by_user.cross),
+    )
+
+
+def _low_end(found: Contrast, lift: float, residual_variance: float) -> float:
+    """Return the effect nearest 0 between an excluded one and the next that is not; -2 when none is excluded."""
+
+    def is_excluded(effect: float) -> bool:
+        return log_e_value(found, residual_variance, effect) >= math.log(LEVEL)
+
+    if is_excluded(0.0):
+        return _bisect(is_excluded, 0.0, lift)
+    # Far below the estimate the variance grows as fast as the squared score, and the e-value falls again: the search
+    # begins near the estimate and doubles its step.
+    near, step = min(lift, 0.0), FIRST_STEP
+    while near > -LARGEST_LIFT:
+        far = max(near - step, -LARGEST_LIFT)
+        if is_excluded(far):
+            return _bisect(is_excluded, far, near)
+        near, step = far, 2 * step
+    return -LARGEST_LIFT
+
+
+def _bisect(is_excluded: Callable[[float], bool], excluded: float, allowed: float) -> float:
+    for _ in range(STEPS):
+        middle = (excluded + allowed) / 2
+        if is_excluded(middle):
+            excluded = middle
+        else:
+            allowed = middle
+    return (excluded + allowed) / 2
 
 
 def harm_z(rows: Rows, now_s: float, half_life_days: float) -> float:
     """Return how many standard errors below control the pattern is of late (negative: harm); 0 without rows."""
     recent = contrast(rows, decay(rows.created_s, now_s, half_life_days))
-    return recent.score / math.sqrt(recent.variance) if recent.variance > 0 else 0.0
+    return recent.score / math.sqrt(recent.variance()) if recent.variance() > 0 else 0.0
 
 
 def decay(created_s: Floats, now_s: float, half_life_days: float) -> Floats:

@@ -69,7 +69,8 @@ def believe(
         mean = min(max(effect / COMPLIANCE / seen * cluster.difference, -most), most)
     if contrast.lift is None:
         return Belief(mean, math.sqrt(spread))
-    error = max(contrast.spread, DESIGN_EFFECT * variance * contrast.information) / contrast.information**2
+    spread_of_score = max(contrast.variance(contrast.lift), DESIGN_EFFECT * variance * contrast.information)
+    error = spread_of_score / contrast.information**2
     precision = 1 / spread + 1 / error
     return Belief((mean / spread + contrast.lift / error) / precision, math.sqrt(1 / precision))
 

@@ -134,7 +134,7 @@ def _read(
         belief=_belief(row, _decayed(rows, settings, now_s), cluster, found, scale),
         prior=_belief(row, contrast(rows.only(np.zeros(len(rows.treated), np.bool_))), cluster, found, scale),
         contrast=total,
-        log_e=log_e_value(total.score, total.variance, variance),
+        log_e=log_e_value(total, variance),
         interval=lift_interval(total, variance),
         harm_z=harm_z(rows, now_s, HARM_HALF_LIFE_DAYS),
         score=score_of(

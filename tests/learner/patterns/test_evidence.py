@@ -1,10 +1,11 @@
 """Randomised evidence: right on average, careful at every look, never one account's word."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.patterns.evidence import Rows, contrast, decay, harm_z, lift_interval, log_e_value
@@ -53,7 +54,7 @@ def test_a_single_account_never_exceeds_one_standard_error(drawn: list[tuple[boo
         )
     )
 
-    assert abs(found.score) <= math.sqrt(found.variance) + 1e-9
+    assert abs(found.score) <= math.sqrt(found.variance()) + 1e-9
 
 
 def test_looking_all_the_time_rarely_fools_the_e_value() -> None:
@@ -61,7 +62,7 @@ def test_looking_all_the_time_rarely_fools_the_e_value() -> None:
     for seed in range(300):
         world = rows(1500, seed)
         looks = [contrast(world.only(np.arange(1500) < n)) for n in range(50, 1501, 50)]
-        n_fooled += any(log_e_value(look.score, look.variance, 1.09) >= math.log(20) for look in looks)
+        n_fooled += any(log_e_value(look, 1.09) >= math.log(20) for look in looks)
 
     assert n_fooled / 300 <= 0.05
 
@@ -80,15 +81,56 @@ def test_strong_evidence_has_a_large_e_value_and_an_interval_above_nothing() -> 
     found = contrast(rows(4000, 3, lift=0.5))
     interval = lift_interval(found, 1.09)
 
-    assert log_e_value(found.score, found.variance, 1.09) > math.log(1000)
+    assert log_e_value(found, 1.09) > math.log(1000)
     assert interval is not None
     assert 0 < interval[0] < 0.5 < interval[1]
+
+
+@given(
+    st.floats(-1, 1), st.integers(1, 400), st.integers(1, 60), st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 1.0])
+)
+@settings(max_examples=300, deadline=None)
+def test_interval_and_e_value_tell_one_story(lift: float, n: int, n_users: int, seed: int, sd: float) -> None:
+    found = contrast(rows(n, seed, lift=lift, n_users=n_users, sd=sd))
+    interval = lift_interval(found, sd**2)
+
+    assert interval is not None
+    assert found.lift is not None
+    assert -2 <= interval[0] <= found.lift <= interval[1] <= 2
+    assert (interval[0] > 0) == (log_e_value(found, sd**2) >= math.log(20))
+
+
+def test_the_low_end_is_the_effect_whose_e_value_is_20() -> None:
+    for found in (contrast(rows(4000, 3, lift=0.5)), contrast(rows(300, 3, lift=0.1))):
+        interval = lift_interval(found, 1.09)
+
+        assert interval is not None
+        assert log_e_value(found, 1.09, interval[0]) == pytest.approx(math.log(20), abs=1e-6)
+
+
+def test_the_interval_of_the_opposite_is_the_opposite_interval() -> None:
+    world = rows(500, 4, lift=0.2)
+    interval = lift_interval(contrast(world), 1.09)
+    opposite = lift_interval(contrast(replace(world, residual=-world.residual)), 1.09)
+
+    assert interval is not None
+    assert opposite == pytest.approx((-interval[1], -interval[0]), abs=1e-9)
+
+
+def test_a_strong_effect_is_proven_by_150_responses_of_60_users() -> None:
+    world = rows(150, 5, n_users=60)
+    found = contrast(replace(world, residual=world.treated - world.propensity))
+    interval = lift_interval(found, float(np.var(world.treated - world.propensity)))
+
+    assert log_e_value(found, 0.25) > math.log(20)
+    assert interval is not None
+    assert 0.5 < interval[0] < 1 < interval[1] < 1.5
 
 
 def test_a_pattern_that_harms_never_has_evidence_that_it_helps() -> None:
     found = contrast(rows(4000, 3, lift=-0.5))
 
-    assert log_e_value(found.score, found.variance, 1.09) < 0
+    assert log_e_value(found, 1.09) < 0
 
 
 def test_recent_harm_shows_through_old_merit() -> None:

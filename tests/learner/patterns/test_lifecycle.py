@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from learner.patterns.evidence import Contrast
+from learner.patterns.evidence import Contrast, Squares
 from learner.patterns.lifecycle import Change, Reading, decide, measured, proven
 from learner.patterns.posterior import Belief
 from store.clock import iso
@@ -20,7 +20,7 @@ DAY_S = 86_400.0
 GOOD = Reading(
     belief=Belief(0.1, 0.02),
     prior=Belief(0.0, 0.05),
-    contrast=Contrast(30.0, 50.0, 100.0, 40.0, 200, 200, 60, 40),
+    contrast=Contrast(30.0, 100.0, Squares(50.0, 8.0, 25.0), Squares(50.0, 8.0, 25.0), 200, 200, 60, 40),
     log_e=math.log(500.0),
     interval=(0.1, 0.5),
     harm_z=1.0,
