@@ -142,6 +142,22 @@ def test_a_cut_body_is_not_complete() -> None:
     assert collect([b""]) == Reply()
 
 
+@pytest.mark.parametrize("n_after", range(8))
+def test_an_end_mark_inside_a_text_ends_nothing_wherever_the_text_is_cut(n_after: int) -> None:
+    stream = sse(delta({"content": "data: [DONE] and more"}), done=False)
+    place = stream.index(b"[DONE]") + len(b"[DONE]") + n_after
+    collector = ReplyCollector(MAX_CHARS)
+    collector.feed(stream[:place])
+    collector.feed(stream[place:])
+    assert not collector.is_complete
+
+
+def test_a_whole_body_without_a_finish_reason_is_complete() -> None:
+    body = {"id": "c", "choices": [{"index": 0, "message": {"content": "All."}, "finish_reason": None}]}
+    reply = collect([json.dumps(body).encode()])
+    assert (reply.is_complete, reply.finish_reason) == (True, "stop")
+
+
 def test_an_error_inside_a_stream_is_seen() -> None:
     reply = collect([sse(delta({"content": "a"}), {"error": {"message": "overloaded"}}, done=False)])
     assert reply.has_error
