@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from store.blocks import context_entry, pattern_line
+from store.blocks import pattern_line
 from store.clock import SystemClock
 from store.config import load_config
-from store.contexts import create_context
+from store.context_proposals import create_context
 from store.database import Database, open_database
-from store.embedding import entry_embedding, load_local_embedder
+from store.embedding import load_local_embedder
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
 from store.tenants import ensure_default_tenant, set_learning
 from store.tokens import load_token_counter
 from store.vocabulary import DEFAULT_TENANT
+from store.wordings import compose
 
 N_PATTERNS = 1000
 N_CONTEXTS = 1000
@@ -122,12 +123,7 @@ def _fill(db: Database, installation: Installation) -> None:
             create_context(
                 db,
                 DEFAULT_TENANT,
-                questions=questions,
-                answer=answer,
-                tags=["bench"],
-                embedding=entry_embedding(embedder, questions),
-                embedding_model=embedder.name,
-                tokens=tokens.count(context_entry(questions[0], answer)),
+                compose(questions, answer, ["bench"], embedder=embedder, tokens=tokens),
                 provenance="person",
                 source_chat_id=None,
                 actor=ACTOR,

@@ -2,15 +2,12 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from store import blocks, contexts, patterns
+from store import blocks, context_proposals, context_review, contexts, patterns
 from store.audit import record
 from store.config import EmbeddingSection
-from store.contexts import ContextRow
+from store.contexts import ContextRow, Wording
 from store.database import Database
 from store.embedding import Embedder, load_local_embedder
 from store.errors import InvalidError
@@ -18,6 +15,7 @@ from store.patterns import PatternRow
 from store.plan import Conditions
 from store.tokens import TokenCounter, load_token_counter
 from store.vocabulary import PatternType
+from store.wordings import compose
 
 MAX_QUESTIONS = 20
 MAX_TEXT_CHARS = 20_000
@@ -120,10 +118,10 @@ class Author:
         """
         written = self._texts(questions, answer, tags)
         with db.transaction():
-            context = contexts.create_context(
+            context = context_proposals.create_context(
                 db,
                 tenant_id,
-                **written,
+                written,
                 provenance="person",
                 source_chat_id=None,
                 is_approved=is_approved,
@@ -162,12 +160,12 @@ class Author:
                 shown.answer if answer is None else answer,
                 shown.tags if tags is None else tags,
             )
-            context = contexts.edit_context(db, tenant_id, context_id, **written, actor=actor, now_s=now_s)
+            context = context_review.edit_context(db, tenant_id, context_id, written, actor=actor, now_s=now_s)
             _audit(db, context, "contexts.edit", {"from_revision": shown.revision}, actor=actor, now_s=now_s)
         return context
 
-    def _texts(self, questions: Sequence[str], answer: str, tags: Sequence[str]) -> dict[str, Any]:
-        """Return the columns that follow from the texts of an entry."""
+    def _texts(self, questions: Sequence[str], answer: str, tags: Sequence[str]) -> Wording:
+        """Return the wording of an entry as a person wrote it, blanks at the ends and empty lines left out."""
         phrasings = [question.strip() for question in questions if question.strip()]
         if not phrasings:
             raise InvalidError("questions", "must hold at least one text that is not empty")
@@ -177,14 +175,13 @@ class Author:
             raise InvalidError("answer", "must not be empty")
         if max(len(text) for text in (*phrasings, answer)) > MAX_TEXT_CHARS:
             raise InvalidError("answer", f"no text may have more than {MAX_TEXT_CHARS} characters")
-        return {
-            "questions": phrasings,
-            "answer": answer.strip(),
-            "tags": list(dict.fromkeys(tag.strip() for tag in tags if tag.strip())),
-            "embedding": _mean_direction(self.embedder.embed(phrasings)),
-            "embedding_model": self.embedder.name,
-            "tokens": self.tokens.count(blocks.context_entry(phrasings[0], answer)),
-        }
+        return compose(
+            phrasings,
+            answer.strip(),
+            list(dict.fromkeys(tag.strip() for tag in tags if tag.strip())),
+            embedder=self.embedder,
+            tokens=self.tokens,
+        )
 
 
 def approve_context(
@@ -197,7 +194,7 @@ def approve_context(
         ConflictError: nothing waits for an approval, or another revision than *revision* does.
     """
     with db.transaction():
-        context = contexts.approve_context(db, tenant_id, context_id, actor=actor, now_s=now_s, revision=revision)
+        context = context_review.approve_context(db, tenant_id, context_id, actor=actor, now_s=now_s, revision=revision)
         _audit(db, context, "contexts.approve", {"revision": context.revision}, actor=actor, now_s=now_s)
     return context
 
@@ -219,7 +216,7 @@ def reject_context(
         ConflictError: nothing waits, or another revision than *revision* does.
     """
     with db.transaction():
-        context = contexts.reject_context(
+        context = context_review.reject_context(
             db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s, revision=revision
         )
         _audit(db, context, "contexts.reject", {"reason": reason}, actor=actor, now_s=now_s)
@@ -236,7 +233,7 @@ def retire_context(
         ConflictError: it is rejected or retired already.
     """
     with db.transaction():
-        context = contexts.retire_context(db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s)
+        context = context_review.retire_context(db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s)
         _audit(db, context, "contexts.retire", {"reason": reason}, actor=actor, now_s=now_s)
     return context
 
@@ -249,7 +246,7 @@ def flag_context(db: Database, tenant_id: str, context_id: str, *, reason: str, 
         ConflictError: it is not approved.
     """
     with db.transaction():
-        context = contexts.flag_context(
+        context = context_review.flag_context(
             db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s, by_person=True
         )
         _audit(db, context, "contexts.flag", {"reason": reason}, actor=actor, now_s=now_s)
@@ -260,10 +257,3 @@ def _audit(
     db: Database, context: ContextRow, action: str, detail: Mapping[str, Any], *, actor: str, now_s: float
 ) -> None:
     record(db, context.tenant_id, actor=actor, action=action, object_id=context.id, detail=detail, now_s=now_s)
-
-
-def _mean_direction(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the mean of unit *rows* (n, d) at unit length (d,); zeros stay zeros."""
-    mean = rows.mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    return cast("NDArray[np.float32]", mean / length if length else mean)

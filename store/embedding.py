@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 from store.assets import read_package_file
 from store.config import EmbeddingSection
 from store.errors import ConfigError
+from store.vectors import DIMENSIONS
 
-DIMENSIONS: Final = 256
 # Other files would make other vectors under the same name: those stored with it could not be compared any more.
 WEIGHTS_SHA256: Final = "64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5"
 TOKENIZER_SHA256: Final = "93248f2a9ec36c7b35f700a033d5f36228aae48db61aee31007fa49062cdeb68"

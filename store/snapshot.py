@@ -12,8 +12,7 @@ from store.database import Database, Row
 from store.generations import current_number, current_plan
 from store.plan import EMPTY_PLAN, Plan
 from store.tenants import get_tenant
-
-EMBEDDING_SIZE = 256
+from store.vectors import DIMENSIONS, decode_vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class ServedContexts:
     """The approved knowledge of one tenant, entry by entry in the order of ids."""
 
     ids: tuple[str, ...] = ()
-    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, EMBEDDING_SIZE), np.float32))
+    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, DIMENSIONS), np.float32))
     """(n, 256), contiguous, rows of unit length."""
     entries: tuple[str, ...] = ()
     """As they stand in the block."""
@@ -126,7 +125,7 @@ def _merge(contexts: ServedContexts, rows: Sequence[Row], embedding_model: str) 
         (contexts.ids[index], contexts.vectors[index], contexts.entries[index], contexts.tokens[index])
         for index in kept
     ] + [
-        (row["id"], np.frombuffer(row["embedding"], np.float32), _entry(row), row["tokens"])
+        (row["id"], decode_vector(row["embedding"]), _entry(row), row["tokens"])
         for row in changed.values()
         if row["is_served"] and row["embedding_model"] == embedding_model
     ]

@@ -1,16 +1,13 @@
 """What every draft must pass before it is stored, whoever wrote it."""
 
 import re
-from collections.abc import Sequence
 from typing import Final
-
-import numpy as np
 
 from learner.knowledge import language
 from learner.knowledge.extraction import MAX_ANSWER_CHARS, MAX_QUESTION_CHARS, N_QUESTIONS, Draft, Group
 from learner.knowledge.privacy import find_personal_data
 from learner.knowledge.safety import dangers, echoes_frame
-from store.embedding import Embedder, Vector
+from store.embedding import Embedder, entry_embedding
 
 SUPPORT: Final = 0.75  # share of an answer's content words that its source must hold
 MIN_OWN_SIMILARITY: Final = 0.35  # cosine of each phrasing to the mean of the others: unrelated texts stay under .32
@@ -23,14 +20,6 @@ def problems(draft: Draft, group: Group, embedder: Embedder) -> list[str]:
     if found:
         return found
     return [*_phrasings(draft, embedder), *_contents(draft, group), *_support(draft, group)]
-
-
-def entry_vector(questions: Sequence[str], embedder: Embedder) -> Vector:
-    """Return (256,): the mean of the phrasings' vectors, of unit length (zeros when none has a word)."""
-    mean = embedder.embed(list(questions)).mean(axis=0)
-    length = float(np.linalg.norm(mean))
-    vector: Vector = (mean / length if length else mean).astype(np.float32)
-    return vector
 
 
 def _shape(draft: Draft) -> list[str]:
@@ -50,7 +39,7 @@ def _phrasings(draft: Draft, embedder: Embedder) -> list[str]:
     found = []
     for question in draft.questions:
         others = [other for other in draft.questions if other != question]
-        if float(embedder.embed_one(question) @ entry_vector(others, embedder)) < MIN_OWN_SIMILARITY:
+        if float(embedder.embed_one(question) @ entry_embedding(embedder, others)) < MIN_OWN_SIMILARITY:
             found.append(f"the phrasing {question!r} asks something else than the others")
     return found
 

@@ -7,7 +7,8 @@ from learner.knowledge import language
 from learner.knowledge.extraction import says_the_same
 from learner.knowledge.privacy import remove_personal_data
 from store.alerts import raise_alert
-from store.contexts import ContextRow, flag_context, get_context
+from store.context_review import flag_context
+from store.contexts import ContextRow, get_context
 from store.database import Database
 from store.embedding import Embedder
 from store.errors import ConflictError

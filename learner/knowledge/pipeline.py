@@ -25,11 +25,12 @@ from learner.knowledge.extraction import (
 from learner.knowledge.grouping import group
 from learner.knowledge.prescreen import Screener, Verdict, verdict_from_json
 from learner.knowledge.progress import Run, Tally
-from learner.knowledge.storing import STANDING, nearest_known, store_draft
+from learner.knowledge.storing import nearest_known, store_draft
 from learner.report import Collaborators, RunReport
 from store.clock import iso, parse_iso
 from store.config import Config
-from store.contexts import expire_pending
+from store.context_review import expire_pending
+from store.contexts import STANDING
 from store.database import Database
 from store.generations import current_number
 from store.mining import changed_conversations, get_marks

@@ -1,27 +1,16 @@
 """A group's draft becomes a new entry, a new wording, support for one that exists, or nothing: one transaction."""
 
-from typing import Final
-
 import numpy as np
 
 from learner.knowledge.candidates import Candidate
-from learner.knowledge.checks import entry_vector, problems
+from learner.knowledge.checks import problems
 from learner.knowledge.extraction import SAME_QUESTION, Draft, Group, best_exchange, says_the_same
 from learner.knowledge.progress import Run
-from store import blocks
-from store.contexts import (
-    ContextRow,
-    RevisionRow,
-    Source,
-    add_sources,
-    create_context,
-    known_revisions,
-    propose_revision,
-)
+from store.context_proposals import add_sources, create_context, propose_revision
+from store.contexts import STANDING, ContextRow, RevisionRow, Source, Wording, known_revisions
 from store.embedding import Vector
 from store.mining import Decision
-
-STANDING: Final = ("pending_approval", "approved", "flagged")
+from store.wordings import compose
 
 
 def nearest_known(run: Run, vector: Vector) -> list[tuple[float, ContextRow, RevisionRow]]:
@@ -45,13 +34,19 @@ def store_draft(run: Run, members: Group, draft: Draft) -> None:
     if found:
         _finish_group(run, members, "skipped", None, "; ".join(found))
         return
-    vector = entry_vector(draft.questions, run.collaborators.embedder)
+    wording = compose(
+        draft.questions,
+        draft.answer,
+        draft.tags,
+        embedder=run.collaborators.embedder,
+        tokens=run.collaborators.tokens,
+    )
     with run.db.transaction():
         if draft.context_id is not None:
-            twin = next((c for _, c, _ in nearest_known(run, vector) if c.id == draft.context_id), None)
-            _revise_or_skip(run, members, draft, vector, twin)
+            twin = next((c for _, c, _ in nearest_known(run, wording.embedding) if c.id == draft.context_id), None)
+            _revise_or_skip(run, members, draft, wording, twin)
             return
-        alike = _alike(run, draft, vector)
+        alike = _alike(run, draft, wording.embedding)
         standing = [entry for entry in alike if entry[0].status in STANDING and entry[1].status != "rejected"]
         turned_down = [c for c, r in alike if r.status == "rejected" or c.status in ("rejected", "retired")]
         same = [c for c, r in standing if says_the_same(run.collaborators.embedder, r.answer, draft.answer)]
@@ -60,9 +55,9 @@ def store_draft(run: Run, members: Group, draft: Draft) -> None:
         elif turned_down:
             _finish_group(run, members, "skipped", turned_down[0].id, "a person turned the like of it down")
         elif standing:
-            _revise_or_skip(run, members, draft, vector, standing[0][0])
+            _revise_or_skip(run, members, draft, wording, standing[0][0])
         else:
-            _create(run, members, draft, vector)
+            _create(run, members, draft, wording)
 
 
 def _alike(run: Run, draft: Draft, vector: Vector) -> list[tuple[ContextRow, RevisionRow]]:
@@ -93,7 +88,7 @@ def _support(run: Run, members: Group, context: ContextRow) -> None:
     _finish_group(run, members, "supported", context.id, "an entry says it already")
 
 
-def _revise_or_skip(run: Run, members: Group, draft: Draft, vector: Vector, context: ContextRow | None) -> None:
+def _revise_or_skip(run: Run, members: Group, draft: Draft, wording: Wording, context: ContextRow | None) -> None:
     if context is None or context.status not in STANDING:
         _finish_group(run, members, "skipped", None, "the entry to update is gone")
         return
@@ -104,12 +99,7 @@ def _revise_or_skip(run: Run, members: Group, draft: Draft, vector: Vector, cont
         run.db,
         run.tenant_id,
         context.id,
-        questions=draft.questions,
-        answer=draft.answer,
-        tags=draft.tags,
-        embedding=vector,
-        embedding_model=run.collaborators.embedder.name,
-        tokens=_tokens(run, draft),
+        wording,
         source_chat_id=members.representative.conversation_id,
         sources=_sources(run, members),
         run_id=run.id,
@@ -121,16 +111,11 @@ def _revise_or_skip(run: Run, members: Group, draft: Draft, vector: Vector, cont
     _finish_group(run, members, "revised", context.id, draft.note)
 
 
-def _create(run: Run, members: Group, draft: Draft, vector: Vector) -> None:
+def _create(run: Run, members: Group, draft: Draft, wording: Wording) -> None:
     context = create_context(
         run.db,
         run.tenant_id,
-        questions=draft.questions,
-        answer=draft.answer,
-        tags=draft.tags,
-        embedding=vector,
-        embedding_model=run.collaborators.embedder.name,
-        tokens=_tokens(run, draft),
+        wording,
         provenance=draft.provenance,
         source_chat_id=members.representative.conversation_id,
         sources=_sources(run, members),
@@ -141,10 +126,6 @@ def _create(run: Run, members: Group, draft: Draft, vector: Vector) -> None:
     )
     run.tally.changes.append(f"learned {context.id} (waits for approval): {draft.questions[0]}")
     _finish_group(run, members, "created", context.id, draft.note)
-
-
-def _tokens(run: Run, draft: Draft) -> int:
-    return run.collaborators.tokens.count(blocks.context_entry(draft.questions[0], draft.answer))
 
 
 def _sources(run: Run, members: Group) -> list[Source]:

@@ -8,9 +8,10 @@ from starlette.testclient import TestClient
 from learner.authoring import Author
 from store.audit import list_audit
 from store.clock import ManualClock
-from store.contexts import create_context
+from store.context_proposals import create_context
 from store.database import Database
 from store.generations import current_number, current_plan
+from store.wordings import compose
 from tests.conftest import NOW_S
 from tests.learner.api import error_of
 
@@ -167,12 +168,7 @@ def test_an_entry_shows_the_conversation_that_it_came_from(client: TestClient, d
     row = create_context(
         db,
         "default",
-        questions=["How do I pay?"],
-        answer="Cards work.",
-        tags=[],
-        embedding=author.embedder.embed_one("How do I pay?"),
-        embedding_model=author.embedder.name,
-        tokens=9,
+        compose(["How do I pay?"], "Cards work.", [], embedder=author.embedder, tokens=author.tokens),
         provenance="answer",
         source_chat_id="c/1",
         actor="learner",

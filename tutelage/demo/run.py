@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from store.clock import Clock
-from store.contexts import ContextRow, approve_context, list_contexts
+from store.context_review import approve_context
+from store.contexts import ContextRow, list_contexts
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.demo.client import DemoError
 from tutelage.demo.installation import DAY_S, Installation, install

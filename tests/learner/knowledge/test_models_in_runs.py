@@ -9,7 +9,8 @@ import pytest
 
 from learner.models import Models, load_models
 from learner.report import RunReport
-from store.contexts import approve_context, list_waiting
+from store.context_review import approve_context
+from store.contexts import list_waiting
 from store.runs import last_completed_run
 from tests.conftest import NOW_S
 from tests.learner.knowledge.conftest import TENANT, Learning

@@ -11,14 +11,8 @@ from learner.knowledge.privacy import find_personal_data
 from learner.knowledge.progress import Run
 from learner.knowledge.storing import store_draft
 from store import blocks
-from store.contexts import (
-    approve_context,
-    get_context,
-    list_revisions,
-    list_sources,
-    list_waiting,
-    reject_context,
-)
+from store.context_review import approve_context, reject_context
+from store.contexts import get_context, list_revisions, list_sources, list_waiting
 from store.runs import last_completed_run
 from tests.conftest import NOW_S
 from tests.learner.knowledge.conftest import REFUND, TENANT, Learning

@@ -1,0 +1,22 @@
+"""The wording of an entry from its texts: tokens counted, vector made."""
+
+from collections.abc import Sequence
+
+from store.blocks import context_entry
+from store.contexts import Wording
+from store.embedding import Embedder, entry_embedding
+from store.tokens import TokenCounter
+
+
+def compose(
+    questions: Sequence[str], answer: str, tags: Sequence[str], *, embedder: Embedder, tokens: TokenCounter
+) -> Wording:
+    """Return the wording of these texts; *questions* holds at least one phrasing, the first is the one shown."""
+    return Wording(
+        questions=tuple(questions),
+        answer=answer,
+        tags=tuple(tags),
+        tokens=tokens.count(context_entry(questions[0], answer)),
+        embedding=entry_embedding(embedder, questions),
+        embedding_model=embedder.name,
+    )
