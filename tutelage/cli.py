@@ -1,5 +1,6 @@
 """The ``tutelage`` command: one sub-command per thing a person does."""
 
+import signal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -69,9 +70,12 @@ def options(
             "--config", envvar="TUTELAGE_CONFIG", metavar="FILE", help="Your settings; only the keys that differ."
         ),
     ] = None,
-    _version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     """Take the options that stand before a command."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # from here on Ctrl-C lets the command tidy up
     ctx.obj = config
 
 

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Final
 
 from store.config import Config, database_path
+from store.database import open_database
 from store.errors import ConfigError
 from tutelage.output import say, warn
 
@@ -23,6 +24,7 @@ FIRST_BACKOFF_S: Final = 1.0  # before the first restart of a child; doubles wit
 MAX_BACKOFF_S: Final = 30.0  # ... up to this
 STEADY_S: Final = 60.0  # a child that lived this long starts anew at the first backoff
 STOP_GRACE_S: Final = 20.0  # beyond the time that running replies get: the processes have bounds of their own
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal was closed
 
 
 class StartError(ConfigError):
@@ -43,7 +45,8 @@ class Service:
     restart_at_s: float = field(default=0.0)
 
     def start(self) -> None:
-        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL)  # noqa: S603 - our own command
+        # A group of its own: Ctrl-C in a terminal reaches the supervisor alone, which stops its children in order.
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, process_group=0)  # noqa: S603 - ours
         self.started_s = time.monotonic()
 
     @property
@@ -78,10 +81,8 @@ class Supervisor:
         """Start all services and wait until each answers.
 
         Raises:
-            StartError: a port is taken, or a service ended or did not answer in time.
+            StartError: a service ended or did not answer in time.
         """
-        for service in self.services:
-            check_port_free(service)
         for service in self.services:
             service.start()
         deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -149,8 +150,17 @@ def check_port_free(service: Service) -> None:
         except OSError as exc:
             raise StartError(
                 f"port {service.port} on {service.host} cannot be used ({exc.strerror}): "
-                f"stop what uses it, or set [{service.name}] port to another"
+                f"stop what uses it (another Tutelage?), or set [{service.name}] port to another"
             ) from exc
+
+
+def check_database(config: Config) -> None:
+    """Make the database where it is missing: one that cannot be had is then one line, not two processes that die.
+
+    Raises:
+        UnavailableError: it cannot be opened; the message names the file.
+    """
+    open_database(config.store).close()
 
 
 def _exit_code(service: Service) -> int | None:
@@ -202,12 +212,16 @@ def run(config_path: Path | None, config: Config, *, on_ready: Callable[[str], N
     """Run both processes until Ctrl-C or SIGTERM and return the exit code.
 
     Raises:
-        StartError: one of them could not be started; the other is stopped again.
+        StartError: a port is taken, or one of them could not be started; the other is stopped again.
+        UnavailableError: the database cannot be opened.
     """
     stop_timeout_s = config.proxy.drain_timeout_s + STOP_GRACE_S
     supervisor = Supervisor(services_of(config_path, config), stop_timeout_s=stop_timeout_s)
-    before = _take_signals(dict.fromkeys((signal.SIGINT, signal.SIGTERM), supervisor.request_stop))
+    before = _take_signals(dict.fromkeys(STOP_SIGNALS, supervisor.request_stop))
     try:
+        for service in supervisor.services:
+            check_port_free(service)
+        check_database(config)
         supervisor.start()
         if not supervisor.n_stops:
             on_ready(welcome(config))

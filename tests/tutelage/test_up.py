@@ -1,6 +1,7 @@
 """``tutelage up``: two processes, watched, restarted, stopped together."""
 
 import dataclasses
+import os
 import signal
 import socket
 import subprocess
@@ -137,3 +138,37 @@ def test_a_learner_whose_port_is_taken_says_so_in_one_line(tmp_path: Path) -> No
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+
+
+@pytest.mark.parametrize("after_s", [0.3, 0.6, 0.9, 1.3])
+def test_ctrl_c_amid_the_start_leaves_no_traceback_and_no_process(tmp_path: Path, after_s: float) -> None:
+    ports = [free_port(), free_port()]
+    settings = tmp_path / "tutelage.toml"
+    settings.write_text(
+        f"[proxy]\nport = {ports[0]}\n[learner]\nport = {ports[1]}\n"
+        f'[store]\nurl = "sqlite:///{tmp_path / "tutelage.db"}"\n'
+    )
+    command = [sys.executable, "-m", "tutelage", "--config", str(settings), "up"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        time.sleep(after_s)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything in the foreground
+        said, _ = process.communicate(timeout=30)
+    assert "Traceback" not in said
+    assert not any(Service("", [], "127.0.0.1", port).answers() for port in ports)
+
+
+def test_a_database_that_cannot_be_had_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    settings = tmp_path / "tutelage.toml"
+    settings.write_text(
+        f"[proxy]\nport = {free_port()}\n[learner]\nport = {free_port()}\n"
+        f'[store]\nurl = "sqlite:///{tmp_path / "file" / "tutelage.db"}"\n'
+    )
+    command = [sys.executable, "-m", "tutelage", "--config", str(settings), "up"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"Error: {tmp_path / 'file' / 'tutelage.db'}: ")
+    assert done.stderr.count("\n") == 1
