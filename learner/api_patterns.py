@@ -7,7 +7,8 @@ import msgspec
 
 from learner.api_errors import bad_field
 from learner.api_request import Call, flag, known_fields, one_of, page, required_text, text
-from store.patterns import approve_trial, get_pattern, list_patterns, pattern_history, set_state
+from store.pattern_review import approve_trial, set_state
+from store.patterns import get_pattern, list_patterns, pattern_history
 from store.plan import Conditions, decode_conditions
 from store.rows import plain
 from store.vocabulary import PATTERN_TYPES, PatternState, PatternType

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from store import blocks, context_proposals, context_review, contexts, patterns
+from store import blocks, context_proposals, context_review, contexts, pattern_review
 from store.audit import record
 from store.config import EmbeddingSection
 from store.contexts import ContextRow, Wording
@@ -59,7 +59,7 @@ class Author:
         Raises:
             InvalidError: a field holds what it may not; the error names it.
         """
-        return patterns.add_pattern(
+        return pattern_review.add_pattern(
             db,
             tenant_id,
             type=type,
@@ -88,7 +88,7 @@ class Author:
             NotFoundError: the tenant has no such pattern.
             InvalidError: a field holds what it may not; the error names it.
         """
-        return patterns.edit_pattern(
+        return pattern_review.edit_pattern(
             db,
             tenant_id,
             pattern_id,

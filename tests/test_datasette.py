@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from store.database import Database
-from store.patterns import add_pattern, set_state
+from store.pattern_review import add_pattern, set_state
 from store.plan import Conditions
 from tests.conftest import NOW_S
 

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from store.patterns import PatternRow, approve_trial, get_pattern, list_patterns, pattern_history, set_state
+from store.pattern_review import approve_trial, set_state
+from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
 from store.plan import Conditions
 from store.rows import plain
 from store.vocabulary import DEFAULT_TENANT, PatternState, PatternType

@@ -6,7 +6,7 @@ from urllib.parse import quote
 from learner import authoring
 from learner.api_request import one_of
 from learner.console.visit import Visit
-from store import patterns
+from store import pattern_review
 from store.alerts import acknowledge_alert as acknowledge
 from store.audit import record
 from store.datasets import review_example as review
@@ -74,7 +74,7 @@ def retire_context(visit: Visit) -> str:
 def set_pattern_state(visit: Visit) -> str:
     """Pin a pattern, disable it, or put it back to trial."""
     state = one_of("state", visit.form.get("state", ""), ("trial", "pinned", "disabled"))
-    patterns.set_state(
+    pattern_review.set_state(
         visit.db,
         visit.tenant_id,
         visit.path["id"],
@@ -88,7 +88,7 @@ def set_pattern_state(visit: Visit) -> str:
 
 def approve_trial(visit: Visit) -> str:
     """Allow a candidate's trial."""
-    patterns.approve_trial(visit.db, visit.tenant_id, visit.path["id"], actor=visit.actor, now_s=visit.now_s)
+    pattern_review.approve_trial(visit.db, visit.tenant_id, visit.path["id"], actor=visit.actor, now_s=visit.now_s)
     return f"/patterns/{quote(visit.path['id'], safe='')}"
 
 

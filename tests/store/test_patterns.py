@@ -6,16 +6,8 @@ from store.clock import iso
 from store.database import Database
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.generations import current_number, current_plan
-from store.patterns import (
-    PatternRow,
-    add_pattern,
-    approve_trial,
-    edit_pattern,
-    get_pattern,
-    list_patterns,
-    pattern_history,
-    set_state,
-)
+from store.pattern_review import add_pattern, approve_trial, edit_pattern, set_state
+from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
 from store.plan import Conditions
 from store.tenants import ensure_tenant
 from store.vocabulary import DEFAULT_TENANT

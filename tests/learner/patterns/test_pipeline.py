@@ -11,7 +11,8 @@ from store.clock import iso
 from store.config import Config
 from store.database import Database, open_database
 from store.generations import current_plan
-from store.patterns import approve_trial, get_pattern, pattern_history, save_pattern, set_state
+from store.pattern_review import approve_trial, set_state
+from store.patterns import get_pattern, pattern_history, save_pattern
 from store.runs import start_run
 from store.tenants import ensure_default_tenant
 from store.vocabulary import DEFAULT_TENANT
