@@ -11,6 +11,7 @@ class UnreadReply:
     """A complete reply of the assistant whose characteristics nobody has read yet."""
 
     seq: int
+    question: str
     response_format: str
     length_band: str
     tool_set: str
@@ -44,7 +45,8 @@ def unread_replies(
     """Return the next replies with ``after < seq <= until`` from *since_at* on, in order of arrival."""
     rows = db.rows(
         """
-        SELECT seq, response_format, length_band, tool_set, messages_json, coalesce(reply_json, '') AS reply_json
+        SELECT seq, question, response_format, length_band, tool_set, messages_json,
+          coalesce(reply_json, '') AS reply_json
         FROM responses
         WHERE tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
           AND outcome = 'ok' AND agent = 'ai'

@@ -18,13 +18,8 @@ from store.vocabulary import PatternType
 
 Booleans = NDArray[np.bool_]
 
-VERSION: Final = 1  # of the extractors below: raise it when one of them changes, and replies are read again
-TERMINOLOGY: Final = "terminology"
+VERSION: Final = 2  # of the extractors, terminology's too: raise it when one changes, and replies are read again
 MAX_TOOLS: Final = 20  # different tools of a tenant that are looked at, most used first
-MAX_TERMS: Final = 20  # of a tenant's vocabulary, most telling first
-MAX_REPLY_TERMS: Final = 30  # of one reply
-MIN_TERM_REPLIES: Final = 20  # replies that must hold a term
-TERM_SHARE: Final = (0.02, 0.4)  # of replies that hold it: rarer is noise, commoner is language
 THRESHOLDS: Final = (1, 2, 5, 10, 15, 20, 25, 30, 50)  # percent, that a reply's threshold is rounded to
 
 
@@ -63,18 +58,15 @@ def reply_of(reply_json: str, messages_json: str, *, format: str, length_band: s
     return Reply(_text(message), format, length_band, offers_tools, tuple(dict.fromkeys(tools)))
 
 
-def characterise(reply: Reply) -> tuple[dict[str, tuple[str, ...]], tuple[str, ...]]:
-    """Return the reply's values by dimension, those left out that mean nothing for it, and the tenant's terms in it."""
-    values = {name: found for name, _, values_of in EXTRACTORS if (found := values_of(reply)) is not None}
-    return values, _terms_in(reply.text)
+def characterise(reply: Reply) -> dict[str, tuple[str, ...]]:
+    """Return the reply's values by dimension, those left out that mean nothing for it."""
+    return {name: found for name, _, values_of in EXTRACTORS if (found := values_of(reply)) is not None}
 
 
-def memberships(characteristics: Sequence[str], terms: Sequence[str]) -> list[Membership]:
+def memberships(characteristics: Sequence[str]) -> list[Membership]:
     """Return every characteristic that at least one of n replies has, in the order of ``EXTRACTORS``.
 
-    Args:
-        characteristics: (n,) JSON of the values by dimension; few differ, so each form is decoded once.
-        terms: (n,) the terms of each reply, separated by spaces.
+    *characteristics* are the values by dimension (n,) as JSON; few differ, so each form is decoded once.
     """
     forms = list(dict.fromkeys(characteristics))
     place = {form: index for index, form in enumerate(forms)}
@@ -86,34 +78,12 @@ def memberships(characteristics: Sequence[str], terms: Sequence[str]) -> list[Me
         for value in _named(value for values in decoded for value in values.get(name, ())):
             has = np.array([value in values.get(name, ()) for values in decoded], np.bool_)
             found.append(Membership(name, type_, value, has[form_of], (applies & ~has)[form_of]))
-    return found + _term_memberships(terms)
-
-
-def _term_memberships(terms: Sequence[str]) -> list[Membership]:
-    """Return the tenant's vocabulary: terms that are neither rare nor everywhere."""
-    held = Counter(term for text in terms for term in text.split())
-    low, high = (share * len(terms) for share in TERM_SHARE)
-    known = [term for term, n in held.items() if max(low, MIN_TERM_REPLIES) <= n <= high]
-    chosen = sorted(known, key=lambda term: (-held[term], term))[:MAX_TERMS]
-    sets = [frozenset(text.split()) for text in terms] if chosen else []
-    return [
-        Membership(TERMINOLOGY, "domain_knowledge", term, has, ~has)
-        for term in chosen
-        for has in [np.array([term in own for own in sets], np.bool_)]
-    ]
+    return found
 
 
 def _named(values: Iterable[str]) -> list[str]:
     counted = Counter(values)
     return sorted(counted, key=lambda name: (-counted[name], name))[:MAX_TOOLS]
-
-
-_TERM: Final = re.compile(r"(?<=\w )(?!\d)[^\W_][\w-]{3,30}")  # after a word: not the first of its sentence
-
-
-def _terms_in(text: str) -> tuple[str, ...]:
-    words = dict.fromkeys(word for word in _TERM.findall(text) if word[0].isupper())
-    return tuple(words)[:MAX_REPLY_TERMS]
 
 
 def _decoded(text: str) -> Any:

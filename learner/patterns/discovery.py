@@ -12,9 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.patterns.characteristics import TERMINOLOGY, Membership
+from learner.patterns.characteristics import Membership
 from learner.patterns.normal import Floats, cdf
 from learner.patterns.posterior import DESIGN_EFFECT, Cluster
+from learner.patterns.terminology import TERMINOLOGY
 from store.vocabulary import PatternType
 
 Integers = NDArray[np.int64]
@@ -25,7 +26,7 @@ CLUSTER_PRIOR: Final = 5.0  # responses of the stratum's mean that are added to 
 VARIANCE_PRIOR: Final = 20.0  # responses of the tenant's variance that are added to each question type's
 MIN_USERS: Final = 3  # whose signals a cluster rests on: one account must not decide what is tried
 MIN_OTHERS: Final = 5  # responses with another value, to compare with
-MIN_TERM_Z: Final = 3.0  # standard errors for a word of the tenant's: there are many, and most are names
+MIN_TERM_Z: Final = 4.0  # standard errors for a word of the tenant's: there are many, and most come with a topic
 ORG_REST_Z: Final = 2.33  # standard errors that must remain without the strongest type, to hold for all types ...
 POOLED_REST_Z: Final = 1.0  # ... or only this many, when all types together are surer than the strongest alone
 DUPLICATE_CORRELATION: Final = 0.9  # of two characteristics that cannot be told apart

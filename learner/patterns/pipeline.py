@@ -56,7 +56,7 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     outcome = Outcome()
     if settings.enabled and (until != since or any(is_due(row, situation) for row in rows)):
         since_at = days_before(now_s, settings.window_days)
-        read_replies(db, tenant_id, until=until.response, since_at=since_at)
+        read_replies(db, tenant_id, collaborators.tokens, until=until.response, since_at=since_at)
         window = read_window(db, tenant_id, now_s=now_s, days=settings.window_days)
         situation = replace(situation, crash=_crash(db, tenant_id, window, situation))
         outcome = _decide(run, window, rows, situation, tokens=collaborators.tokens, since=since)

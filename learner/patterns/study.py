@@ -15,6 +15,7 @@ from learner.patterns.lifecycle import Reading
 from learner.patterns.normal import Floats
 from learner.patterns.outcomes import Outcomes, codes_of, outcomes
 from learner.patterns.posterior import Belief, Cluster, believe, pooled_scales
+from learner.patterns.terminology import term_memberships
 from store.clock import parse_iso
 from store.config import PatternsSection
 from store.patterns import PatternRow
@@ -46,7 +47,7 @@ def study(window: Window) -> Study:
         signal_families=signals.families,
         signal_users=signals.users,
     )
-    members = memberships(responses.characteristics, responses.terms)
+    members = [*memberships(responses.characteristics), *term_memberships(responses.terms, earned.cluster)]
     question_types, stratum = codes_of(responses.question_types)
     records = Records(
         earned=earned.earned,

@@ -11,7 +11,7 @@ from store.vocabulary import PATTERN_TYPES
 
 def values(text: str = "", **changes: object) -> dict[str, tuple[str, ...]]:
     facts = {"format": "prose", "length_band": "short", "offers_tools": False, "tools": (), **changes}
-    return characterise(Reply(text=text, **facts))[0]  # type: ignore[arg-type]
+    return characterise(Reply(text=text, **facts))  # type: ignore[arg-type]
 
 
 def test_every_type_of_pattern_has_an_extractor() -> None:
@@ -65,7 +65,7 @@ def test_tools_are_those_called_in_the_turn() -> None:
     )
 
     assert reply.tools == ("search",)
-    assert characterise(reply)[0]["tools"] == ("search",)
+    assert characterise(reply)["tools"] == ("search",)
     assert "tools" not in values("Found.")
 
 
@@ -74,7 +74,7 @@ def test_a_reply_that_cannot_be_read_has_no_text(broken: str) -> None:
     reply = reply_of(broken, broken, format="", length_band="", offers_tools=False)
 
     assert (reply.text, reply.tools) == ("", ())
-    assert characterise(reply) == ({}, ())
+    assert characterise(reply) == {}
 
 
 def test_text_in_parts_is_read() -> None:
@@ -83,19 +83,9 @@ def test_text_in_parts_is_read() -> None:
     assert reply_of(parts, "", format="prose", length_band="short", offers_tools=False).text == "Hello\nthere."
 
 
-def test_a_tenants_terms_are_neither_rare_nor_everywhere() -> None:
-    replies = ["the Basket is full"] * 30 + ["the App works"] * 100 + ["one Zebra here"] * 3 + ["nothing"] * 20
-    terms = [" ".join(characterise(Reply(text, "prose", "short", False, ()))[1]) for text in replies]
-
-    found = {member.value: int(member.has.sum()) for member in memberships(["{}"] * len(replies), terms)}
-
-    assert found == {"Basket": 30}
-
-
 def test_a_value_is_compared_with_replies_that_its_dimension_fits() -> None:
     (table, prose) = memberships(
-        ['{"response_format":["table"]}', '{"response_format":["prose"]}', "{}", '{"response_format":["prose"]}'],
-        [""] * 4,
+        ['{"response_format":["table"]}', '{"response_format":["prose"]}', "{}", '{"response_format":["prose"]}']
     )[::-1]
 
     assert (table.value, table.has.tolist(), table.others.tolist()) == (

@@ -1,0 +1,107 @@
+"""The tenant's own words: what its replies call things, where ordinary English has another word for them or none.
+
+Better none than a silly one. A term is written in lower case, or with an inner capital (``SmartBasket``): names of
+people, places, days and months begin with a capital and are none. It is no word of ordinary English, the user did not
+say it first, and many users have read it.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from learner.patterns.characteristics import Membership
+from store.tokens import TokenCounter
+
+TERMINOLOGY: Final = "terminology"
+MAX_TERMS: Final = 20  # of a tenant, most used first
+MAX_REPLY_TERMS: Final = 30  # of one reply
+MIN_TERM_USERS: Final = 20  # different ones whose replies must hold a term
+MAX_TERM_SHARE: Final = 0.4  # of replies that hold it: commoner is language
+MIN_FORM_SHARE: Final = 0.95  # of a word's uses within sentences in lower case, or in one form with an inner capital
+MIN_ENGLISH: Final = 0.85  # share of ordinary words: of another language every word would look like a term
+CACHED_WORDS: Final = 50_000
+QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
+
+_NOT_PROSE: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\S*(?://|@|www\.)\S*", re.DOTALL)
+_WORD: Final = re.compile(r"(?<![\w'./-])[^\W\d_]{3,30}(?![\w/-]|['.]\w)")
+_INNER_CAPITAL: Final = re.compile(r"[A-Z]?[a-z]{3,}[A-Z][a-z]+[A-Za-z]*")  # not McKinley, not DeShawn
+_BEFORE_WORD: Final = re.compile(r"[\w,;][\"'(]? [\"'(]?\Z")  # what stands before a word that begins no sentence
+_PREFIXES: Final = ("un", "re", "non", "pre", "over", "under", "mis", "dis", "co", "sub", "multi")
+_SUFFIXES: Final = ("s", "es", "d", "ed", "r", "er", "st", "est", "ing", "ly", "ness", "able", "less", "ful", "y")
+MIN_STEM: Final = 3
+
+
+class Ordinary:
+    """Knows the words of ordinary English: those that cl100k_base, learned from the web, has one token for."""
+
+    def __init__(self, tokens: TokenCounter) -> None:
+        self._tokens = tokens
+        self.is_ordinary = lru_cache(maxsize=CACHED_WORDS)(self._is_ordinary)
+
+    def _is_ordinary(self, word: str) -> bool:
+        small = word.lower()
+        return self._is_known(small) or any(self._is_known(stem) for stem in _stems(small))
+
+    def _is_known(self, word: str) -> bool:
+        return any(self._tokens.count(f" {form}") == 1 for form in (word, word.capitalize(), word.upper()))
+
+
+def _stems(word: str) -> Iterable[str]:
+    bare = [word, *(word[len(prefix) :] for prefix in _PREFIXES if word.startswith(prefix))]
+    for one in bare:
+        for stem in (one, *(one[: -len(suffix)] for suffix in _SUFFIXES if one.endswith(suffix))):
+            doubled = stem[:-1] if stem[-2:-1] == stem[-1:] else stem  # plan, planning
+            yield from (form for form in (stem, f"{stem}e", doubled, f"{stem[:-1]}y") if len(form) >= MIN_STEM)
+
+
+def terms_in(text: str, question: str, ordinary: Ordinary) -> tuple[str, ...]:
+    """Return what may be terms in a reply, as written; none for a reply that is not in English."""
+    prose = _plain_quotes(_NOT_PROSE.sub(" ", text))
+    asked = {word.lower() for word in _WORD.findall(_plain_quotes(question))}
+    words = list(_WORD.finditer(prose))
+    rare = [match for match in words if not ordinary.is_ordinary(match[0])]
+    if len(rare) > (1 - MIN_ENGLISH) * len(words):
+        return ()
+    found = dict.fromkeys(
+        match[0] for match in rare if match[0].lower() not in asked and _is_within(prose, match) and match[0].isascii()
+    )
+    return tuple(found)[:MAX_REPLY_TERMS]
+
+
+def _plain_quotes(text: str) -> str:
+    return text.translate(QUOTES)
+
+
+def _is_within(text: str, match: re.Match[str]) -> bool:
+    """Return whether a word's capital, or the want of one, says something: not at the beginning of a sentence."""
+    return match[0][0].islower() or bool(_BEFORE_WORD.search(text[max(match.start() - 4, 0) : match.start()]))
+
+
+def term_memberships(terms: Sequence[str], users: NDArray[np.int64]) -> list[Membership]:
+    """Return which of n replies hold each of the tenant's terms.
+
+    Args:
+        terms: (n,) what may be terms in each reply, separated by spaces.
+        users: (n,) as codes.
+    """
+    sets = [frozenset(text.split()) for text in terms]
+    forms = Counter(form for own in sets for form in own)
+    chosen = [form for form, _ in forms.most_common() if _is_term(form, forms)]
+    found = []
+    for term in chosen:
+        has = np.array([term in own for own in sets], np.bool_)
+        if len(np.unique(users[has])) >= MIN_TERM_USERS and has.mean() <= MAX_TERM_SHARE:
+            found.append(Membership(TERMINOLOGY, "domain_knowledge", term, has, ~has))
+    return found[:MAX_TERMS]
+
+
+def _is_term(form: str, forms: Counter[str]) -> bool:
+    if not (form.islower() or _INNER_CAPITAL.fullmatch(form)):
+        return False
+    variants = (form.lower(), form.capitalize(), form.upper(), form)
+    return forms[form] >= MIN_FORM_SHARE * sum(forms[one] for one in dict.fromkeys(variants))
