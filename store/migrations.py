@@ -238,7 +238,7 @@ CREATE TABLE response_characteristics (
   tenant_id TEXT NOT NULL REFERENCES tenants (id),
   version INTEGER NOT NULL, -- of the extractors that read it
   values_json TEXT NOT NULL, -- {dimension: [values]}; a dimension that means nothing for the reply is absent
-  terms TEXT NOT NULL -- capitalised words within sentences, in order, separated by spaces
+  terms TEXT NOT NULL -- words that may be the tenant's own, as written, separated by spaces
 ) STRICT;
 
 CREATE INDEX response_characteristics_by_tenant ON response_characteristics (tenant_id, seq);
