@@ -138,7 +138,6 @@ CREATE TABLE responses (
   reply_json TEXT, -- the assistant's message; partial when the outcome is not ok
   history_hash TEXT NOT NULL, -- of all messages of the request and the reply: the next turn begins with them
   request_hash TEXT NOT NULL, -- of all messages of the request: equal when the same was asked again
-  injections_json TEXT NOT NULL, -- list of [kind, item_id, dimension, propensity, treated, similarity, tokens]
   created_at TEXT NOT NULL, -- request received
   completed_at TEXT NOT NULL, -- last byte
   FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id)
@@ -184,16 +183,19 @@ CREATE TABLE feedback_receipts (
   PRIMARY KEY (tenant_id, id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE VIEW injections AS -- kept with their response: rows of a table cost the recorder three times all the rest
-SELECT r.id AS response_id,
-  json_extract(i.value, '$[0]') AS kind, -- pattern or context
-  json_extract(i.value, '$[1]') AS item_id, -- learned_patterns.id or ai_contexts.id
-  json_extract(i.value, '$[2]') AS dimension, -- '' for contexts
-  json_extract(i.value, '$[3]') AS propensity, -- P(treated) when the coin was tossed
-  json_extract(i.value, '$[4]') AS treated, -- 1: its text was in the request
-  json_extract(i.value, '$[5]') AS similarity, -- cosine to the question; NULL for patterns
-  json_extract(i.value, '$[6]') AS tokens -- cl100k_base
-FROM responses AS r, json_each(r.injections_json) AS i;
+CREATE TABLE injections (
+  response_id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
+  kind TEXT NOT NULL CHECK (kind IN ('pattern', 'context')),
+  item_id TEXT NOT NULL, -- learned_patterns.id or ai_contexts.id
+  dimension TEXT NOT NULL, -- '' for contexts
+  propensity REAL NOT NULL CHECK (propensity BETWEEN 0 AND 1), -- P(treated) when the coin was tossed
+  treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
+  similarity REAL, -- cosine to the question; NULL for patterns
+  tokens INTEGER NOT NULL,
+  PRIMARY KEY (response_id, kind, item_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX injections_by_item ON injections (item_id, response_id);
 """
 
 LEARNING: Final = """
@@ -492,13 +494,11 @@ WHERE state IN ('active', 'pinned', 'warmdown');
 CREATE VIEW v_pattern_lift AS
 SELECT p.tenant_id, p.id, p.type, p.rule, p.state, p.grade, p.confidence, p.lift, p.lift_low, p.lift_high, p.e_value,
   p.share, p.trial_since,
-  coalesce(i.n_treated, 0) AS n_treated,
-  coalesce(i.n_control, 0) AS n_control
+  coalesce(sum(i.treated), 0) AS n_treated,
+  coalesce(sum(1 - i.treated), 0) AS n_control
 FROM learned_patterns AS p
-LEFT JOIN (
-  SELECT item_id, sum(treated) AS n_treated, sum(1 - treated) AS n_control
-  FROM injections WHERE kind = 'pattern' GROUP BY item_id
-) AS i ON i.item_id = p.id;
+LEFT JOIN injections AS i ON i.item_id = p.id AND i.kind = 'pattern'
+GROUP BY p.id;
 
 CREATE VIEW v_pending_contexts AS
 SELECT c.tenant_id, c.id, r.revision, r.questions_json, r.answer, r.tags_json, c.provenance, c.n_users,

@@ -1,15 +1,12 @@
 """One response as it travels from the proxy to the database: a line of JSON in a segment file."""
 
-from collections.abc import Sequence
-from typing import Final
-
 import msgspec
 
 from store.vocabulary import Outcome
 
 
 class InjectionRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One item in play for a response; a row of the view ``injections``."""
+    """One item in play for a response; a row of ``injections``."""
 
     kind: str  # pattern or context
     item_id: str
@@ -63,10 +60,6 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     injections: tuple[InjectionRecord, ...] = ()
 
 
-_record_decoder: Final = msgspec.json.Decoder(ResponseRecord)
-_injections_decoder: Final = msgspec.json.Decoder(list[InjectionRecord])
-
-
 def encode_record(record: ResponseRecord) -> bytes:
     """Return *record* as one line, its line feed included.
 
@@ -82,21 +75,7 @@ def decode_record(line: bytes) -> ResponseRecord:
     Raises:
         ValueError: *line* is not an encoded record.
     """
-    return _record_decoder.decode(line)
-
-
-def encode_injections(injections: Sequence[InjectionRecord]) -> str:
-    """Return *injections* as ``responses.injections_json`` keeps them."""
-    return msgspec.json.encode(injections).decode()
-
-
-def decode_injections(injections_json: str) -> list[InjectionRecord]:
-    """Return the injections in a ``responses.injections_json``.
-
-    Raises:
-        ValueError: they are none.
-    """
-    return _injections_decoder.decode(injections_json)
+    return msgspec.json.decode(line, type=ResponseRecord)
 
 
 def storable(text: str) -> str:

@@ -1,11 +1,13 @@
-"""Tables ``responses`` and, for traffic, ``conversations``. Written by the recorder alone."""
+"""Tables ``responses``, ``injections`` and, for traffic, ``conversations``. Written by the recorder alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from store.database import Database, Row
-from store.records import ResponseRecord, encode_injections
+from store.records import ResponseRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +42,11 @@ class OpeningFacts:
     segment: str
 
 
-_FIELDS = tuple(name for name in ResponseRecord.__struct_fields__ if name != "injections")
+_COLUMNS = tuple(name for name in ResponseRecord.__struct_fields__ if name != "injections")
 
 _INSERT_RESPONSE = f"""
-INSERT INTO responses ({", ".join(_FIELDS)}, injections_json)
-VALUES ({", ".join(":" + name for name in _FIELDS)}, :injections_json)
+INSERT INTO responses ({", ".join(_COLUMNS)})
+VALUES ({", ".join(":" + name for name in _COLUMNS)})
 ON CONFLICT DO NOTHING
 """
 
@@ -56,6 +58,12 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
   tags_json = CASE WHEN conversations.tags_json = '[]' THEN excluded.tags_json ELSE conversations.tags_json END,
   created_at = min(conversations.created_at, excluded.created_at),
   updated_at = max(conversations.updated_at, excluded.updated_at)
+"""
+
+_INSERT_INJECTION = """
+INSERT INTO injections (response_id, kind, item_id, dimension, propensity, treated, similarity, tokens)
+VALUES (:response_id, :kind, :item_id, :dimension, :propensity, :treated, :similarity, :tokens)
+ON CONFLICT DO NOTHING
 """
 
 
@@ -70,12 +78,17 @@ def insert_records(db: Database, records: Sequence[ResponseRecord]) -> None:
     with db.transaction():
         db.execute_many(_INSERT_CONVERSATION, parameters)
         db.execute_many(_INSERT_RESPONSE, parameters)
+        db.execute_many(_INSERT_INJECTION, _injections(records))
 
 
 def _parameters(record: ResponseRecord) -> dict[str, Any]:
-    parameters = {name: getattr(record, name) for name in _FIELDS}
-    parameters["injections_json"] = encode_injections(record.injections)
-    return parameters
+    return {name: getattr(record, name) for name in _COLUMNS}
+
+
+def _injections(records: Iterable[ResponseRecord]) -> Iterable[dict[str, Any]]:
+    for record in records:
+        for injection in record.injections:
+            yield {"response_id": record.id, **msgspec.structs.asdict(injection)}
 
 
 def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None:
