@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -55,8 +55,8 @@ class Database:
         """Run one statement and return how many rows it changed."""
         return self._execute(sql, parameters or {}).rowcount
 
-    def execute_many(self, sql: str, parameters: Iterable[Parameters]) -> None:
-        """Run one statement once for each set of parameters."""
+    def execute_many(self, sql: str, parameters: Iterable[Parameters | Sequence[Any]]) -> None:
+        """Run one statement once for each set of parameters, named or in the order of its ``?``."""
         try:
             self.connection.executemany(sql, parameters)
         except sqlite3.IntegrityError:

@@ -195,7 +195,6 @@ CREATE TABLE injections (
   PRIMARY KEY (response_id, kind, item_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX injections_by_item ON injections (item_id, response_id);
 """
 
 LEARNING: Final = """

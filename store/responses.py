@@ -60,9 +60,11 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
   updated_at = max(conversations.updated_at, excluded.updated_at)
 """
 
+# By position, in the order of InjectionRecord's fields: up to dozens of rows a response, and names cost as much as the
+# insertion itself.
 _INSERT_INJECTION = """
 INSERT INTO injections (response_id, kind, item_id, dimension, propensity, treated, similarity, tokens)
-VALUES (:response_id, :kind, :item_id, :dimension, :propensity, :treated, :similarity, :tokens)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 
@@ -85,10 +87,10 @@ def _parameters(record: ResponseRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in _COLUMNS}
 
 
-def _injections(records: Iterable[ResponseRecord]) -> Iterable[dict[str, Any]]:
+def _injections(records: Iterable[ResponseRecord]) -> Iterable[tuple[Any, ...]]:
     for record in records:
         for injection in record.injections:
-            yield {"response_id": record.id, **msgspec.structs.asdict(injection)}
+            yield (record.id, *msgspec.structs.astuple(injection))
 
 
 def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None:

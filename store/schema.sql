@@ -144,8 +144,6 @@ CREATE TABLE injections (
   PRIMARY KEY (response_id, kind, item_id)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX injections_by_item ON injections (item_id, response_id);
-
 CREATE TABLE learning_runs (
   id TEXT NOT NULL PRIMARY KEY,
   tenant_id TEXT NOT NULL REFERENCES tenants (id),
