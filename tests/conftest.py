@@ -4,11 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from store.clock import parse_iso
 from store.config import Config, load_config
 from store.database import Database, open_database
 from store.tenants import ensure_default_tenant
+
+# How long an example takes is the machine's business: on a busy one any of them may take a second.
+settings.register_profile("tutelage", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tutelage")
 
 NOW_S = parse_iso("2026-11-21T12:00:00Z")
 

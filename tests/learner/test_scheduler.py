@@ -156,7 +156,7 @@ def test_a_job_of_a_dead_learner_is_taken_over(quiet: Config, db: Database, cloc
 def test_a_long_job_keeps_its_lease_and_no_second_one_begins(quiet: Config, db: Database, clock: ManualClock) -> None:
     bench = Bench()
     bench.gate.clear()
-    first = create_job(db, "default", kind="patterns", due_s=NOW_S, now_s=NOW_S)
+    first = create_job(db, "default", kind="patterns", due_s=NOW_S - 1, now_s=NOW_S)
     second = create_job(db, "default", kind="knowledge", due_s=NOW_S, now_s=NOW_S)
     with running(scheduler_of(quiet, bench, clock)):
         assert bench.begun.acquire(timeout=WAIT_S)

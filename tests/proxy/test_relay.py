@@ -69,7 +69,7 @@ STREAM = (
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.lists(st.integers(0, 4 * len(STREAM)), max_size=12), pieces=st.lists(st.integers(1, 40), max_size=12))
 def test_no_byte_of_a_stream_changes_wherever_it_is_split(config: Config, cuts: list[int], pieces: list[int]) -> None:
     body, events = STREAM, []

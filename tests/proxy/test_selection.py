@@ -63,7 +63,7 @@ def test_the_frames_cost_what_the_constants_say(counter: TokenCounter) -> None:
     assert counter.count(blocks.CONTEXT_HEADER) + counter.count(blocks.CONTEXT_FOOTER) == CONTEXT_FRAME_TOKENS
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(rules=st.lists(st.text(max_size=200), max_size=30), conversation=st.text(max_size=10), shared=st.booleans())
 def test_the_whole_block_never_exceeds_the_budget(
     counter: TokenCounter, rules: list[str], conversation: str, shared: bool

@@ -79,7 +79,7 @@ def naive_average_linkage(similarity: NDArray[np.float32], threshold: float) -> 
     return {frozenset(rows) for rows in groups}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(1, 12), st.integers(0, 10_000), st.floats(-0.3, 0.9))
 def test_chains_find_the_groups_of_the_full_tree(n: int, seed: int, threshold: float) -> None:
     rows = topics(n, 1, seed=seed)
