@@ -1,16 +1,12 @@
 """Training data and jobs: the bulk ingest of channels, datasets, examples and their review, learning jobs."""
 
-from collections.abc import Mapping
 from typing import Any, get_args
 
 from learner.api_errors import ApiError, bad_field
 from learner.api_request import Call, flag, known_fields, one_of, page, text
-from learner.ingest import read_item
+from learner.ingest import store_items
 from store.audit import record
-from store.conversations import import_conversations
 from store.datasets import (
-    NewExample,
-    add_examples,
     ensure_dataset,
     get_dataset,
     get_example,
@@ -18,12 +14,8 @@ from store.datasets import (
     list_examples,
     review_example,
 )
-from store.errors import InvalidError
 from store.jobs import create_job, get_job, list_jobs
-from store.tenants import get_tenant
 from store.vocabulary import JobKind, JobStatus
-
-Problem = Mapping[str, Any]
 
 
 def ingest(call: Call) -> dict[str, Any]:
@@ -39,61 +31,30 @@ def ingest(call: Call) -> dict[str, Any]:
         raise ApiError(
             413, f"conversations: at most {max_items} items at once, not {len(items)}", param="conversations"
         )
+    training = call.services.config.training
     with call.db.transaction():
-        n_accepted, n_flagged, problems = _store_items(call, items)
+        ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
+        done = store_items(call.db, call.tenant_id, items, training, now_s=call.now_s)
         record(
             call.db,
             call.tenant_id,
             actor=call.actor,
             action="training.ingest",
-            object_id=call.services.config.training.dataset_id,
-            detail={"count": n_accepted, "flagged": n_flagged, "bad": len(problems)},
+            object_id=training.dataset_id,
+            detail={"count": done.n_accepted, "flagged": done.n_flagged, "bad": len(done.problems)},
             now_s=call.now_s,
         )
-    if problems and not n_accepted:
-        first = problems[0]
-        where = f"conversations[{first['index']}]" + (f".{first['field']}" if first["field"] else "")
-        raise ApiError(400, f"conversations[{first['index']}]: {first['message']}", param=where, code="invalid_value")
+    if done.problems and not done.n_accepted:
+        first = done.problems[0]
+        where = f"conversations[{first.index}]" + (f".{first.field}" if first.field else "")
+        raise ApiError(400, f"conversations[{first.index}]: {first.message}", param=where, code="invalid_value")
     answer = {
         "success": True,
-        "count": n_accepted,
-        "flaggedForReview": n_flagged,
-        "datasetId": call.services.config.training.dataset_id,
+        "count": done.n_accepted,
+        "flaggedForReview": done.n_flagged,
+        "datasetId": training.dataset_id,
     }
-    return {**answer, "errors": problems} if problems else answer
-
-
-def _store_items(call: Call, items: list[Any]) -> tuple[int, int, list[Problem]]:
-    """Return how many items are in now, how many of them need a review, and what is wrong with the others."""
-    training = call.services.config.training
-    secret = get_tenant(call.db, call.tenant_id).secret
-    examples: list[NewExample] = []
-    whole: list[tuple[int, Mapping[str, Any]]] = []
-    problems: list[Problem] = []
-    for index, item in enumerate(items):
-        try:
-            read = read_item(item, secret)
-        except InvalidError as exc:
-            problems.append({"index": index, "field": exc.field, "message": str(exc)})
-        else:
-            examples += [read] if isinstance(read, NewExample) else []
-            whole += [] if isinstance(read, NewExample) else [(index, read)]
-    ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
-    add_examples(
-        call.db,
-        call.tenant_id,
-        training.dataset_id,
-        examples,
-        review_below_confidence=training.review_below_confidence,
-        now_s=call.now_s,
-    )
-    imported = import_conversations(call.db, call.tenant_id, [item for _, item in whole], now_s=call.now_s)
-    problems += [
-        {"index": whole[problem.index][0], "field": problem.field, "message": problem.message}
-        for problem in imported.problems
-    ]
-    n_flagged = sum(example.confidence < training.review_below_confidence for example in examples)
-    return len(examples) + imported.n_accepted, n_flagged, sorted(problems, key=lambda problem: int(problem["index"]))
+    return {**answer, "errors": done.problems} if done.problems else answer
 
 
 def datasets(call: Call) -> dict[str, Any]:

@@ -1,17 +1,72 @@
-"""One item of the bulk ingest, as channel services send it: a classified message, or a whole conversation."""
+"""The bulk ingest, as channel services send it: classified messages and whole conversations, for API and command."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from store.clock import parse_iso
-from store.datasets import NewExample
+from store.config import TrainingSection
+from store.conversations import ImportProblem, import_conversations
+from store.database import Database
+from store.datasets import NewExample, add_examples
 from store.errors import InvalidError
 from store.pseudonyms import hash_phone
+from store.tenants import get_tenant
 
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999  # the last millisecond of the year 9999
 MAX_TEXT_CHARS: Final = 20_000
 DEFAULT_SOURCE: Final = "bulk"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What came of some items; ``n_known`` were there before, ``n_flagged`` examples need a review."""
+
+    n_new: int
+    n_changed: int
+    n_known: int
+    n_flagged: int
+    problems: tuple[ImportProblem, ...]
+
+    @property
+    def n_accepted(self) -> int:
+        """Return how many items are in the database now."""
+        return self.n_new + self.n_changed + self.n_known
+
+
+def store_items(
+    db: Database, tenant_id: str, items: Sequence[Any], training: TrainingSection, *, now_s: float
+) -> Ingested:
+    """Store classified messages as examples and conversations as they are; bad items are reported by index."""
+    secret = get_tenant(db, tenant_id).secret
+    examples: list[NewExample] = []
+    whole: list[tuple[int, Mapping[str, Any]]] = []
+    problems: list[ImportProblem] = []
+    for index, item in enumerate(items):
+        try:
+            read = read_item(item, secret)
+        except InvalidError as exc:
+            problems.append(ImportProblem(index, exc.field, str(exc)))
+        else:
+            examples += [read] if isinstance(read, NewExample) else []
+            whole += [] if isinstance(read, NewExample) else [(index, read)]
+    threshold = training.review_below_confidence
+    with db.transaction():
+        n_new = (
+            add_examples(db, tenant_id, training.dataset_id, examples, review_below_confidence=threshold, now_s=now_s)
+            if examples
+            else 0
+        )
+        imported = import_conversations(db, tenant_id, [item for _, item in whole], now_s=now_s)
+    problems += [ImportProblem(whole[one.index][0], one.field, one.message) for one in imported.problems]
+    return Ingested(
+        n_new=n_new + imported.n_new,
+        n_changed=imported.n_changed,
+        n_known=len(examples) - n_new + imported.n_known,
+        n_flagged=sum(example.confidence < threshold for example in examples),
+        problems=tuple(sorted(problems, key=lambda problem: problem.index)),
+    )
 
 
 def read_item(item: Any, secret: bytes) -> NewExample | Mapping[str, Any]:

@@ -24,6 +24,7 @@ from store.tenants import ensure_default_tenant
 
 logger = logging.getLogger(__name__)
 
+BUSY_TIMEOUT_MS = 1000  # a recorder tries again for ever: sooner a word to /healthz than the whole busy_timeout_ms
 RETRY_S = 0.5  # between tries to reach a database that is away
 LAST_TRIES = 4  # at the end, before segments are left to the next recorder
 
@@ -71,7 +72,7 @@ def start_recorder(config: Config) -> RecorderHandle:
     """
     settings = RecorderSettings(
         url=config.store.url,
-        busy_timeout_ms=config.store.busy_timeout_ms,
+        busy_timeout_ms=min(config.store.busy_timeout_ms, BUSY_TIMEOUT_MS),
         directory=str(segment_directory(config)),
         poll_ms=config.recording.poll_ms,
         log_level=config.log.level,

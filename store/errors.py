@@ -27,10 +27,10 @@ class ConflictError(StoreError):
 
 
 class InvalidError(StoreError, ValueError):
-    """A value that was given is not one that its field can hold; ``field`` names it."""
+    """A value that was given is not one that its field can hold; ``field`` names it, "" means all of it."""
 
     def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
+        super().__init__(f"{field}: {message}" if field else message)
         self.field = field
 
 

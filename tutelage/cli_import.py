@@ -1,7 +1,7 @@
-"""``tutelage import FILE``: whole conversations from a file of JSON lines."""
+"""``tutelage import FILE``: conversations and classified messages from a file of JSON lines."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, cast
 
@@ -9,9 +9,8 @@ import msgspec
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
+from learner.ingest import Ingested, store_items
 from store.audit import record
-from store.conversations import ImportResult, import_conversations
-from store.database import Database
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.output import error_console, print_json, say, warn
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
@@ -28,14 +27,20 @@ def import_file(
 ) -> None:
     """Import conversations: one JSON object a line, as the bulk ingest takes them; .gz is fine.
 
-    Each line: {"chatId": "...", "messages": [{"role", "content"}], "tags": [...], "resolved": true}. The same file
-    again changes nothing.
+    Each line: {"chatId": "...", "messages": [{"role", "content"}], "tags": [...], "resolved": true}, or a message
+    that a channel classified: {"messageText": "...", "intent": "...", "confidence": 0.9}. The same file again changes
+    nothing.
     """
+    config = settings(ctx)
     counts = {"new": 0, "changed": 0, "known": 0, "bad": 0}
     bad_lines: list[tuple[int, str]] = []
-    with tenant_database(settings(ctx), tenant) as db:
+    with tenant_database(config, tenant) as db:
+
+        def store(items: list[Any]) -> Ingested:
+            return store_items(db, tenant, items, config.training, now_s=now_s())
+
         for batch in _batches(file):
-            _import_batch(db, tenant, batch, counts, bad_lines)
+            _import_batch(batch, store, counts, bad_lines)
         record(
             db, tenant, actor=ACTOR, action="conversations.import", object_id=file.name, detail=counts, now_s=now_s()
         )
@@ -55,14 +60,13 @@ def import_file(
 
 
 def _import_batch(
-    db: Database,
-    tenant: str,
     batch: list[tuple[int, Any, str]],
+    store: Callable[[list[Any]], Ingested],
     counts: dict[str, int],
     bad_lines: list[tuple[int, str]],
 ) -> None:
     good = [(number, item) for number, item, problem in batch if not problem]
-    result: ImportResult = import_conversations(db, tenant, [item for _, item in good], now_s=now_s())
+    result = store([item for _, item in good])
     problems = [(number, problem) for number, _, problem in batch if problem]
     problems += [(good[problem.index][0], problem.message) for problem in result.problems]
     counts["new"] += result.n_new

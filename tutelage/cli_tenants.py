@@ -10,7 +10,14 @@ from store.tenants import ensure_default_tenant, list_tenants, set_learning
 from tutelage.output import print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, now_s, settings
 
-app = typer.Typer(help="Organisations; every learned thing belongs to exactly one.", no_args_is_help=True)
+app = typer.Typer(help="Organisations; every learned thing belongs to exactly one. Without a command: list them.")
+
+
+@app.callback(invoke_without_command=True)
+def tenants(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """List all tenants when no command follows."""
+    if ctx.invoked_subcommand is None:
+        list_(ctx, as_json=as_json)
 
 
 @app.command("list")

@@ -85,6 +85,13 @@ def test_requests_pass_while_the_database_is_locked_and_are_recorded_afterwards(
     assert len(product.rows("SELECT id FROM responses")) == 7
 
 
+def test_a_lock_is_in_healthz_within_seconds_with_the_shortest_settings(product: Product, upstream: Upstream) -> None:
+    product.start("proxy")
+    with locked(product.database_path):
+        assert_passes_unmodified(product, upstream, 1)
+        eventually(lambda: status(product) == "degraded", 4.0)  # [store] busy_timeout_ms is 5 s
+
+
 def test_requests_pass_when_the_database_is_deleted(new_product: NewProduct, upstream: Upstream) -> None:
     product = new_product(settings={"store": {"busy_timeout_ms": 300}})
     product.start("proxy")

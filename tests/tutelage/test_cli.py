@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 from store.audit import list_audit
 from store.conversations import import_conversations, list_conversations, transcript
 from store.database import Database
+from store.datasets import list_examples
 from store.generations import current_plan
 from store.tenants import ensure_tenant, find_key, get_tenant
 from tests.conftest import NOW_S
@@ -74,6 +75,7 @@ def test_learning_is_switched_per_tenant(run: Run, listed: Callable[..., Any], d
     run("tenants", "learning", "off", "--tenant", "acme")
     assert not get_tenant(db, "acme").learning
     assert {row["id"]: row["learning"] for row in listed("tenants", "list")} == {"acme": "off", "default": "on"}
+    assert listed("tenants") == listed("tenants", "list")
     run("tenants", "learning", "on", "--tenant", "acme")
     assert get_tenant(db, "acme").learning
     assert "no tenant" in run("tenants", "learning", "on", "--tenant", "nobody", code=1).stderr
@@ -228,6 +230,20 @@ def test_bad_lines_are_reported_by_number_and_the_others_go_in(run: Run, tmp_pat
     assert [text.split(":")[0] for text in result.stderr.splitlines()] == ["line 2", "line 3", "line 4", "line 6"]
     assert "messages[0].role" in result.stderr
     assert {row.id for row in list_conversations(db, "default")[0]} == {"a", "b"}
+
+
+def test_messages_that_channels_classified_become_examples(
+    run: Run, tmp_path: Path, db: Database, listed: Callable[..., Any]
+) -> None:
+    sure = {"phoneNumber": "+919876543210", "messageText": "track my order", "intent": "track", "confidence": 0.95}
+    unsure = {"messageText": "hm", "intent": "track", "confidence": 0.4, "timestamp": 1698345600000}
+    file = tmp_path / "channel.jsonl"
+    file.write_text("\n".join([json.dumps(sure), line("a"), json.dumps(unsure), '{"messageText": "no intent"}']))
+    assert listed("import", file) == {"new": 3, "changed": 0, "known": 0, "bad": 1}
+    rows = list_examples(db, "default", "ds-auto-training")[0]
+    assert {row.input: row.needs_review for row in rows} == {"track my order": False, "hm": True}
+    assert listed("import", file) == {"new": 0, "changed": 0, "known": 3, "bad": 1}
+    assert "line 4: intent: must be a text that is not empty" in run("import", file).stderr
 
 
 def test_a_file_of_bad_lines_only_fails(run: Run, tmp_path: Path) -> None:
