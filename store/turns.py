@@ -33,6 +33,11 @@ def newest_signal(db: Database, tenant_id: str) -> int:
     return int(db.value("SELECT max(seq) FROM response_feedback WHERE tenant_id = :t", {"t": tenant_id}) or 0)
 
 
+def count_signals(db: Database, tenant_id: str) -> int:
+    """Return how many signals the tenant's responses have: one that was taken back shows in no ``seq``."""
+    return int(db.value("SELECT count(*) FROM response_feedback WHERE tenant_id = :t", {"t": tenant_id}))
+
+
 def followed_responses(db: Database, tenant_id: str, *, after: int, until: int) -> Iterator[FollowedResponse]:
     """Yield each complete response whose following turn arrived in ``after < seq <= until``, in order of arrival."""
     cursor = after

@@ -23,7 +23,7 @@ from store.patterns import PatternRow, all_patterns, last_activations, new_patte
 from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
-from store.turns import newest_response, newest_signal
+from store.turns import count_signals, newest_response, newest_signal
 from store.vocabulary import SERVED_STATES
 from store.windows import Window, read_window
 
@@ -51,7 +51,7 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
         needs_approval=settings.require_trial_approval or get_tenant(db, tenant_id).require_trial_approval,
     )
     since = _cursor(db, tenant_id)
-    until = Cursor(newest_response(db, tenant_id), newest_signal(db, tenant_id))
+    until = Cursor(newest_response(db, tenant_id), newest_signal(db, tenant_id), count_signals(db, tenant_id))
     rows = all_patterns(db, tenant_id)
     outcome = Outcome()
     if settings.enabled and (until != since or any(is_due(row, situation) for row in rows)):
@@ -78,7 +78,8 @@ def is_due(row: PatternRow, situation: Situation) -> bool:
 
 def _cursor(db: Database, tenant_id: str) -> Cursor:
     last = last_completed_run(db, tenant_id, "patterns")
-    return Cursor(0, 0) if last is None else Cursor(last.cursor.get("response", 0), last.cursor.get("signal", 0))
+    read = {} if last is None else last.cursor
+    return Cursor(read.get("response", 0), read.get("signal", 0), read.get("n_signals", 0))
 
 
 def _crash(db: Database, tenant_id: str, window: Window, situation: Situation) -> Crash | None:

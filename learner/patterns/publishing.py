@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from learner.models import Models
@@ -34,10 +34,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far the records were read: the newest ``seq`` of both tables."""
+    """What was read: the newest ``seq`` of both tables, and how many signals there were, for some are taken back."""
 
     response: int
     signal: int
+    n_signals: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def publish_run(db: Database, run: Run, outcome: Outcome, until: Cursor) -> RunR
             run.tenant_id,
             run.id,
             finished_s=run.clock.now_s(),
-            cursor={"response": until.response, "signal": until.signal},
+            cursor=asdict(until),
             summary={"counts": counts, "changes": lines, "notes": run.models.meter.notes()},
             generation=generation,
             n_responses=outcome.n_responses,

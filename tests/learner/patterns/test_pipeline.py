@@ -10,6 +10,7 @@ from store.alerts import list_alerts
 from store.clock import iso
 from store.config import Config
 from store.database import Database, open_database
+from store.feedback import Signal, record_signal, withdraw_signal
 from store.generations import current_plan
 from store.pattern_review import approve_trial, set_state
 from store.patterns import get_pattern, pattern_history, save_pattern
@@ -214,7 +215,7 @@ def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, con
     run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
     run = Run(run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models)
 
-    publish_run(db, run, stale, Cursor(0, 0))
+    publish_run(db, run, stale, Cursor(0, 0, 0))
 
     assert get_pattern(db, DEFAULT_TENANT, row.id) == replace(pinned, updated_at=iso(world.now_s + 1))
 
@@ -228,6 +229,30 @@ def test_a_run_without_news_changes_nothing(db: Database, config: Config) -> Non
     assert report.changes == ()
     assert report.generation is None
     assert world.patterns() == before
+
+
+def test_a_signal_that_is_taken_back_or_replaced_is_seen_by_the_next_run(db: Database, config: Config) -> None:
+    world = on_trial(db, config)
+    world.visit(40, likes_tables, tables=0.0)
+    world.learn()
+    first = world.table()
+    treated = "SELECT response_id FROM injections WHERE item_id = :id AND treated = 1 ORDER BY response_id LIMIT 1"
+    response = db.value(treated, {"id": first.id})
+    signal, user = db.rows("SELECT id, user_id FROM response_feedback WHERE response_id = :r", {"r": response})[0]
+
+    withdraw_signal(db, DEFAULT_TENANT, signal)
+    world.learn()
+    second = world.table()
+    down = Signal(response_id=response, signal="thumbs_down", user=user)
+    record_signal(db, DEFAULT_TENANT, down, config.feedback, source="api", now_s=world.now_s)
+    world.learn()
+    third = world.table()
+
+    assert first.score == second.score > third.score  # of what is rated
+    assert first.lift is not None
+    assert second.lift is not None
+    assert third.lift is not None
+    assert first.lift > second.lift > third.lift
 
 
 def test_votes_that_do_not_depend_on_what_is_tried_activate_nothing(db: Database, config: Config) -> None:
