@@ -27,6 +27,8 @@ from store.vocabulary import PATTERN_TYPES, SERVED_STATES, PatternState, Pattern
 MAX_RULE_CHARS: Final = 20_000  # a person's rule; what does not fit the block's budget is kept and never injected
 EVEN_SHARE: Final = 0.5  # of a trial that a person starts: the most informative coin, until the next run deals shares
 
+BESIDE_SHARE: Final = 0.15  # ... at least, when others have the dimension's coin: enough to learn whether it is better
+
 PersonState = Literal["trial", "pinned", "disabled"]
 
 
@@ -191,7 +193,7 @@ def _entered(db: Database, row: PatternRow, state: PatternState, now_s: float) -
     return replace(
         without_evidence(row),
         state=state,
-        share=max(0.0, EVEN_SHARE - (taken or 0.0)),
+        share=max(BESIDE_SHARE, EVEN_SHARE - (taken or 0.0)),
         warm_step=0,
         is_approved=True,
         trial_since=iso(now_s),

@@ -154,6 +154,7 @@ def _arm(change: Change, reading: Reading, settings: PatternsSection) -> Arm:
         warmth=row.warm_step / max(runs, 1),
         share=row.share,
         n_signals=0 if row.lift is None else reading.contrast.n_treated_rated,
+        is_asked=row.is_approved,
     )
 
 

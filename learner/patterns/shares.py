@@ -13,12 +13,15 @@ import numpy as np
 from learner.patterns.normal import Floats, cdf, density
 from learner.patterns.posterior import Belief
 from store.config import PatternsSection
+from store.pattern_review import BESIDE_SHARE
 from store.plan import Conditions
 from store.vocabulary import PatternState
 
 SHARPNESS: Final = 4.0  # exponent on P(best)
 FLOOR: Final = 0.01  # a smaller share gets nothing
 PROBATION: Final = 0.9  # P(lift > 0) of one trial at which its dimension may pass the cap of trials
+PROVING_SIGNALS: Final = 100  # treated responses with signals before that: a strong effect is proven by then, and half
+# as many responses prove it at even odds as at nine to one
 LOCKED_BESIDE_ACTIVE: Final = 0.3  # trials keep this part of their shares beside an active pattern
 HOLD_CONFIDENCE: Final = 0.8  # an active pattern below gets no more than a trial would
 GRID: Final = 801  # points of the integral
@@ -36,6 +39,7 @@ class Arm:
     warmth: float  # 0 .. 1: how far an active one is warmed up, or what is left of one that is warmed down
     share: float  # of the last run
     n_signals: int  # treated responses with signals
+    is_asked: bool = False  # a person wants to know: what is known already must not keep it from being tried
 
 
 def best_shares(beliefs: Sequence[Belief]) -> tuple[Floats, float]:
@@ -97,12 +101,14 @@ def _deal_type(arms: Sequence[Arm], settings: PatternsSection) -> Mapping[str, f
     is_trial = np.array([arm.state == "trial" for arm in arms])
     unlocked = [arm for arm in arms if arm.state in ("active", "warmdown")]
     cap = settings.trial_share
-    if any(_is_promising(arm, settings) for arm in arms):
+    if any(_is_promising(arm) for arm in arms):
         cap = most
     trials = np.where(is_trial, shares, 0.0)
     trials = trials * min(1.0, cap / max(float(trials.sum()), 1e-12))
     if unlocked:
         trials = trials * LOCKED_BESIDE_ACTIVE
+    trials = np.maximum(trials, [BESIDE_SHARE if _is_owed(arm, settings) else 0.0 for arm in arms])
+    trials = trials * min(1.0, cap / max(float(trials.sum()), 1e-12))
     dealt = {arm.id: float(share) for arm, share in zip(arms, trials, strict=True)}
     if unlocked:
         best = max(unlocked, key=lambda arm: (arm.belief.mean, arm.id))
@@ -110,8 +116,12 @@ def _deal_type(arms: Sequence[Arm], settings: PatternsSection) -> Mapping[str, f
     return dealt
 
 
-def _is_promising(arm: Arm, settings: PatternsSection) -> bool:
-    return arm.state == "trial" and arm.belief.confidence >= PROBATION and arm.n_signals >= settings.min_signals
+def _is_promising(arm: Arm) -> bool:
+    return arm.state == "trial" and arm.belief.confidence >= PROBATION and arm.n_signals >= PROVING_SIGNALS
+
+
+def _is_owed(arm: Arm, settings: PatternsSection) -> bool:
+    return arm.is_asked and arm.state == "trial" and arm.n_signals < settings.prune_min_signals
 
 
 def _proven_share(arm: Arm, settings: PatternsSection, most: float) -> float:

@@ -49,10 +49,11 @@ def test_patterns_that_a_person_wrote_do_not_compete_with_each_other(db: Databas
     assert (first.share, second.share) == (0.5, 0.5)
 
 
-def test_trials_that_share_a_dimension_share_its_coin(db: Database) -> None:
+def test_a_trial_beside_others_of_its_dimension_gets_a_small_share_at_once(db: Database) -> None:
     first, second = add(db, dimension="shape"), add(db, dimension="shape")
 
-    assert first.share + second.share <= 0.5
+    assert (first.share, second.share) == (0.5, 0.15)
+    assert [pattern.share for pattern in current_plan(db, DEFAULT_TENANT).patterns] == [0.5, 0.15]
 
 
 def test_a_candidate_is_not_served(db: Database) -> None:

@@ -25,8 +25,9 @@ def arm(
     warmth: float = 0.0,
     share: float = 0.2,
     n_signals: int = 100,
+    is_asked: bool = False,
 ) -> Arm:
-    return Arm(name, Conditions(question_type=types), state, Belief(mean, sd), warmth, share, n_signals)
+    return Arm(name, Conditions(question_type=types), state, Belief(mean, sd), warmth, share, n_signals, is_asked)
 
 
 @given(st.lists(BELIEFS, max_size=5))
@@ -62,9 +63,18 @@ def test_trials_together_stay_within_the_trial_share() -> None:
     assert shares["a"] > shares["b"] > shares["c"]
 
 
-def test_a_promising_trial_may_pass_the_cap_after_ten_signals() -> None:
-    assert deal([arm("a", 0.1, n_signals=10)], SETTINGS)["a"] == pytest.approx(SETTINGS.active_share)
-    assert deal([arm("a", 0.1, n_signals=9)], SETTINGS)["a"] == pytest.approx(SETTINGS.trial_share)
+def test_a_promising_trial_may_pass_the_cap_once_a_strong_effect_would_be_proven() -> None:
+    assert deal([arm("a", 0.1, n_signals=100)], SETTINGS)["a"] == pytest.approx(SETTINGS.active_share)
+    assert deal([arm("a", 0.1, n_signals=99)], SETTINGS)["a"] == pytest.approx(SETTINGS.trial_share)
+
+
+def test_a_trial_that_a_person_asked_for_is_tried_beside_a_strong_pattern() -> None:
+    best = arm("a", 0.2, 0.02, state="active", warmth=1.0)
+    asked = deal([best, arm("b", 0.0, 0.01, n_signals=0, is_asked=True)], SETTINGS)
+
+    assert asked == {"a": pytest.approx(0.75), "b": 0.15}
+    assert deal([best, arm("b", 0.0, 0.01, n_signals=0)], SETTINGS)["b"] == 0.0
+    assert deal([best, arm("b", 0.0, 0.01, n_signals=30, is_asked=True)], SETTINGS)["b"] == 0.0
 
 
 def test_an_active_pattern_warms_up_and_never_falls_back() -> None:
@@ -105,16 +115,17 @@ def test_trials_for_different_questions_do_not_share() -> None:
             st.sampled_from(["trial", "active", "warmdown"]),
             st.floats(0, 1),
             st.floats(0, 1),
-            st.integers(0, 50),
+            st.integers(0, 150),
+            st.booleans(),
         ),
         min_size=1,
         max_size=5,
     )
 )
-def test_the_hold_back_is_always_kept(drawn: list[tuple[Belief, PatternState, float, float, int]]) -> None:
+def test_the_hold_back_is_always_kept(drawn: list[tuple[Belief, PatternState, float, float, int, bool]]) -> None:
     arms = [
-        Arm(str(k), Conditions(), state, belief, warmth, share, n)
-        for k, (belief, state, warmth, share, n) in enumerate(drawn)
+        Arm(str(k), Conditions(), state, belief, warmth, share, n, is_asked)
+        for k, (belief, state, warmth, share, n, is_asked) in enumerate(drawn)
     ]
 
     shares = deal(arms, SETTINGS)
