@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from learner.api_errors import bad_field
 from learner.api_request import Call, page
 from store.alerts import acknowledge_alert, list_alerts
 from store.audit import list_audit, record
@@ -77,7 +76,7 @@ def audit(call: Call) -> dict[str, Any]:
 
 def statistics(call: Call) -> dict[str, Any]:
     """Return satisfaction by day and arm, the lift of treated over holdout, and what there is now."""
-    days = _days(call)
+    days = call.count("days", DEFAULT_DAYS, at_most=MAX_DAYS)
     by_day = satisfaction_by_day(call.db, call.tenant_id, now_s=call.now_s, days=days)
     totals = arm_totals(call.db, call.tenant_id, now_s=call.now_s, days=days)
     treated, holdout = totals["treated"].satisfaction, totals["holdout"].satisfaction
@@ -101,10 +100,3 @@ def lift_by_day(by_day: list[ArmDay]) -> list[dict[str, Any]]:
         for (day, arm), satisfaction in arms.items()
         if arm == "treated" and (day, "holdout") in arms
     ]
-
-
-def _days(call: Call) -> int:
-    text = call.query.get("days", str(DEFAULT_DAYS))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_DAYS:
-        raise bad_field("days", f"must be a number from 1 to {MAX_DAYS}, not {text!r}")
-    return int(text)

@@ -55,14 +55,22 @@ class Call:
         Raises:
             ApiError: it is no number from 1 to 1000.
         """
-        text = self.query.get("limit", str(DEFAULT_LIMIT))
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= MAX_LIMIT:
-            raise bad_field("limit", f"must be a number from 1 to {MAX_LIMIT}, not {text!r}")
-        return int(text)
+        return self.count("limit", DEFAULT_LIMIT, at_most=MAX_LIMIT)
 
     @property
     def cursor(self) -> str | None:
         return self.query.get("cursor") or None
+
+    def count(self, field: str, default: int, *, at_most: int) -> int:
+        """Return the query field *field* as a number, *default* when it is not given.
+
+        Raises:
+            ApiError: it is no number from 1 to *at_most*.
+        """
+        text = self.query.get(field, str(default))
+        if not text.isascii() or not text.isdigit() or not 1 <= int(text[:9]) <= at_most:
+            raise bad_field(field, f"must be a number from 1 to {at_most}, not {text!r}")
+        return int(text)
 
     def choice(self, field: str, choices: Iterable[Word]) -> Word | None:
         """Return the query field *field*, None when it is not given.

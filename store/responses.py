@@ -106,17 +106,6 @@ def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None
     return _row(row) if row is not None else None
 
 
-def conversation_responses(db: Database, tenant_id: str, conversation_id: str) -> list[ResponseRow]:
-    """Return the responses of one conversation in the order in which they arrived."""
-    rows = db.rows(
-        """
-        SELECT * FROM responses WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id ORDER BY seq
-        """,
-        {"tenant_id": tenant_id, "conversation_id": conversation_id},
-    )
-    return [_row(row) for row in rows]
-
-
 def find_history(db: Database, tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:
     """Return the conversation with a turn that ended with one of *history_hashes*, and which; the first known wins."""
     for index, history_hash in enumerate(history_hashes):
