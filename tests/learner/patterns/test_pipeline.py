@@ -76,8 +76,8 @@ def test_randomised_votes_switch_it_on_with_its_lift_and_interval(db: Database, 
     assert row.lift is not None
     assert row.lift_low is not None
     assert row.lift_high is not None
-    assert 0 < row.lift_low < row.lift <= row.lift_high
-    assert row.lift_low < 2.0 <= row.lift_high  # there is no larger lift
+    assert 0 < row.lift_low < row.lift < row.lift_high
+    assert row.lift_low < 2.0 < row.lift_high
     assert row.confidence > 0.975
     assert row.signal_count >= 10
     assert report.generation is not None
