@@ -354,13 +354,14 @@ def response_format(message: dict[str, Any] | None) -> ResponseFormat:
 
 
 def _text_format(text: str) -> ResponseFormat:
+    # Looked for as plain text first: each pattern stops at every line, and most replies are prose.
     if _is_json(text):
         return "json"
-    if _TABLE.search(text):
+    if "--" in text and _TABLE.search(text):
         return "table"
-    if _FENCE.search(text):
+    if ("```" in text or "~~~" in text) and _FENCE.search(text):
         return "code"
-    return "list" if len(_ITEM.findall(text)) >= 2 else "prose"
+    return "list" if "\n" in text and len(_ITEM.findall(text)) >= 2 else "prose"
 
 
 def _is_json(text: str) -> bool:

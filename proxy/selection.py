@@ -217,12 +217,14 @@ def select_contexts(contexts: ServedContexts, question: NDArray[np.float32], sec
     if not contexts.ids:
         return NOTHING
     similarities = contexts.vectors @ question
-    near = np.flatnonzero(similarities >= section.similarity_threshold)
+    (near,) = (similarities >= section.similarity_threshold).nonzero()
     tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
     tokens_before = tokens_left
     chosen: list[int] = []
-    for index in near[np.argsort(-similarities[near], kind="stable")].tolist():
-        if contexts.tokens[index] <= tokens_left and len(chosen) < section.max_items:
+    for index in near[(-similarities[near]).argsort(kind="stable")].tolist():
+        if len(chosen) == section.max_items:
+            break
+        if contexts.tokens[index] <= tokens_left:
             chosen.append(index)
             tokens_left -= contexts.tokens[index]
     if not chosen:
