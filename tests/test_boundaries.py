@@ -241,3 +241,15 @@ def test_every_setting_is_read_somewhere() -> None:
     }
 
     assert set(setting_names(settings)) - read == set()
+
+
+def test_the_architecture_page_names_every_module_of_the_packages_and_no_other() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    sections = {section.split("/")[0]: section for section in page.split("\n## ")[1:]}
+    named = {name: set(re.findall(r"`(\w+)\.py`", sections[name])) for name in PACKAGES}
+    flat = {name: {path.stem for path in (ROOT / name).glob("[!_]*.py")} for name in PACKAGES}
+    deep = {name: {path.stem for path in (ROOT / name).rglob("[!_]*.py")} for name in PACKAGES}
+
+    missing = {name: flat[name] - named[name] for name in ("store", "proxy", "learner")}
+    assert missing == {"store": set(), "proxy": set(), "learner": set()}
+    assert {name: named[name] - deep[name] for name in PACKAGES} == {name: set() for name in PACKAGES}
