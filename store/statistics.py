@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from store.clock import days_before, parse_iso
-from store.database import Database
+from store.database import Database, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class ArmDay:
 
 @dataclass(frozen=True, slots=True)
 class ArmTotal:
-    """One arm over the whole period; ``stderr`` of its mean satisfaction, None under two responses."""
+    """One arm over the whole period; ``stderr`` of its mean satisfaction, None under two conversations."""
 
     arm: str
     n_responses: int
@@ -72,12 +72,16 @@ def arm_totals(db: Database, tenant_id: str, *, now_s: float, days: int) -> Mapp
     """Return the numbers of ``treated`` and ``holdout`` over the last *days* days; both are always there."""
     rows = db.rows(
         """
-        SELECT CASE is_holdout WHEN 1 THEN 'holdout' ELSE 'treated' END AS arm, count(*) AS n_responses,
-          sum(n_signals) AS n_signals, avg(satisfaction) AS satisfaction,
-          avg(satisfaction * satisfaction) AS mean_square, avg(thumbs_up > 0) AS thumbs_up_rate,
-          avg(follow_up > 0) AS follow_up_rate
-        FROM v_response_satisfaction
-        WHERE tenant_id = :tenant_id AND created_at >= :since AND created_at <= :until
+        SELECT CASE is_holdout WHEN 1 THEN 'holdout' ELSE 'treated' END AS arm, count(*) AS n_conversations,
+          sum(n) AS n_responses, sum(n * n) AS sum_nn, sum(total) AS sum_total, sum(total * total) AS sum_tt,
+          sum(n * total) AS sum_nt, sum(n_signals) AS n_signals, sum(n_up) AS n_up, sum(n_follow_up) AS n_follow_up
+        FROM (
+          SELECT is_holdout, count(*) AS n, sum(satisfaction) AS total, sum(n_signals) AS n_signals,
+            sum(thumbs_up > 0) AS n_up, sum(follow_up > 0) AS n_follow_up
+          FROM v_response_satisfaction
+          WHERE tenant_id = :tenant_id AND created_at >= :since AND created_at <= :until
+          GROUP BY conversation_id, is_holdout
+        ) AS by_conversation
         GROUP BY arm
         """,
         {"tenant_id": tenant_id, "since": days_before(now_s, days), "until": days_before(now_s, 0)},
@@ -87,21 +91,28 @@ def arm_totals(db: Database, tenant_id: str, *, now_s: float, days: int) -> Mapp
             arm=row["arm"],
             n_responses=row["n_responses"],
             n_signals=row["n_signals"],
-            satisfaction=row["satisfaction"],
-            stderr=_stderr(row["n_responses"], row["satisfaction"], row["mean_square"]),
-            thumbs_up_rate=row["thumbs_up_rate"],
-            follow_up_rate=row["follow_up_rate"],
+            satisfaction=row["sum_total"] / row["n_responses"],
+            stderr=_stderr(row),
+            thumbs_up_rate=row["n_up"] / row["n_responses"],
+            follow_up_rate=row["n_follow_up"] / row["n_responses"],
         )
         for row in rows
     }
     return {arm: found.get(arm, ArmTotal(arm, 0, 0, None, None, None, None)) for arm in ("treated", "holdout")}
 
 
-def _stderr(n: int, mean: float, mean_square: float) -> float | None:
-    """Return the standard error of a mean; responses count as independent, so it is a little too small."""
-    if n < 2:
+def _stderr(row: Row) -> float | None:
+    """Return the standard error of a mean over responses whose arm was drawn per conversation.
+
+    Conversations are the clusters: residuals of one conversation add up before they are squared.
+    Source: Liang & Zeger 1986, Biometrika 73(1), for a mean.
+    """
+    n_conversations, n_responses = int(row["n_conversations"]), int(row["n_responses"])
+    if n_conversations < 2:
         return None
-    return math.sqrt(max(mean_square - mean * mean, 0.0) / (n - 1))
+    mean = float(row["sum_total"]) / n_responses
+    squares = max(row["sum_tt"] - 2 * mean * row["sum_nt"] + mean * mean * row["sum_nn"], 0.0)
+    return math.sqrt(squares * n_conversations / (n_conversations - 1)) / n_responses
 
 
 def counts(db: Database, tenant_id: str) -> Counts:

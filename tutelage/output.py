@@ -1,8 +1,10 @@
 """How commands print: tables for people, JSON for scripts; progress and errors go to stderr."""
 
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,6 +29,12 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Print one line to stderr."""
     typer.echo(text, err=True)
+
+
+def command_name() -> str:
+    """Return what to type for ``tutelage`` here: its path where a shell would not find it."""
+    program = Path(sys.argv[0])
+    return str(program) if program.name == "tutelage" and shutil.which("tutelage") is None else "tutelage"
 
 
 def error_console() -> Console:

@@ -90,7 +90,7 @@ def overview(visit: Visit) -> dict[str, Any]:
 def lift(treated: ArmTotal, holdout: ArmTotal) -> tuple[float, float, float] | None:
     """Return treated minus holdout with its 95 % interval, None when one of them is not known well enough.
 
-    Responses count as independent, so the interval is a little too narrow; patterns are decided on better evidence.
+    Conversations count as independent, as the lot draws them; patterns are decided on better evidence.
     """
     if treated.satisfaction is None or holdout.satisfaction is None:
         return None

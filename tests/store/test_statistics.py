@@ -67,6 +67,15 @@ def test_satisfaction_is_told_by_day_and_arm(db: Database, config: Config) -> No
     assert (totals["holdout"].n_responses, totals["holdout"].stderr) == (1, None)
 
 
+def test_answers_of_one_conversation_are_not_counted_as_independent(db: Database, config: Config) -> None:
+    insert_records(db, [response(number, conversation_id=f"talk-{number % 2}") for number in range(8)])
+    for number in (0, 2, 4, 6):
+        vote(db, config, number, "thumbs_up")
+    treated = arm_totals(db, "default", now_s=NOW_S, days=30)["treated"]
+    assert (treated.n_responses, treated.satisfaction) == (8, 0.5)
+    assert treated.stderr == pytest.approx(0.5)  # two conversations, +1 and 0: as if there were two answers
+
+
 def test_an_empty_tenant_has_both_arms_and_no_numbers(db: Database) -> None:
     totals = arm_totals(db, "default", now_s=NOW_S, days=30)
     assert {arm: total.satisfaction for arm, total in totals.items()} == {"treated": None, "holdout": None}

@@ -7,8 +7,8 @@ from typing import Any
 
 from store.config import Config, load_config
 
+DATABASE = "tutelage.db"  # its file in the demo's folder
 HOLDOUT = 0.10  # share of conversations; twice the default, so that a few weeks are enough to compare
-RUN_INTERVAL_H = 12.0  # between pattern runs; twice the default, to save time
 SNAPSHOT_POLL_S = 0.02  # a simulated day takes a second: a new generation must not wait for a quarter of it
 
 
@@ -21,7 +21,7 @@ class DemoOptions:
     users: int = 150
     visits_per_day: int = 240
     watch_days: int = 7  # at the start, without any learning run: what "before" means
-    run_interval_h: float = RUN_INTERVAL_H
+    run_interval_h: float | None = None  # between pattern runs; None: as [learner] has it
     directory: Path | None = None  # where the database goes; None: a new temporary folder, which stays
 
     @property
@@ -32,7 +32,7 @@ class DemoOptions:
 def demo_settings(folder: Path, model_port: int) -> dict[str, Any]:
     """Return what the demo overrides of the shipped settings, in the shape of config.toml."""
     return {
-        "store": {"url": f"sqlite:///{folder / 'tutelage.db'}"},
+        "store": {"url": f"sqlite:///{folder / DATABASE}"},
         "upstream": [{"name": "offline-demo", "base_url": f"http://127.0.0.1:{model_port}/v1"}],
         "patterns": {"holdout": HOLDOUT},
     }

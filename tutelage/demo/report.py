@@ -1,34 +1,39 @@
 """What came of a demo: every number read from the database, beside what only the demo can know."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
+from store.config import load_config
 from store.contexts import ContextRow, list_contexts
 from store.database import Database
 from store.patterns import PatternRow, all_patterns
 from store.statistics import ArmTotal, arm_totals
 from tutelage.demo.library import Library
-from tutelage.demo.options import HOLDOUT, RUN_INTERVAL_H
+from tutelage.demo.options import HOLDOUT
+from tutelage.demo.reviewer import by_plainness
 from tutelage.demo.truth import Effect, best_match, effect_of, wish
 from tutelage.demo.users import FALSE_FRIENDS, PREFERENCES, VOTE_RATE, Preference
+from tutelage.output import command_name
 
 IN_FORCE = ("active", "pinned", "warmdown")
-MAX_LISTED = 12  # patterns of the table
-MAX_WAITING = 4  # waiting entries shown
-MAX_LINE = 200  # characters of a text on one line
+MAX_WAITING = 3  # waiting entries shown
+MAX_TEXT = 150  # characters of a text that is shown
+Z_95 = 1.96
 
 
 @dataclass(frozen=True, slots=True)
 class Period:
-    """Both arms in one stretch of time; *others* is what those outside the holdout are called then."""
+    """Both arms in one stretch of time."""
 
     title: str
-    others: str
     treated: ArmTotal
     holdout: ArmTotal
 
@@ -120,8 +125,8 @@ def read_report(
         n_runs=n_runs,
         n_responses=sum(arm.n_responses for arm in whole.values()),
         n_signals=sum(arm.n_signals for arm in whole.values()),
-        before=Period(f"first {watch_days} days, only watched", "the others", first["treated"], first["holdout"]),
-        after=Period(f"last {watch_days} days", "treated", last["treated"], last["holdout"]),
+        before=Period(f"first {watch_days} days", first["treated"], first["holdout"]),
+        after=Period(f"last {watch_days} days", last["treated"], last["holdout"]),
         patterns=[JudgedPattern(row, effect_of(row, pool, library)) for row in patterns],
         preferences=[FoundPreference(wanted, best_match(patterns, wish(wanted))) for wanted in PREFERENCES],
         false_friends=[FoundPreference(friend, best_match(patterns, friend)) for friend in FALSE_FRIENDS],
@@ -132,149 +137,184 @@ def read_report(
 
 
 def print_report(report: DemoReport, console: Console) -> None:
-    """Print *report* for a person."""
-    console.print()
+    """Print *report* for a person, in 80 columns."""
     console.print(
-        f"[bold]{report.n_responses:,} answers and {report.n_signals:,} signals in {report.days} simulated days, "
-        f"{report.n_runs} learning runs, in {report.elapsed_s:.0f} s.[/bold]"
+        f"\n[bold]{report.n_responses:,} answers, {report.n_signals:,} signals, {report.days} simulated days, "
+        f"{report.n_runs} learning runs in {report.elapsed_s:.0f} s[/bold]",
+        highlight=False,
     )
+    default = load_config().patterns.holdout
     console.print(
-        f"Everything is real but the model, the people and the clock. These users vote on about {VOTE_RATE:.0%} of the "
-        f"answers (in the wild about 8%: the same proof takes longer). {HOLDOUT:.0%} of the conversations are the "
-        f"holdout (default 5%), and patterns are learned every {RUN_INTERVAL_H:.0f} hours (default 6)."
+        "Proxy, learner and statistics are the real ones, with the settings that ship but for a holdout of "
+        f"{HOLDOUT:.0%} (default {default:.0%}). The model, the people and the clock are simulated. These people vote "
+        f"on about {VOTE_RATE:.0%} of the answers; at the 8% that are usual the same proof takes five times the "
+        "traffic.",
+        highlight=False,
     )
-    console.print(_satisfaction_table(report))
-    console.print(_pattern_table(report))
-    _print_truth(report, console)
-    _print_knowledge(report, console)
-    _print_places(report, console)
+    for show in (_print_satisfaction, _print_truth, _print_in_force, _print_knowledge, _print_places):
+        console.print()
+        show(report, console)
 
 
-def _satisfaction_table(report: DemoReport) -> Table:
-    table = Table(title="Did it help?", title_justify="left", caption=_caption(report), caption_justify="left")
-    for name in ("", "conversations", "answers", "satisfaction", "thumbs-up", "asked again"):
-        table.add_column(name, justify="left" if name in ("", "conversations") else "right")
+def _table(*columns: str) -> Table:
+    """Return a table without lines; columns whose name begins with a space hold numbers."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in columns:
+        table.add_column(name.strip(), justify="right" if name.startswith(" ") else "left", no_wrap=True)
+    return table
+
+
+def _note(console: Console, text: str, *, style: str = "") -> None:
+    """Print *text* under a table, every line of it indented."""
+    console.print(Padding(Text.from_markup(text, style=style), (0, 0, 0, 2)))
+
+
+def _print_satisfaction(report: DemoReport, console: Console) -> None:
+    console.print("[bold]Did it help?[/bold]")
+    table = _table("", "", " answers", " satisfaction", " thumbs-up", " asked again")
     for period in (report.before, report.after):
-        for title, arm in ((period.others, period.treated), ("holdout", period.holdout)):
+        for title, arm in (("treated", period.treated), ("holdout", period.holdout)):
             table.add_row(
                 period.title if arm is period.treated else "",
-                title,
+                "not yet treated" if period is report.before and arm is period.treated else title,
                 f"{arm.n_responses:,}",
                 _signed(arm.satisfaction, arm.stderr),
                 _percent(arm.thumbs_up_rate),
                 _percent(arm.follow_up_rate),
             )
-    return table
-
-
-def _caption(report: DemoReport) -> str:
-    treated, holdout = report.after.treated, report.after.holdout
-    if treated.satisfaction is None or holdout.satisfaction is None:
-        return "Too few answers to compare."
-    stderr = ((treated.stderr or 0.0) ** 2 + (holdout.stderr or 0.0) ** 2) ** 0.5
-    lift = treated.satisfaction - holdout.satisfaction
-    return (
-        f"Treated minus holdout in the last days: {lift:+.3f} (95% interval {lift - 1.96 * stderr:+.3f} to "
-        f"{lift + 1.96 * stderr:+.3f}). Satisfaction is a mean in [-1, 1], ± its standard error; holdout "
-        "conversations never get patterns."
+    console.print(table)
+    _note(console, _difference(report.after))
+    _note(
+        console,
+        "Satisfaction is the mean weight of an answer's signals, -1 to +1, ± its standard error; thumbs-up and asked "
+        "again are shares of the answers. The holdout is drawn by lot and never gets patterns.",
+        style="dim",
     )
 
 
-def _pattern_table(report: DemoReport) -> Table:
-    listed = sorted(report.in_force, key=_by_lift) + sorted(report.on_trial, key=_by_lift)
-    hidden = len(report.patterns) - len(listed[:MAX_LISTED])
-    table = Table(title="Patterns found", title_justify="left", caption_justify="left")
-    table.caption = f"{hidden} more are on trial, wait, or were given up. True effect: known to the demo alone."
-    for name in ("state", "for", "instruction", "lift (95% interval)", "P(helps)", "true effect"):
-        table.add_column(name, overflow="fold")
-    for pattern in listed[:MAX_LISTED]:
-        row = pattern.row
-        table.add_row(
-            row.state,
-            ", ".join(row.conditions.question_type) or "all",
-            escape(row.rule),
-            _interval(row),
-            f"{row.confidence:.2f}",
-            f"{pattern.effect.verdict} ({pattern.effect.liking:+.2f})",
-        )
-    return table
+def _difference(period: Period) -> str:
+    treated, holdout = period.treated, period.holdout
+    if treated.satisfaction is None or holdout.satisfaction is None:
+        return "Too few answers to compare."
+    lift = treated.satisfaction - holdout.satisfaction
+    reach = Z_95 * math.hypot(treated.stderr or 0.0, holdout.stderr or 0.0)
+    return (
+        f"[bold]Treated minus holdout, {period.title}: {lift:+.3f} "
+        f"(95% interval {lift - reach:+.3f} to {lift + reach:+.3f})[/bold]"
+    )
 
 
-def _by_lift(pattern: JudgedPattern) -> float:
-    return -(pattern.row.lift or 0.0)
+def _print_truth(report: DemoReport, console: Console) -> None:
+    console.print("[bold]Was the right thing learned?[/bold] (only the demo knows what its people secretly like)")
+    table = _table("", "questions", "what they like", "pattern", "lift (95% interval)")
+    for found in report.preferences:
+        _add_row(table, "[green]found[/green]" if found.is_found else "[yellow]not found[/yellow]", found)
+    for friend in report.false_friends:
+        _add_row(table, "[red]fooled by[/red]" if friend.is_found else "[green]not fooled[/green]", friend)
+    console.print(table)
+    wrong, n_in_force = report.false_discoveries, len(report.in_force)
+    _note(
+        console,
+        f"[bold]{len(wrong)} of {n_in_force} patterns in force do not truly help[/bold]; {len(report.on_trial)} more "
+        "are on trial.",
+    )
+    _note(
+        console,
+        "The last two only look good in the records: the model happens to answer easy questions that way.",
+        style="dim",
+    )
+
+
+def _add_row(table: Table, mark: str, found: FoundPreference) -> None:
+    state = found.pattern.state if found.pattern else "-"
+    lift = _interval(found.pattern) if found.pattern else "never thought of"
+    table.add_row(mark, found.preference.question_type, describe(found.preference), state, lift)
+
+
+def describe(preference: Preference) -> str:
+    """Return in words what *preference* likes, does not like, or is no matter to anybody.
+
+    >>> [describe(preference) for preference in (PREFERENCES[0], PREFERENCES[3], FALSE_FRIENDS[0])]
+    ['a table', 'no question back', 'a list: no matter']
+    """
+    words = {
+        "format": f"a {preference.value}",
+        "length": f"{preference.value} answers",
+        "asks_back": "question back",
+    }[preference.trait]
+    if preference.effect == 0:
+        return f"{words}: no matter"
+    return words if preference.effect > 0 else f"no {words}"
+
+
+def _print_in_force(report: DemoReport, console: Console) -> None:
+    console.print("[bold]What the proxy now adds to the system text[/bold]")
+    for pattern in report.in_force:
+        for_whom = ", ".join(pattern.row.conditions.question_type) or "all questions"
+        truly = "" if pattern.effect.verdict == "helps" else f"  [red]({pattern.effect.verdict})[/red]"
+        console.print(f"  [dim]{for_whom:14}[/dim]  {escape(pattern.row.rule)}{truly}", highlight=False)
+    if not report.in_force:
+        console.print("  Nothing yet: no pattern has proven itself.")
 
 
 def _interval(row: PatternRow) -> str:
     if row.lift is None or row.lift_low is None or row.lift_high is None:
         return "not measured yet"
-    return f"{row.lift:+.3f} ({row.lift_low:+.3f} to {row.lift_high:+.3f})"
-
-
-def _print_truth(report: DemoReport, console: Console) -> None:
-    console.print("[bold]What the users secretly like[/bold]")
-    for found in report.preferences:
-        state = found.pattern.state if found.pattern else "never thought of"
-        mark = "[green]found[/green]" if found.is_found else "[yellow]not found[/yellow]"
-        console.print(f"  {mark}  {describe(found.preference)}  [dim]({state})[/dim]", highlight=False)
-    console.print("[bold]What only looks good[/bold] (the model does it more often on easy questions)")
-    for friend in report.false_friends:
-        state = friend.pattern.state if friend.pattern else "never thought of"
-        mark = "[red]believed[/red]" if friend.is_found else "[green]not believed[/green]"
-        console.print(f"  {mark}  {describe(friend.preference)}  [dim]({state})[/dim]", highlight=False)
-    wrong = report.false_discoveries
-    console.print(f"{len(wrong)} of {len(report.in_force)} patterns in force do not truly help.", highlight=False)
-
-
-def describe(preference: Preference) -> str:
-    """Return *preference* in words.
-
-    >>> describe(PREFERENCES[0])
-    'compare_travel: answers as a table, effect +1.6'
-    """
-    words = {
-        "format": f"answers as a {preference.value}",
-        "length": f"{preference.value} answers",
-        "asks_back": "answers that end with a question",
-    }[preference.trait]
-    return f"{preference.question_type}: {words}, effect {preference.effect:+.1f}"
+    return f"{row.lift:+.2f} ({row.lift_low:+.2f} to {row.lift_high:+.2f})"
 
 
 def _print_knowledge(report: DemoReport, console: Console) -> None:
-    console.print()
-    console.print(f"[bold]Knowledge: {len(report.pending)} entries wait for a person[/bold]")
-    table = Table(box=None, show_header=False, pad_edge=True)
-    for context in report.pending[:MAX_WAITING]:
-        table.add_row(escape(context.questions[0]), escape(_one_line(context.answer)), f"[dim]{context.id}[/dim]")
-    console.print(table)
+    console.print(
+        f"[bold]Knowledge: {len(report.pending)} entries wait for a person[/bold] (quoted by rules; some are poor)",
+        highlight=False,
+    )
+    for context in sorted(report.pending, key=by_plainness)[:MAX_WAITING]:
+        _print_texts(console, (("Q", context.questions[0]), ("A", context.answer)), width=1)
     if report.reuse is None:
-        console.print("Nothing was approved: there was nothing to approve.")
+        console.print("  Nothing was approved: there was nothing to approve.")
         return
     reuse = report.reuse
-    console.print("The demo's reviewer approved one (nothing is served that nobody approved); the next one who asks:")
-    for name, text in (
-        ("entry", f"{reuse.context.id}, learned from conversation {reuse.context.source_chat_id}"),
-        ("question", reuse.question),
-        ("approved", _one_line(reuse.context.answer)),
-        ("answer", _one_line(reuse.answer)),
-    ):
-        console.print(f"  [dim]{name:9}[/dim] {escape(text)}", highlight=False)
+    console.print("\n  The demo's reviewer approved one. The next person who asked:", highlight=False)
+    _print_texts(
+        console,
+        (
+            ("entry", f"{reuse.context.id}, from conversation {reuse.context.source_chat_id}"),
+            ("question", reuse.question),
+            ("approved", reuse.context.answer),
+            ("answer", reuse.answer),
+        ),
+        width=8,
+    )
     console.print(f"  The approved text {'is' if reuse.is_used else 'is not'} in the answer.")
 
 
-def _one_line(text: str) -> str:
+def _print_texts(console: Console, texts: Sequence[tuple[str, str]], *, width: int) -> None:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", min_width=width + 2, no_wrap=True)
+    table.add_column()
+    for name, text in texts:
+        table.add_row(f"  {name}", escape(shortened(text)))
+    console.print(table, highlight=False)
+
+
+def shortened(text: str) -> str:
+    r"""Return *text* on one line, its end left out when it is long.
+
+    >>> shortened("| # |\n| - |"), len(shortened("word " * 100))
+    ('| # | | - |', 150)
+    """
     line = " ".join(text.split())
-    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 4]} ..."
+    return line if len(line) <= MAX_TEXT else f"{line[: MAX_TEXT - 4]} ..."
 
 
 def _print_places(report: DemoReport, console: Console) -> None:
-    settings = report.database.with_name("config.toml")
-    console.print()
+    folder, command = report.database.parent, command_name()
     console.print("[bold]Where to look[/bold]")
     for text in (
-        f"tutelage --config {settings} up     and then the console at http://127.0.0.1:8485/",
-        f"tutelage --config {settings} patterns list",
-        f"tutelage --config {settings} contexts list",
-        f"sqlite3 {report.database}     and there the views v_satisfaction_by_day and v_pattern_lift",
+        f"{command} demo --serve --directory {folder}",
+        "    the console at http://127.0.0.1:8485/, and the proxy with the offline model",
+        f"{command} --config {folder / 'config.toml'} patterns list",
+        f'sqlite3 {report.database} "SELECT * FROM v_satisfaction_by_day"',
     ):
         console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
 
@@ -282,7 +322,7 @@ def _print_places(report: DemoReport, console: Console) -> None:
 def _signed(value: float | None, stderr: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:+.3f}" + (f" ± {stderr:.3f}" if stderr is not None else "")
+    return f"{value:+.3f}" + (f" ±{stderr:.3f}" if stderr is not None else "")
 
 
 def _percent(value: float | None) -> str:

@@ -11,15 +11,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from store.clock import Clock
 from store.context_review import approve_context
-from store.contexts import ContextRow, list_contexts
+from store.contexts import list_contexts
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.demo.client import DemoError
 from tutelage.demo.installation import DAY_S, Installation, install
 from tutelage.demo.library import Library
 from tutelage.demo.model import MODEL_NAME, create_model
-from tutelage.demo.options import DemoOptions, demo_config, demo_settings, to_toml
+from tutelage.demo.options import DATABASE, DemoOptions, demo_config, demo_settings, to_toml
 from tutelage.demo.replay import SYSTEM_TEXT, Replay
 from tutelage.demo.report import DemoReport, Reuse, read_report
+from tutelage.demo.reviewer import by_plainness
 from tutelage.demo.sample import load_sample
 from tutelage.demo.server import plain_config, serve_in_thread
 from tutelage.demo.users import make_users, make_visits, question_pool
@@ -40,6 +41,7 @@ def run_demo(options: DemoOptions, *, clock: Clock, console: Console) -> DemoRep
         DemoError: the folder is in use, or the proxy did not answer as it should.
     """
     started_s = time.perf_counter()
+    console.print(f"{options.weeks} weeks pass for the real proxy and learner, in about a minute.")
     folder = make_folder(options.directory)
     library = Library(load_sample())
     pool = question_pool(library.exchanges)
@@ -69,12 +71,12 @@ def make_folder(directory: Path | None) -> Path:
     """Return the folder for a demo's files, made when it is missing.
 
     Raises:
-        DemoError: another demo's database is in it.
+        DemoError: another demo is in it.
     """
     folder = directory or Path(mkdtemp(prefix="tutelage-demo-"))
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "tutelage.db").exists():
-        raise DemoError(f"{folder} holds a database already; choose another folder")
+    if (folder / DATABASE).exists():
+        raise DemoError(f"{folder} holds a demo already: --serve opens it, another --directory makes a new one")
     return folder.resolve()
 
 
@@ -93,7 +95,7 @@ def _replay(installation: Installation, options: DemoOptions, pool: Mapping[str,
 
 def _let_weeks_pass(installation: Installation, replay: Replay, options: DemoOptions, console: Console) -> int:
     """Send all traffic, with a learning run at the end of every interval once watching is over; return the runs."""
-    interval_s = options.run_interval_h * 3600
+    interval_s = (options.run_interval_h or installation.config.learner.run_interval_h) * 3600
     n_intervals = round(options.days * DAY_S / interval_s)
     runs_a_day = max(1, round(DAY_S / interval_s))
     n_runs = 0
@@ -123,19 +125,13 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def answers_its_question(context: ContextRow) -> float:
-    """Return the share of the answer's words that the question has too: the demo's reviewer likes plain answers."""
-    asked, answered = (set(text.lower().replace("?", "").split()) for text in (context.questions[0], context.answer))
-    return len(asked & answered) / max(len(answered), 1)
-
-
 def approve_and_ask(installation: Installation) -> Reuse | None:
     """Approve one waiting entry as a reviewer would, ask its question anew, and return what was answered."""
     pending, _ = list_contexts(installation.db, DEFAULT_TENANT, status="pending_approval", limit=1000)
     if not pending:
         return None
     installation.clock.advance(REVIEW_AFTER_S)
-    chosen = max(pending, key=lambda context: (answers_its_question(context), context.n_users, context.id))
+    chosen = min(pending, key=by_plainness)
     approved = approve_context(
         installation.db, DEFAULT_TENANT, chosen.id, actor=REVIEWER, now_s=installation.clock.now_s()
     )

@@ -14,6 +14,7 @@ from rich.console import Console
 from store.clock import ManualClock, iso
 from store.config import load_config
 from tutelage.demo.client import DemoError
+from tutelage.demo.keep import holds_demo
 from tutelage.demo.options import DemoOptions, demo_settings, to_toml
 from tutelage.demo.report import DemoReport, print_report
 from tutelage.demo.run import make_folder, run_demo
@@ -136,6 +137,15 @@ def test_the_printed_report_holds_the_numbers_and_says_where_to_look(report: Dem
         assert number in text
 
 
+def test_the_printed_report_fits_a_terminal_of_80_columns(report: DemoReport) -> None:
+    console = Console(file=io.StringIO(), width=80)
+    print_report(report, console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    before_paths, _, _ = text.partition("Where to look")
+    assert max(map(len, before_paths.splitlines())) <= 80
+    assert "…" not in text
+
+
 def test_the_settings_left_behind_open_the_same_database(report: DemoReport) -> None:
     config = load_config(report.database.with_name("config.toml"))
     assert config.store.url == f"sqlite:///{report.database}"
@@ -143,8 +153,10 @@ def test_the_settings_left_behind_open_the_same_database(report: DemoReport) -> 
 
 
 def test_a_folder_that_holds_a_demo_is_left_alone(report: DemoReport) -> None:
-    with pytest.raises(DemoError, match="holds a database already"):
+    with pytest.raises(DemoError, match="holds a demo already: --serve opens it"):
         make_folder(report.database.parent)
+    assert holds_demo(report.database.parent)
+    assert not holds_demo(report.database.parent / "elsewhere")
 
 
 def test_settings_survive_being_written_as_toml() -> None:
