@@ -63,6 +63,27 @@ def test_what_learning_made_of_the_body_goes_upstream(config: Config) -> None:
     assert seen.names == {b"host", b"user-agent", b"content-length"}
 
 
+def test_an_offer_of_http2_costs_a_request_nothing(config: Config) -> None:
+    # As java.net.http.HttpClient sends it, the body in a packet of its own.
+    head = (
+        b"POST /v1/chat/completions HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: %d\r\n"
+        b"Host: x\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\nUpgrade: h2c\r\n\r\n"
+    )
+    offer = b'{"model":"m","messages":[{"role":"user","content":"\r\n\r\nUpgrade: h2c"}]}'
+    with (
+        RawUpstream(answering(plain(b"{}"))) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        upstream.script = answering(plain(b"{}"), plain(b"{}"), seen=upstream.seen)
+        for body in (BODY, offer):
+            client.send(head % len(body))
+            client.send(body)
+            assert client.answer().status == 200
+            seen: Seen = upstream.seen.get(timeout=10)
+            assert (seen.body, seen.names) == (body, {b"host", b"content-length"})
+
+
 def test_a_request_that_learning_finds_wrong_is_answered_as_it_says(config: Config) -> None:
     wrong = ApiError(400, "'messages' must be a list.", param="messages", code="invalid_type")
     with (
