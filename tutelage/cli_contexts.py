@@ -42,6 +42,7 @@ def list_(
         ("id", "status", "served", "question", "answer", "tags", "source"),
         ((c.id, c.status, c.is_served, c.questions[0], c.answer, c.tags, c.source_chat_id) for c in found),
         empty="no entries yet: the learner takes them from resolved conversations",
+        prose=("question", "answer", "tags"),
     )
 
 

@@ -44,12 +44,12 @@ def _moment(text: str) -> float:
 
 
 def _summary(report: Any) -> str:
-    """Return what a run did, a line for each change."""
-    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in report.counts.items())
+    """Return what a run did, a line for each change; of what it counted, only what there was."""
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in report.counts.items() if number)
     served = f"generation {report.generation}" if report.generation is not None else "what is served stays the same"
     cost = f"; {report.costs.calls} model calls, $ {report.costs.cost_usd:.4f}" if report.costs.calls else ""
     lines = [f"{report.kind}: {counts or 'nothing to read'}; {served}{cost}"]
-    return "\n".join([*lines, *(f"  {change}" for change in report.changes or ("no change",))])
+    return "\n".join([*lines, *(f"  {change}" for change in report.changes)])
 
 
 def runs(
@@ -70,21 +70,21 @@ def runs(
         print_json(found)
         return
     print_table(
-        ("id", "kind", "run at", "status", "responses", "signals", "satisfaction", "generation", "cost $", "error"),
+        ("run at", "kind", "status", "responses", "signals", "satisfaction", "generation", "cost $", "error"),
         (
             (
-                r.id,
-                r.kind,
                 r.run_at,
+                r.kind,
                 r.status,
                 r.n_responses,
                 r.n_signals,
                 r.satisfaction,
                 r.generation,
-                r.cost_usd,
+                r.cost_usd or None,
                 r.error,
             )
             for r in found
         ),
         empty="no run yet",
+        prose=("cost $", "error"),
     )

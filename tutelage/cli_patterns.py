@@ -1,6 +1,6 @@
 """``tutelage patterns``: what was learned about how to answer, and a person's word on it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import typer
 
@@ -8,7 +8,7 @@ from store.pattern_review import approve_trial, set_state
 from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
 from store.plan import Conditions
 from store.rows import plain
-from store.vocabulary import DEFAULT_TENANT, PatternState, PatternType
+from store.vocabulary import DEFAULT_TENANT, PATTERN_TYPES, PatternState, PatternType
 from tutelage.dispatch import load
 from tutelage.output import all_pages, cell, print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
@@ -16,6 +16,8 @@ from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, t
 app = typer.Typer(help="Learned instructions: list, look at, add, pin, disable, approve.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID")]
+PATTERN_STATES = get_args(PatternState)
+TYPES_HELP = f"What it steers: {', '.join(PATTERN_TYPES)}."
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 
 
@@ -23,8 +25,10 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the hi
 def list_(
     ctx: typer.Context,
     tenant: TenantOption = DEFAULT_TENANT,
-    state: Annotated[PatternState | None, typer.Option(help="Only this state.")] = None,
-    type_: Annotated[PatternType | None, typer.Option("--type", help="Only this type.")] = None,
+    state: Annotated[
+        PatternState | None, typer.Option(metavar="STATE", help=f"Only {', '.join(PATTERN_STATES)}.")
+    ] = None,
+    type_: Annotated[PatternType | None, typer.Option("--type", metavar="TYPE", help=TYPES_HELP)] = None,
     as_json: JsonOption = False,
 ) -> None:
     """List patterns, oldest first."""
@@ -38,9 +42,10 @@ def list_(
         print_json(found)
         return
     print_table(
-        ("id", "state", "rule", "when", "lift", "confidence", "share", "signals"),
-        ((p.id, p.state, p.rule, _when(p.conditions), _lift(p), p.confidence, p.share, p.signal_count) for p in found),
+        ("id", "state", "rule", "when", "lift (95%)", "P(helps)", "signals"),
+        ((p.id, p.state, p.rule, _when(p.conditions), _lift(p), f"{p.confidence:.2f}", p.signal_count) for p in found),
         empty="no patterns yet: the learner finds them in recorded traffic",
+        prose=("rule", "when"),
     )
 
 
@@ -74,6 +79,7 @@ def show(
         ("when", "from", "to", "why", "by"),
         ((e.created_at, e.from_state, e.to_state, e.reason, e.actor) for e in history),
         empty="no history",
+        prose=("why",),
     )
 
 
@@ -81,7 +87,7 @@ def show(
 def add(
     ctx: typer.Context,
     *,
-    type_: Annotated[PatternType, typer.Option("--type", help="What it steers.")],
+    type_: Annotated[PatternType, typer.Option("--type", metavar="TYPE", help=TYPES_HELP)],
     rule: Annotated[str, typer.Option(help="The instruction, as the model reads it.")],
     question_type: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
     data_source: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,

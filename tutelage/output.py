@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, TypeVar
 
 import msgspec
@@ -18,6 +19,9 @@ from store.rows import encode
 Row = TypeVar("Row")
 PAGE = 1000  # rows fetched at a time
 PIPE_WIDTH = 500  # columns of a table that no person looks at
+GAP = 2  # spaces between columns
+INDENT = "    "
+NOTHING = "-"  # the cell of a value that is not there
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -63,20 +67,54 @@ def print_json(value: Any) -> None:
     typer.echo(msgspec.json.format(encode(value), indent=2).decode())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Print a table for people, or *empty* when there are no rows."""
-    listed = list(rows)
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str, prose: Sequence[str] = ()
+) -> None:
+    """Print a table for people, or *empty* when there are no rows.
+
+    On a terminal that is too narrow for it, the columns named in *prose* go under each row, on lines of their own.
+    """
+    listed = [[cell(value) for value in row] for row in rows]
     if not listed:
         warn(empty)
         return
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    widths = [max(map(len, column)) for column in zip(columns, *listed, strict=True)]
+    # In a pipe there is no width to keep to: broken lines would break what reads them.
+    width = Console().width if sys.stdout.isatty() else max(PIPE_WIDTH, sum(widths) + GAP * len(widths))
+    if sum(widths) + GAP * (len(widths) - 1) > width and prose:
+        say("\n".join(narrow_table(columns, listed, prose=prose, width=width)))
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
     for number, column in enumerate(columns):
         # The first column is an id to copy; a broken one cannot be.
         table.add_column(column, overflow="fold", no_wrap=number == 0)
     for row in listed:
-        table.add_row(*(Text(cell(value)) for value in row))
-    # In a pipe there is no width to keep to: broken lines would break what reads them.
-    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
+        table.add_row(*map(Text, row))
+    Console(width=width).print(table)
+
+
+def narrow_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], *, prose: Sequence[str], width: int
+) -> list[str]:
+    """Return the lines of a table whose *prose* columns stand under each row.
+
+    >>> narrow_table(["id", "rule", "n"], [["p1", "Keep it short.", "3"], ["p22", "-", "4"]], prose=["rule"], width=12)
+    ['id   n', 'p1   3', '    Keep it', '    short.', 'p22  4']
+    """
+    kept = [number for number, column in enumerate(columns) if column not in prose]
+    widths = [max(len(row[number]) for row in (columns, *rows)) for number in kept]
+
+    def line(row: Sequence[str]) -> str:
+        cells = (row[number].ljust(size) for number, size in zip(kept, widths, strict=True))
+        return (" " * GAP).join(cells).rstrip()
+
+    lines = [line(columns)]
+    for row in rows:
+        lines.append(line(row))
+        for number, column in enumerate(columns):
+            if column in prose and row[number] != NOTHING:
+                lines += wrap(row[number], width, initial_indent=INDENT, subsequent_indent=INDENT)
+    return lines
 
 
 def cell(value: Any) -> str:
@@ -86,7 +124,7 @@ def cell(value: Any) -> str:
     ('-', '0.25', 'yes', 'a, b', '2026-11-21 12:00')
     """
     if value is None or value == "":
-        return "-"
+        return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -19,6 +19,7 @@ from store.generations import current_plan
 from store.tenants import ensure_tenant, find_key, get_tenant
 from tests.conftest import NOW_S
 from tutelage.cli import app
+from tutelage.output import narrow_table
 
 Run = Callable[..., Result]
 
@@ -105,6 +106,17 @@ def test_a_pattern_is_added_shown_pinned_and_disabled(run: Run, listed: Callable
     ]
     assert listed("patterns", "list", "--state", "pinned") == []
     assert rule in run("patterns", "list").stdout
+
+
+def test_a_list_on_a_narrow_terminal_keeps_ids_whole_and_lines_within_its_width() -> None:
+    columns = ("id", "state", "rule", "lift (95%)")
+    rows = [
+        [f"pat_{'x' * 25}", "active", "Keep the answer short: a few sentences at most. " * 3, "+0.21 (+0.06 to +0.37)"]
+    ]
+    lines = narrow_table(columns, rows, prose=("rule",), width=80)
+    assert max(map(len, lines)) <= 80
+    assert lines[1].startswith(f"pat_{'x' * 25}  active  +0.21")
+    assert " ".join(line.strip() for line in lines[2:]) == rows[0][2].strip()
 
 
 def test_every_pattern_is_listed_however_many(
