@@ -1,6 +1,7 @@
 """``tutelage up``: the proxy and the learner as two child processes, started, watched and stopped together."""
 
 import http.client
+import os
 import signal
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from typing import Final
 from store.config import Config, database_path
 from store.database import open_database
 from store.errors import ConfigError
-from tutelage.output import say, warn
+from tutelage.output import command_name, say, warn
 
 POLL_S: Final = 0.1  # between looks at the children
 START_TIMEOUT_S: Final = 60.0  # a cold disk and a busy machine; usually one or two seconds
@@ -177,26 +178,28 @@ def _url(host: str, port: int) -> str:
     return f"http://[{reachable}]:{port}" if ":" in reachable else f"http://{reachable}:{port}"
 
 
-def welcome(config: Config) -> str:
-    """Return what a person reads once both processes answer."""
+def welcome(config: Config, environment: Mapping[str, str]) -> str:
+    """Return what a person reads once both processes answer; *environment* may hold the upstreams' keys."""
     proxy = _url(config.proxy.host, config.proxy.port)
     console = _url(config.learner.host, config.learner.port)
     upstreams = ", ".join(f"{upstream.name} ({upstream.base_url})" for upstream in config.upstream)
-    key_line = (
-        "Keys mode: make a key with   tutelage keys create --tenant NAME --scope app\n"
-        if config.tenancy.mode == "keys"
-        else ""
-    )
-    return (
-        "\n"
-        "Tutelage is up. Ctrl-C stops it.\n"
-        f"  proxy     {proxy}/v1  ->  {upstreams}\n"
-        f"  console   {console}/\n"
-        f"  database  {database_path(config.store).resolve()}\n"
-        "Change this one line in your app:\n"
-        f'  base_url="{proxy}/v1"\n'
-        f"{key_line}"
-    )
+    lines = [
+        "",
+        "Tutelage is up. Ctrl-C stops it.",
+        f"  proxy     {proxy}/v1  ->  {upstreams}",
+        f"  console   {console}/",
+        f"  database  {database_path(config.store).resolve()}",
+        "Change this one line in your app:",
+        f'  base_url="{proxy}/v1"',
+    ]
+    if config.tenancy.mode == "keys":
+        lines.append(f"and its key, to one from:  {command_name()} keys create --tenant NAME --scope app")
+        lines += [
+            f"No key for upstream {upstream.name!r}: {upstream.api_key_env} is not set in the environment."
+            for upstream in config.upstream
+            if upstream.api_key_env and not environment.get(upstream.api_key_env)
+        ]
+    return "\n".join([*lines, ""])
 
 
 def services_of(config_path: Path | None, config: Config) -> list[Service]:
@@ -224,7 +227,7 @@ def run(config_path: Path | None, config: Config, *, on_ready: Callable[[str], N
         check_database(config)
         supervisor.start()
         if not supervisor.n_stops:
-            on_ready(welcome(config))
+            on_ready(welcome(config, os.environ))
             sys.stdout.flush()
         supervisor.watch()
         warn("stopping")

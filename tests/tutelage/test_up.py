@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from store.config import Config
+from store.config import Config, load_config
 from tests.flow.product import free_port
 from tutelage.up import Service, StartError, Supervisor, check_port_free, services_of, welcome
 
@@ -94,12 +94,20 @@ def test_a_port_in_use_is_named_with_its_setting() -> None:
 
 
 def test_the_welcome_names_the_line_to_change_and_where_things_are(config: Config) -> None:
-    text = welcome(config)
+    text = welcome(config, {})
     assert 'base_url="http://127.0.0.1:8484/v1"' in text
     assert "http://127.0.0.1:8485/" in text
     assert "tutelage.db" in text
     everywhere = dataclasses.replace(config, proxy=dataclasses.replace(config.proxy, host="0.0.0.0"))
-    assert 'base_url="http://127.0.0.1:8484/v1"' in welcome(everywhere)
+    assert 'base_url="http://127.0.0.1:8484/v1"' in welcome(everywhere, {})
+
+
+def test_the_welcome_in_keys_mode_says_whose_key_is_missing() -> None:
+    upstreams = [{"name": "openai", "base_url": "https://api.openai.com/v1", "api_key_env": "OPENAI_API_KEY"}]
+    config = load_config(None, {"tenancy": {"mode": "keys"}, "upstream": upstreams})
+    assert "keys create --tenant" in welcome(config, {})
+    assert "No key for upstream 'openai': OPENAI_API_KEY is not set" in welcome(config, {})
+    assert "No key" not in welcome(config, {"OPENAI_API_KEY": "sk-1"})
 
 
 def test_the_children_get_the_same_settings(config: Config) -> None:
