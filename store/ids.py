@@ -1,8 +1,10 @@
 """Ids that are never reused and sort by the time they were made."""
 
 import os
+from typing import Final
 
-ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that reads like something else
+ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that reads like something else
+PAIRS: Final = tuple(first + second for first in ALPHABET for second in ALPHABET)
 
 
 def new_id(prefix: str, now_s: float) -> str:
@@ -12,5 +14,5 @@ def new_id(prefix: str, now_s: float) -> str:
     'resp_000000000'
     """
     value = int.from_bytes(os.urandom(10), "big") | (int(now_s * 1000) << 80)
-    characters = [ALPHABET[(value >> shift) & 31] for shift in range(120, -5, -5)]
-    return f"{prefix}_{''.join(characters)}"
+    pairs = [PAIRS[(value >> shift) & 1023] for shift in range(110, -10, -10)]
+    return f"{prefix}_{ALPHABET[(value >> 120) & 31]}{''.join(pairs)}"
