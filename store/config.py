@@ -6,6 +6,8 @@ functions get the section they need.
 
 import difflib
 import ipaddress
+import math
+import re
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -303,10 +305,16 @@ def _convert(hint: Any, value: Any, name: str) -> Any:
         return types.MappingProxyType({key: _convert(item_hint, item, f"{name}.{key}") for key, item in value.items()})
     if origin in (Union, types.UnionType):
         raise TypeError(f"{name}: settings have one type")
+    return _convert_scalar(hint, value, name)
+
+
+def _convert_scalar(hint: Any, value: Any, name: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
         raise ConfigError(f"{name} must be {hint.__name__}, not {value!r}")
+    if hint in (int, float):
+        _check_number(name, value)
     return value
 
 
@@ -317,6 +325,40 @@ _SHARES = {
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
     "training": ("review_below_confidence",),
 }
+
+
+# With 0 nothing would ever happen, be let in or end; the other numbers may be 0.
+_MORE_THAN_ZERO = {
+    "proxy": ("workers", "max_body_mb", "max_connections", "snapshot_poll_s"),
+    "upstream": ("connect_timeout_s",),
+    "recording": ("poll_ms", "segment_mb", "max_backlog_mb", "max_message_kb"),
+    "feedback": ("max_batch", "max_text_kb"),
+    "patterns": ("window_days", "half_life_days", "ema_alpha_signals", "warmup_runs", "warmdown_runs"),
+    "embedding": ("cache_size",),
+    "knowledge": ("max_candidates", "prescreen_batch", "max_prescreened"),
+    "learner": (
+        "run_interval_h",
+        "knowledge_interval_h",
+        "poll_s",
+        "job_attempts",
+        "job_lease_s",
+        "max_body_mb",
+        "max_items",
+    ),
+    "learner.models": ("timeout_s",),
+}
+
+
+def _check_number(name: str, value: float) -> None:
+    section, _, key = re.sub(r"\[\d+\]", "", name).rpartition(".")
+    if not math.isfinite(value):
+        raise ConfigError(f"{name} must be a finite number, not {value!r}")
+    if section == "feedback.weights":
+        return
+    if value < 0:
+        raise ConfigError(f"{name} must not be negative, not {value!r}")
+    if not value and key in _MORE_THAN_ZERO.get(section, ()):
+        raise ConfigError(f"{name} must be more than 0")
 
 
 def _check(config: Config) -> None:

@@ -158,6 +158,17 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write: Write, text: 
         ({"proxy": 3}, "proxy must be a table, not 3"),
         ({"patterns": {"enabled": 1}}, "patterns.enabled must be bool, not 1"),
         ({"patterns": {"holdout": 1.5}}, "patterns.holdout must be between 0 and 1, not 1.5"),
+        ({"patterns": {"holdout": float("nan")}}, "patterns.holdout must be a finite number, not nan"),
+        ({"proxy": {"drain_timeout_s": float("inf")}}, "proxy.drain_timeout_s must be a finite number, not inf"),
+        ({"proxy": {"drain_timeout_s": -1}}, "proxy.drain_timeout_s must not be negative, not -1.0"),
+        ({"proxy": {"workers": 0}}, "proxy.workers must be more than 0"),
+        ({"learner": {"run_interval_h": 0}}, "learner.run_interval_h must be more than 0"),
+        ({"learner": {"models": {"timeout_s": 0}}}, "learner.models.timeout_s must be more than 0"),
+        (
+            {"upstream": [{"name": "a", "base_url": "http://x", "connect_timeout_s": 0}]},
+            "upstream[0].connect_timeout_s must be more than 0",
+        ),
+        ({"feedback": {"weights": {"copy": float("nan")}}}, "feedback.weights.copy must be a finite number, not nan"),
         ({"feedback": {"weights": {"copy": "much"}}}, "feedback.weights.copy must be float, not 'much'"),
         ({"tenancy": {"mode": "closed"}}, "tenancy.mode must be one of open, keys, not 'closed'"),
         ({"upstream": []}, "at least one [[upstream]] is needed"),
@@ -182,6 +193,10 @@ def test_a_wrong_value_is_named(overrides: dict[str, Any], message: str | None) 
         load_config(None, overrides)
 
     assert str(caught.value) == (message or str(caught.value))
+
+
+def test_a_weight_may_be_negative() -> None:
+    assert load_config(None, {"feedback": {"weights": {"copy": -1}}}).feedback.weights["copy"] == -1.0
 
 
 def test_a_whole_number_may_stand_for_a_fraction() -> None:
