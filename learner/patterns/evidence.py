@@ -22,7 +22,7 @@ EFFECTS: Final = (0.05, 0.15, 0.45)  # in standard deviations of a residual, tha
 # alone, the bet on small effects needs three times the responses to see a large one. Measured by bench/evidence.py
 LEVEL: Final = 20.0  # of the e-value at which an effect is excluded: each end of the interval holds with 95 %
 LARGEST_LIFT: Final = 2.0  # satisfaction lies in [-1, 1]
-LARGEST_END: Final = 4.0  # of an interval: beyond 2 it says that not even the largest lift is excluded
+LARGEST_END: Final = 4.0  # of an interval around the largest lift, so that an estimate is always inside its own
 STEPS: Final = 40  # of a bisection: twelve digits
 FIRST_STEP: Final = 0.01  # of the search for an excluded effect
 
@@ -148,7 +148,7 @@ def _log_bet(score: float, variance: float, rho: float) -> float:
 
 
 def lift_interval(found: Contrast, residual_variance: float) -> tuple[float, float] | None:
-    """Return the lifts that the evidence does not exclude, in [-4, 4], or None without information.
+    """Return the lifts that the evidence does not exclude, or None without information; the estimate is among them.
 
     The exact inversion of the e-value: the low end is the effect at which ``log_e_value`` falls to 20, the high end
     the one at which the e-value of the opposite (score and effect negated) does. So the low end is above 0 exactly
@@ -171,7 +171,7 @@ def _opposite(found: Contrast) -> Contrast:
 
 
 def _low_end(found: Contrast, lift: float, residual_variance: float) -> float:
-    """Return the effect nearest 0 between an excluded one and the next that is not; -4 when none is excluded."""
+    """Return the effect nearest 0 between an excluded one and the next that is not; -2 when none is excluded."""
 
     def is_excluded(effect: float) -> bool:
         return log_e_value(found, residual_variance, effect) >= math.log(LEVEL)
@@ -180,13 +180,14 @@ def _low_end(found: Contrast, lift: float, residual_variance: float) -> float:
         return _bisect(is_excluded, 0.0, lift)
     # Far below the estimate the variance grows as fast as the squared score, and the e-value falls again: the search
     # begins near the estimate and doubles its step.
+    lowest = -LARGEST_LIFT if lift > -LARGEST_LIFT else -LARGEST_END
     near, step = min(lift, 0.0), FIRST_STEP
-    while near > -LARGEST_END:
-        far = max(near - step, -LARGEST_END)
+    while near > lowest:
+        far = max(near - step, lowest)
         if is_excluded(far):
             return _bisect(is_excluded, far, near)
         near, step = far, 2 * step
-    return -LARGEST_END
+    return lowest
 
 
 def _bisect(is_excluded: Callable[[float], bool], excluded: float, allowed: float) -> float:

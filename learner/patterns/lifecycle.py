@@ -91,7 +91,8 @@ def decide(
     if _is_harmful(row, reading, settings):
         reason = f"harm: {-reading.harm_z:.1f} standard errors below control of late"
         return Change(row, retired(row_now, now_s), reason)
-    if _idle_days(row_now, now_s) > settings.prune_idle_days:
+    # What was used since the last run has news to judge it by, however late this run is.
+    if row_now.last_used_at == row.last_used_at and _idle_days(row_now, now_s) > settings.prune_idle_days:
         return Change(row, retired(row_now, now_s), f"unused for {settings.prune_idle_days:g} days")
     if row.state == "trial":
         return _decide_trial(row, row_now, reading, settings, now_s=now_s, is_proven=is_proven, may=may_activate)

@@ -16,7 +16,7 @@ from store.pattern_review import approve_trial, set_state
 from store.patterns import get_pattern, pattern_history, save_pattern
 from store.runs import start_run
 from store.tenants import ensure_default_tenant
-from store.vocabulary import DEFAULT_TENANT
+from store.vocabulary import DEFAULT_TENANT, UNKNOWN_QUESTION_TYPE
 from tests.conftest import NOW_S
 from tests.learner.patterns.traffic import (
     TABLE_RULE,
@@ -77,7 +77,7 @@ def test_randomised_votes_switch_it_on_with_its_lift_and_interval(db: Database, 
     assert row.lift_low is not None
     assert row.lift_high is not None
     assert 0 < row.lift_low < row.lift < row.lift_high
-    assert row.lift_low < 2.0 < row.lift_high
+    assert row.lift_low < 2.0 <= row.lift_high  # there is no larger lift
     assert row.confidence > 0.975
     assert row.signal_count >= 10
     assert report.generation is not None
@@ -188,6 +188,48 @@ def test_a_pinned_pattern_is_measured_and_never_moved(db: Database, config: Conf
     assert (row.state, row.share) == ("pinned", 1.0)
     assert row.use_count > 200
     assert row.score < -0.9
+
+
+def test_a_trial_that_nobody_met_is_given_up_after_30_days(db: Database, config: Config) -> None:
+    world = on_trial(db, config)
+
+    world.learn(after_h=24 * 29)
+    assert world.table().state == "trial"
+    world.learn(after_h=24 * 2)
+    assert world.table().state == "retired"
+
+
+def test_records_count_until_they_leave_the_window(db: Database, config: Config) -> None:
+    world = World(db, config)
+    world.visit(160, likes_tables)
+    world.learn(after_h=24 * 89)
+
+    assert world.table().state == "candidate"
+
+
+def test_what_a_trial_learned_before_a_long_silence_still_switches_it_on(db: Database, config: Config) -> None:
+    world = on_trial(db, config)
+    world.visit(200, likes_tables, tables=0.0)
+
+    world.learn(after_h=24 * 40)
+
+    assert world.table().state == "active"
+
+
+def test_votes_on_questions_with_and_without_a_type_are_one_finding(db: Database, config: Config) -> None:
+    world = World(db, config)
+    world.visit(80, likes_tables)
+    world.visit(80, likes_tables, question_type=UNKNOWN_QUESTION_TYPE)
+    world.learn()
+    world.learn()
+    (row,) = world.patterns("trial")
+    assert (row.rule, row.conditions.question_type) == (TABLE_RULE, ())
+
+    world.visit(100, likes_tables, tables=0.0)
+    world.visit(100, likes_tables, question_type=UNKNOWN_QUESTION_TYPE, tables=0.0)
+    world.learn()
+
+    assert [pattern.id for pattern in world.patterns("active")] == [row.id]
 
 
 def test_what_was_retired_comes_back_only_after_its_cooldown(db: Database, config: Config) -> None:
