@@ -53,7 +53,7 @@ def test_a_trial_beside_others_of_its_dimension_gets_a_small_share_at_once(db: D
     first, second = add(db, dimension="shape"), add(db, dimension="shape")
 
     assert (first.share, second.share) == (0.5, 0.15)
-    assert [pattern.share for pattern in current_plan(db, DEFAULT_TENANT).patterns] == [0.5, 0.15]
+    assert {p.id: p.share for p in current_plan(db, DEFAULT_TENANT).patterns} == {first.id: 0.5, second.id: 0.15}
 
 
 def test_a_candidate_is_not_served(db: Database) -> None:

@@ -314,7 +314,7 @@ def _print_places(report: DemoReport, console: Console) -> None:
         f"{command} demo --serve --directory {folder}",
         "    the console at http://127.0.0.1:8485/, and the proxy with the offline model",
         f"{command} --config {folder / 'config.toml'} patterns list",
-        f'sqlite3 {report.database} "SELECT * FROM v_satisfaction_by_day"',
+        f"sqlite3 {report.database}    and there the view v_satisfaction_by_day",
     ):
         console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
 
