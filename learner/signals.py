@@ -55,7 +55,7 @@ def find_traffic_signals(db: Database, tenant_id: str, settings: FeedbackSection
         UnavailableError: the database is missing, locked or damaged; call again.
     """
     n_found = 0
-    for pair in list(followed_responses(db, tenant_id, after=after, until=until)):
+    for pair in followed_responses(db, tenant_id, after=after, until=until):
         signal = judge(pair, follow_up_window_s=settings.follow_up_window_s)
         if signal is None or signal_family(signal) in pair.families:
             continue

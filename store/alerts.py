@@ -56,15 +56,21 @@ def raise_alert(
 
 
 def list_alerts(
-    db: Database, tenant_id: str, *, limit: int = 100, cursor: str | None = None
+    db: Database, tenant_id: str, *, is_open: bool = False, limit: int = 100, cursor: str | None = None
 ) -> tuple[list[Alert], str | None]:
-    """Return alerts, the newest first, and where the next page begins."""
+    """Return alerts (*is_open*: those that nobody acknowledged), the newest first, and where the next page begins."""
     rows = db.rows(
         """
-        SELECT * FROM alerts WHERE tenant_id = :tenant_id AND (:cursor IS NULL OR id < :cursor)
+        SELECT * FROM alerts
+        WHERE tenant_id = :tenant_id AND (:is_open = 0 OR acknowledged_at IS NULL) AND (:cursor IS NULL OR id < :cursor)
         ORDER BY id DESC LIMIT :limit
         """,
-        {"tenant_id": tenant_id, "cursor": decode_cursor(cursor, 1)[0] if cursor else None, "limit": limit + 1},
+        {
+            "tenant_id": tenant_id,
+            "is_open": int(is_open),
+            "cursor": decode_cursor(cursor, 1)[0] if cursor else None,
+            "limit": limit + 1,
+        },
     )
     page, has_more = split_page(rows, limit)
     alerts = [_alert(row) for row in page]

@@ -71,7 +71,6 @@ def overview(visit: Visit) -> dict[str, Any]:
         for state in ("pinned", "active", "warmdown")
         for row in list_patterns(visit.db, visit.tenant_id, state=state, limit=SHORT)[0]
     ]
-    alerts = [alert for alert in list_alerts(visit.db, visit.tenant_id)[0] if alert.acknowledged_at is None]
     return {
         "days": OVERVIEW_DAYS,
         "chart": satisfaction_chart(by_day),
@@ -82,7 +81,7 @@ def overview(visit: Visit) -> dict[str, Any]:
         "generation": current_number(visit.db, visit.tenant_id),
         "active": [(row, interval_chart(row.lift, row.lift_low, row.lift_high)) for row in active[:SHORT]],
         "waiting": list_waiting(visit.db, visit.tenant_id, limit=SHORT)[0],
-        "alerts": alerts[:SHORT],
+        "alerts": list_alerts(visit.db, visit.tenant_id, is_open=True, limit=SHORT)[0],
         "runs": list_runs(visit.db, visit.tenant_id, limit=SHORT)[0],
     }
 

@@ -21,3 +21,15 @@ def test_alerts_are_listed_the_newest_first_and_stay_when_acknowledged(db: Datab
     newest = last_alert(db, DEFAULT_TENANT, "crash")
     assert newest is not None
     assert newest.id == made[2]
+
+
+def test_an_old_alert_is_open_until_somebody_acknowledges_it_whatever_came_since(db: Database) -> None:
+    old, new = (
+        raise_alert(db, DEFAULT_TENANT, kind="crash", message="fell", detail={}, run_id=None, now_s=NOW_S + i)
+        for i in range(2)
+    )
+    acknowledge_alert(db, DEFAULT_TENANT, new, now_s=NOW_S + 9)
+
+    alerts, end = list_alerts(db, DEFAULT_TENANT, is_open=True, limit=1)
+
+    assert ([alert.id for alert in alerts], end) == ([old], None)
