@@ -20,13 +20,15 @@ from learner.once import learn
 from learner.scheduler import Scheduler
 from learner.services import Services
 from store.clock import SystemClock
-from store.config import Config, LearnerSection
+from store.config import Config, LearnerSection, database_path
 from store.database import Database, open_database
 from store.errors import ConfigError
 from store.jobs import JobRow
 from store.logs import configure_logging
+from store.presence import presence
 from store.runs import RunKind
 from store.tenants import ensure_default_tenant
+from store.vocabulary import LEARNER
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +87,8 @@ def serve(_config_path: Path | None, config: Config) -> None:
         timeout_graceful_shutdown=GRACE_S,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    uvicorn.Server(settings).run([listener])
+    with presence(database_path(config.store), LEARNER):
+        uvicorn.Server(settings).run([listener])
 
 
 def listen(section: LearnerSection) -> socket.socket:

@@ -24,15 +24,18 @@ from proxy.snapshots import Snapshots
 from proxy.turn import Classifier, Embedder, Learning
 from proxy.upstream_pool import HttpUpstream
 from store.clock import Clock
-from store.config import Config, UpstreamSection, segment_directory
+from store.config import Config, UpstreamSection, database_path, segment_directory
 from store.database import open_database
 from store.embedding import load_local_embedder
 from store.errors import StoreError
+from store.presence import has_died
 from store.question_types import load_question_classifier
 from store.segments import SegmentWriter, read_trouble
 from store.tenants import ensure_default_tenant
+from store.vocabulary import LEARNER
 
 RECORDER_CHECK_S: Final = 0.5
+LEARNER_DIED: Final = "it ended without being stopped; nothing is learned until it is started again"
 RECORDER_STOP_S: Final = 10.0  # to move the last records; it goes on by itself when that is not enough
 
 logger = logging.getLogger(__name__)
@@ -139,6 +142,7 @@ class DataPlane:
             "records": read_trouble(segment_directory(self._config)),
             "recorder": recorder_problem,
             "embedder": self._understanding.problem,
+            "learner": LEARNER_DIED if has_died(database_path(self._config.store), LEARNER) else None,
         }
         return {name: problem for name, problem in found.items() if problem}
 

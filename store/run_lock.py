@@ -21,7 +21,7 @@ def run_lock(database: Path, tenant_id: str, *, wait_s: float) -> Iterator[None]
         ConflictError: another process or thread still runs this tenant.
         OSError: the folder beside *database* cannot be written.
     """
-    directory = database.with_name(database.name + ".locks")
+    directory = lock_directory(database)
     directory.mkdir(parents=True, exist_ok=True)
     # Named by a digest: a tenant's id may hold what a file's name may not.
     with (directory / f"{digest(tenant_id)}.lock").open("ab") as lock:
@@ -31,6 +31,11 @@ def run_lock(database: Path, tenant_id: str, *, wait_s: float) -> Iterator[None]
                 raise ConflictError(f"a run of tenant {tenant_id!r} is under way")
             time.sleep(POLL_S)
         yield
+
+
+def lock_directory(database: Path) -> Path:
+    """Return where the locks of the installation around *database* are."""
+    return database.with_name(database.name + ".locks")
 
 
 def _try_lock(lock: BinaryIO) -> bool:

@@ -29,6 +29,7 @@ SIGNAL_TYPES: Final = get_args(SignalType)
 CONTEXT_STATUSES: Final = get_args(ContextStatus)
 UNKNOWN_QUESTION_TYPE: Final = "unknown"
 DEFAULT_TENANT: Final = "default"
+LEARNER: Final = "learner"  # as store.presence knows it
 
 
 def signal_family(signal: SignalType) -> str:

@@ -51,8 +51,21 @@ def test_requests_pass_when_the_learner_is_killed(product: Product, upstream: Up
     product.start("proxy")
     learner = product.start("learner")
     assert_passes_unmodified(product, upstream, 1)
+    assert status(product) == "ok"
     learner.kill()
     assert_passes_unmodified(product, upstream)
+    assert set(product.health().json()["degraded"]) == {"learner"}
+
+
+def test_a_learner_that_was_stopped_or_never_started_is_not_missed(product: Product) -> None:
+    product.start("proxy")
+    assert status(product) == "ok"
+    product.start("learner").kill()
+    assert_degraded(product)
+    second = product.start("learner")
+    assert status(product) == "ok"
+    second.stop()
+    assert status(product) == "ok"
 
 
 @contextlib.contextmanager
