@@ -152,9 +152,7 @@ class Author:
         """
         with db.transaction():
             before = contexts.get_context(db, tenant_id, context_id)
-            shown: ContextRow | contexts.RevisionRow = before
-            if before.waiting_revision is not None:
-                shown = contexts.get_revision(db, tenant_id, context_id, before.waiting_revision)
+            shown = contexts.wording_to_review(db, before)
             written = self._texts(
                 shown.questions if questions is None else questions,
                 shown.answer if answer is None else answer,

@@ -209,6 +209,13 @@ def get_revision(db: Database, tenant_id: str, context_id: str, revision: int) -
     return _revision(row)
 
 
+def wording_to_review(db: Database, context: ContextRow) -> ContextRow | RevisionRow:
+    """Return what a reviewer looks at: the wording that waits, or the entry's own when none does."""
+    if context.waiting_revision is None:
+        return context
+    return get_revision(db, context.tenant_id, context.id, context.waiting_revision)
+
+
 def list_revisions(
     db: Database, tenant_id: str, context_id: str, *, limit: int = 100, cursor: str | None = None
 ) -> tuple[list[RevisionRow], str | None]:

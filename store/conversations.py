@@ -246,6 +246,14 @@ def transcript(db: Database, tenant_id: str, conversation_id: str) -> Transcript
     )
 
 
+def find_transcript(db: Database, tenant_id: str, conversation_id: str | None) -> Transcript | None:
+    """Return the whole conversation, None when no id is known or the tenant has no such conversation (any more)."""
+    try:
+        return None if conversation_id is None else transcript(db, tenant_id, conversation_id)
+    except NotFoundError:
+        return None
+
+
 def _recorded_messages(db: Database, tenant_id: str, conversation_id: str) -> list[Message]:
     rows = db.rows(
         """

@@ -4,9 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from store.conversations import Transcript, transcript
-from store.database import Database
-from store.errors import NotFoundError
+from store.conversations import find_transcript
 from store.rows import plain
 from store.vocabulary import DEFAULT_TENANT, ContextStatus
 from tutelage.dispatch import load
@@ -55,32 +53,23 @@ def show(
         row = load("store.contexts:get_context")(db, tenant, context_id)
         revisions = load("store.contexts:list_revisions")(db, tenant, context_id)[0]
         sources = load("store.contexts:list_sources")(db, tenant, context_id, limit=MAX_SOURCES)[0]
-        waiting = next((r for r in revisions if r.revision == row.waiting_revision), None)
-        source = _source(db, tenant, (waiting or row).source_chat_id or row.source_chat_id)
+        shown = load("store.contexts:wording_to_review")(db, row)
+        source = find_transcript(db, tenant, shown.source_chat_id or row.source_chat_id)
     if as_json:
         print_json({**plain(row), "revisions": revisions, "sources": sources, "source": source})
         return
     say(f"{row.id}: {row.status}{', served' if row.is_served else ''}, from {row.provenance.replace('_', ' ')}")
-    if waiting is not None and row.is_served:
+    if shown is not row and row.is_served:
         say("\nServed now:")
         _print_texts(row)
-        say(f"\nProposed (revision {waiting.revision}): {waiting.note}")
-    _print_texts(waiting or row)
+        say(f"\nProposed (revision {shown.revision}): {shown.note}")
+    _print_texts(shown)
     say(f"\nSource conversation: {source.id if source else 'none, a person wrote it'}")
     for message in source.messages if source else ():
         say(f"  {_who(message)}: {_text(message)}")
     supporting = [s.conversation_id for s in sources if source is None or s.conversation_id != source.id]
     if supporting:
         say(f"Supported by: {', '.join(supporting)}")
-
-
-def _source(db: Database, tenant: str, conversation_id: str | None) -> Transcript | None:
-    if conversation_id is None:
-        return None
-    try:
-        return transcript(db, tenant, conversation_id)
-    except NotFoundError:
-        return None
 
 
 def _print_texts(row: Any) -> None:

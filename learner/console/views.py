@@ -8,18 +8,16 @@ from learner.console.visit import Visit
 from store.alerts import list_alerts
 from store.contexts import (
     ContextRow,
-    RevisionRow,
     get_context,
-    get_revision,
     list_contexts,
     list_flags,
     list_revisions,
     list_sources,
     list_waiting,
+    wording_to_review,
 )
-from store.conversations import Transcript, list_conversations, transcript
+from store.conversations import find_transcript, list_conversations, transcript
 from store.datasets import NEEDS_REVIEW, get_dataset, list_datasets, list_examples
-from store.errors import NotFoundError
 from store.exchanges import exchanges
 from store.generations import current_number
 from store.jobs import list_jobs
@@ -124,26 +122,15 @@ def contexts(visit: Visit) -> dict[str, Any]:
 def context(visit: Visit) -> dict[str, Any]:
     """Return one entry: what waits beside what serves, its history, and the conversation it came from."""
     row = get_context(visit.db, visit.tenant_id, visit.path["id"])
-    shown: ContextRow | RevisionRow = row
-    if row.waiting_revision is not None:
-        shown = get_revision(visit.db, visit.tenant_id, row.id, row.waiting_revision)
+    shown = wording_to_review(visit.db, row)
     return {
         "context": row,
         "shown": shown,
         "revisions": list_revisions(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
         "sources": list_sources(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
         "flags": list_flags(visit.db, visit.tenant_id, row.id),
-        "source": _source(visit, shown.source_chat_id or row.source_chat_id),
+        "source": find_transcript(visit.db, visit.tenant_id, shown.source_chat_id or row.source_chat_id),
     }
-
-
-def _source(visit: Visit, conversation_id: str | None) -> Transcript | None:
-    if conversation_id is None:
-        return None
-    try:
-        return transcript(visit.db, visit.tenant_id, conversation_id)
-    except NotFoundError:
-        return None
 
 
 def patterns(visit: Visit) -> dict[str, Any]:
