@@ -39,6 +39,20 @@ class RunRow:
     error: str | None
 
 
+def counted(counts: Mapping[str, int] | None) -> str:
+    """Return in words what there was; what there was none of is left out.
+
+    >>> counted({"responses": 1720, "signals": 1, "left_for_next_run": 2, "found": 0}), counted({})
+    ('1,720 responses, 1 signal, 2 left for next run', 'nothing')
+    """
+    words = [f"{number:,} {_noun(name, number)}" for name, number in (counts or {}).items() if number]
+    return ", ".join(words) or "nothing"
+
+
+def _noun(name: str, number: int) -> str:
+    return (name.removesuffix("s") if number == 1 else name).replace("_", " ")
+
+
 def start_run(db: Database, tenant_id: str, kind: RunKind, run_at_s: float, started_s: float) -> str:
     """Write a run that has begun and return its id."""
     run_id = new_id("run", started_s)

@@ -6,7 +6,7 @@ import typer
 
 from store.clock import parse_iso
 from store.errors import InvalidError
-from store.runs import RunRow, list_runs
+from store.runs import RunRow, counted, list_runs
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
 from tutelage.output import all_pages, error_console, print_json, print_table, say
@@ -45,10 +45,9 @@ def _moment(text: str) -> float:
 
 def _summary(report: Any) -> str:
     """Return what a run did, a line for each change; of what it counted, only what there was."""
-    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in report.counts.items() if number)
     served = f"generation {report.generation}" if report.generation is not None else "what is served stays the same"
     cost = f"; {report.costs.calls} model calls, $ {report.costs.cost_usd:.4f}" if report.costs.calls else ""
-    lines = [f"{report.kind}: {counts or 'nothing to read'}; {served}{cost}"]
+    lines = [f"{report.kind}: {counted(report.counts)}; {served}{cost}"]
     return "\n".join([*lines, *(f"  {change}" for change in report.changes)])
 
 

@@ -1,6 +1,7 @@
 """The console's pages: read with links alone, changed with plain forms; no script anywhere."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote
@@ -15,6 +16,7 @@ from learner.access import check_browser
 from learner.api_errors import ApiError
 from learner.api_request import read_bytes
 from learner.console import actions, views
+from learner.console.format import moment, share, signed
 from learner.console.session import (
     COOKIE,
     SESSION_S,
@@ -25,6 +27,7 @@ from learner.console.session import (
 )
 from learner.console.visit import Visit
 from learner.services import Services
+from store.runs import counted
 
 FOLDER: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 1_000_000
@@ -77,7 +80,8 @@ def page_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"moment": views.moment, "signed": views.signed, "share": views.share, "url": _quote}
+    environment.globals["version"] = version("tutelage")
+    environment.filters |= {"moment": moment, "signed": signed, "share": share, "counted": counted, "url": _quote}
     return environment
 
 

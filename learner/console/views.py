@@ -1,7 +1,10 @@
 """What each page of the console shows, as values for its template."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final, cast, get_args
+
+from markupsafe import Markup
 
 from learner.console.charts import interval_chart, satisfaction_chart
 from learner.console.visit import Visit
@@ -21,7 +24,7 @@ from store.datasets import NEEDS_REVIEW, get_dataset, list_datasets, list_exampl
 from store.exchanges import exchanges
 from store.generations import current_number
 from store.jobs import list_jobs
-from store.patterns import get_pattern, list_patterns, pattern_history
+from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
 from store.runs import list_runs
 from store.statistics import ArmTotal, arm_totals, counts, satisfaction_by_day
 from store.vocabulary import CONTEXT_STATUSES, PATTERN_TYPES, ContextStatus, PatternState, PatternType
@@ -31,33 +34,6 @@ QUEUE_PAGE: Final = 20
 SHORT: Final = 6
 OVERVIEW_DAYS: Final = 60
 Z_95: Final = 1.96
-
-
-def moment(text: str | None) -> str:
-    """Return a stored moment for reading: to the minute, UTC.
-
-    >>> moment("2026-11-21T12:00:00.123Z"), moment(None)
-    ('2026-11-21 12:00', '—')
-    """
-    return "—" if text is None else text[:16].replace("T", " ")
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """Return a difference with its sign.
-
-    >>> signed(0.1234), signed(None)
-    ('+0.12', '—')
-    """
-    return "—" if value is None else f"{value:+.{digits}f}"
-
-
-def share(value: float | None) -> str:
-    """Return a share as per cent.
-
-    >>> share(0.255), share(None)
-    ('26 %', '—')
-    """
-    return "—" if value is None else f"{value * 100:.0f} %"
 
 
 def overview(visit: Visit) -> dict[str, Any]:
@@ -77,7 +53,7 @@ def overview(visit: Visit) -> dict[str, Any]:
         "lift": lift(totals["treated"], totals["holdout"]),
         "counts": counts(visit.db, visit.tenant_id),
         "generation": current_number(visit.db, visit.tenant_id),
-        "active": [(row, interval_chart(row.lift, row.lift_low, row.lift_high)) for row in active[:SHORT]],
+        "active": with_intervals(active[:SHORT]),
         "waiting": list_waiting(visit.db, visit.tenant_id, limit=SHORT)[0],
         "alerts": list_alerts(visit.db, visit.tenant_id, is_open=True, limit=SHORT)[0],
         "runs": list_runs(visit.db, visit.tenant_id, limit=SHORT)[0],
@@ -150,9 +126,16 @@ def patterns(visit: Visit) -> dict[str, Any]:
         "type": type_ or "",
         "states": states,
         "types": PATTERN_TYPES,
-        "patterns": [(row, interval_chart(row.lift, row.lift_low, row.lift_high)) for row in rows],
+        "patterns": with_intervals(rows),
         "next_cursor": next_cursor,
     }
+
+
+def with_intervals(rows: Sequence[PatternRow]) -> list[tuple[PatternRow, Markup]]:
+    """Return each pattern with the chart of its lift, all on one scale."""
+    ends = [end for row in rows for end in (row.lift_low, row.lift_high) if end is not None]
+    reach = max(map(abs, ends), default=0.0)
+    return [(row, interval_chart(row.lift, row.lift_low, row.lift_high, reach=reach)) for row in rows]
 
 
 def pattern(visit: Visit) -> dict[str, Any]:

@@ -193,11 +193,31 @@ def test_an_edit_without_an_answer_is_refused_with_its_reason(client: TestClient
 
 def test_a_person_disables_a_pattern_and_brings_it_back(client: TestClient, filled: Filled, db: Database) -> None:
     page = f"/patterns/{filled.pattern_id}"
-    post(client, page, f"{page}/state", state="disabled")
+    post(client, page, f"{page}/state", state="disabled", reason=f"too loud {ATTACK}")
     assert get_pattern(db, "default", filled.pattern_id).state == "disabled"
+    assert "too loud &lt;" in client.get(page).text
     post(client, page, f"{page}/state", state="trial")
     assert get_pattern(db, "default", filled.pattern_id).state == "trial"
     assert post(client, page, f"{page}/state", state="loud").status_code == 400
+
+
+@pytest.mark.parametrize("kind", ["patterns", "contexts"])
+def test_enter_in_a_field_does_not_press_a_button_that_decides(client: TestClient, filled: Filled, kind: str) -> None:
+    path = f"/patterns/{filled.pattern_id}" if kind == "patterns" else f"/contexts/{filled.context.id}"
+    form = client.get(path).text.partition(f'action="{path}/{"state" if kind == "patterns" else "edit"}"')[2]
+    first = re.search(r"<button[^>]*>", form)
+    assert first is not None
+    assert first[0] == "<button disabled hidden>"
+
+
+def test_a_source_that_is_gone_is_not_called_a_persons_writing(
+    client: TestClient, filled: Filled, db: Database
+) -> None:
+    path = f"/contexts/{filled.context.id}"
+    assert "A person wrote it." in client.get(path).text
+    with db.transaction():
+        db.execute("UPDATE ai_contexts SET source_chat_id = 'lost'")
+    assert "Conversation lost is not there any more." in client.get(path).text
 
 
 def test_a_person_reviews_an_example_and_acknowledges_an_alert(
@@ -306,6 +326,15 @@ def test_a_chart_of_one_day_is_drawn(value: float) -> None:
     assert chart.startswith("<svg")
     assert "nan" not in chart
     assert satisfaction_chart([]) == ""
+
+
+def test_intervals_that_stand_below_one_another_share_a_scale() -> None:
+    def marks(reach: float) -> list[str]:
+        charts = [interval_chart(lift, lift - 0.05, lift + 0.05, reach=reach) for lift in (0.1, 0.5)]
+        return [re.findall(r'cx="([0-9.]+)"', chart)[0] for chart in charts]
+
+    assert marks(0.55) == ["139.0", "214.9"]  # zero is at 120: five times as far for five times the lift
+    assert marks(0.0) != marks(0.55)
 
 
 def test_an_interval_that_leaves_out_zero_is_good_or_bad() -> None:
