@@ -4,40 +4,37 @@ What must not teach is left out here: failed replies, replies that users rejecte
 replies that rest on an injected entry, and echoes of our own frame.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from learner.knowledge.language import content_words, core_answer, is_against, is_thanks, subject
-from learner.knowledge.privacy import declared_names, remove_personal_data
-from learner.knowledge.safety import echoes_frame
+from learner.knowledge.answers import read_answer
+from learner.knowledge.judgement import TRUST, Verdict, judge, stands_alone
+from learner.knowledge.language import is_against, is_thanks
+from learner.knowledge.privacy import addressed_names, declared_names, remove_personal_data
+from learner.knowledge.questions import core_question, is_wish
+from learner.knowledge.safety import dangers, echoes_frame, is_order
+from learner.knowledge.subjects import subject
 from store.config import KnowledgeSection
 from store.contexts import Provenance
 from store.conversations import Transcript, transcript
 from store.database import Database
 from store.mining import ChangedConversation, ResponseFacts, response_facts
 
-TRUST: Final[tuple[Provenance, ...]] = (
-    "person",
-    "correction",
-    "human_answer",
-    "tool_result",
-    "confirmed_answer",
-    "answer",
-)  # best first
 SUBJECT_LOOKBACK: Final = 3  # messages before a question that may name what it is about
+MAX_CHOICES: Final = 1  # answers that ask back; who is asked more often is being served, not told
 LOOKED_AT_PER_TAKEN: Final = 4  # transcripts read for each candidate wanted; the rest waits for the next run
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One question and the answer that was accepted; personal data removed."""
+    """One question and the answer that was accepted; personal data and courtesies removed."""
 
     question: str
-    answer: str
+    answer: str  # the sentences that hold for everybody, verbatim
     provenance: Provenance
-    is_first: bool  # nothing was said before it
-    subject: str = ""  # names in what was said before, that a later question leans on
+    verdict: Verdict  # of rules
+    subject: str = ""  # a name in what was said before, when the question leans on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ class Candidate:
     user_id: str
     tags: tuple[str, ...]
     changed_at: str
-    exchanges: tuple[Exchange, ...]
+    exchanges: tuple[Exchange, ...]  # the best first: clear by itself, trusted and informative
     injected_ids: frozenset[str]  # entries that were injected into it: it cannot support them
     text: str  # the whole conversation as a model may read it, personal data removed
 
@@ -117,25 +114,19 @@ def read_candidate(
         return None
     if changed.satisfaction < 0 and not changed.n_corrections:
         return None
-    texts = [message_text(message) for message in conversation.messages]
-    names = _names(conversation.messages, texts)
-    texts = [remove_personal_data(text, names) for text in texts]
-    is_accepted = _is_accepted(conversation, texts)
-    exchanges = []
-    for index in _answers(conversation.messages, texts):
-        provenance = _provenance(conversation.messages, texts, facts, index, is_accepted=is_accepted)
-        asked = _question_before(conversation.messages, texts, index)
-        if provenance is None or asked is None or (provenance == "answer" and not is_unconfirmed_taken):
-            continue
-        fact = facts.get(str(conversation.messages[index].get("response_id", "")))
-        correction = fact.correction if fact is not None and provenance == "correction" else None
-        answer = texts[index] if correction is None else remove_personal_data(correction, names)
-        if not echoes_frame(answer):
-            is_first = _is_first(conversation.messages, texts, asked)
-            said_before = "" if is_first else _subject_before(conversation.messages, texts, asked)
-            exchanges.append(Exchange(texts[asked].strip(), core_answer(answer), provenance, is_first, said_before))
+    reading = _read(conversation, facts)
+    # Who gives the model orders has a reason to make it say something: nothing that it said after them teaches.
+    if any(m["role"] == "user" and is_order(text) for m, text in zip(reading.messages, reading.texts, strict=True)):
+        return None
+    exchanges = [
+        exchange
+        for index in _answers(reading)
+        if (exchange := _exchange(reading, index)) is not None
+        and (exchange.provenance != "answer" or is_unconfirmed_taken)
+    ]
     if not exchanges:
         return None
+    exchanges.sort(key=lambda exchange: (not exchange.verdict.is_kept, -exchange.verdict.score))
     return Candidate(
         conversation_id=conversation.id,
         user_id=conversation.user_id,
@@ -143,8 +134,62 @@ def read_candidate(
         changed_at=changed.changed_at,
         exchanges=tuple(exchanges),
         injected_ids=frozenset(item for fact in facts.values() for item in fact.context_ids),
-        text=_readable(conversation.messages, texts),
+        text=_readable(reading.messages, reading.texts),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A conversation as it is read: its texts without personal data, what is known about each reply."""
+
+    messages: Sequence[Mapping[str, Any]]
+    texts: Sequence[str]
+    names: frozenset[str]
+    facts: Mapping[str, ResponseFacts]
+    is_accepted: bool
+    is_at_desk: bool  # it is about what the desk itself does, not about something to be found or done for its user
+
+    def fact(self, index: int) -> ResponseFacts | None:
+        return self.facts.get(str(self.messages[index].get("response_id", "")))
+
+    def is_human(self, index: int) -> bool:
+        return self.messages[index].get("agent") == "human"
+
+
+def _read(conversation: Transcript, facts: Mapping[str, ResponseFacts]) -> _Reading:
+    texts = [message_text(message) for message in conversation.messages]
+    names = _names(conversation.messages, texts)
+    texts = [remove_personal_data(text, names) for text in texts]
+    return _Reading(
+        conversation.messages,
+        texts,
+        names,
+        facts,
+        _is_accepted(conversation, texts),
+        _is_at_desk(conversation.messages, texts),
+    )
+
+
+def _exchange(reading: _Reading, index: int) -> Exchange | None:
+    """Return the exchange that the answer at *index* closes, or None when it must not teach."""
+    provenance = _provenance(reading, index)
+    asked = _question_before(reading, index)
+    if provenance is None or not asked:
+        return None
+    fact = reading.fact(index)
+    correction = fact.correction if fact is not None and provenance == "correction" else None
+    said = reading.texts[index] if correction is None else remove_personal_data(correction, reading.names)
+    told = "\n".join(reading.texts[row] for row in asked)
+    if echoes_frame(said) or dangers(said, may_link=provenance == "human_answer") or dangers(told):
+        return None
+    question = core_question(told, is_whole=reading.is_at_desk)
+    is_alone = stands_alone(question, is_at_desk=reading.is_at_desk)
+    about = "" if is_alone else _subject_before(reading, asked[0])
+    if about and about.partition(" in ")[0].lower() in question.lower():
+        is_alone, about = True, ""  # it names its subject itself
+    answer = read_answer(said)
+    verdict = judge(question, answer, provenance, subject=about, is_alone=is_alone)
+    return Exchange(question, answer.text, provenance, verdict, about)
 
 
 def message_text(message: Mapping[str, Any]) -> str:
@@ -158,38 +203,70 @@ def message_text(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def _names(messages: Iterable[Mapping[str, Any]], texts: Iterable[str]) -> set[str]:
+def _names(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> frozenset[str]:
     names = {str(message["name"]) for message in messages if message.get("name") and message["role"] == "user"}
-    return names.union(*(declared_names(text) for text in texts))
+    for message, text in zip(messages, texts, strict=True):
+        names.update(addressed_names(text) if message["role"] == "assistant" else declared_names(text))
+    return frozenset(names)
 
 
-def _answers(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[int]:
+def _answers(reading: _Reading) -> list[int]:
     return [
         index
-        for index, message in enumerate(messages)
-        if message["role"] == "assistant" and texts[index].strip() and not message.get("tool_calls")
+        for index, message in enumerate(reading.messages)
+        if message["role"] == "assistant" and reading.texts[index].strip() and not message.get("tool_calls")
     ]
 
 
-def _question_before(messages: Sequence[Mapping[str, Any]], texts: Sequence[str], index: int) -> int | None:
-    for before in range(index - 1, -1, -1):
-        if messages[before]["role"] == "user":
-            return before if texts[before].strip() else None
-        if messages[before]["role"] == "assistant" and not messages[before].get("tool_calls"):
-            return None  # it goes on talking: not an answer to the question
-    return None
+def _question_before(reading: _Reading, index: int) -> list[int]:
+    """Return the user's messages, in a row, that the answer at *index* answers; nothing when there are none.
+
+    A person who answers a complaint about an answer answers what had been asked before it.
+    """
+    row = index - 1
+    while row >= 0 and not _is_said(reading, row):
+        row -= 1
+    asked: list[int] = []
+    while row >= 0 and reading.messages[row]["role"] == "user":
+        asked.insert(0, row)
+        row -= 1
+    if not asked:
+        return []  # it goes on talking: not an answer to the question
+    is_reaction = row >= 0 and _is_said(reading, row) and any(is_against(reading.texts[row]) for row in asked)
+    if not is_reaction:
+        return asked
+    # A model that gives way to a user's word says what the user says.
+    return _question_before(reading, row) if reading.is_human(index) else []
 
 
-def _is_first(messages: Sequence[Mapping[str, Any]], texts: Sequence[str], asked: int) -> bool:
-    """Return whether the user said nothing but greetings before."""
-    return not any(messages[index]["role"] == "user" and content_words(texts[index]) for index in range(asked))
+def _is_said(reading: _Reading, row: int) -> bool:
+    """Return whether a message is a turn of its own: not a tool's, nor "let me check" before the answer."""
+    message = reading.messages[row]
+    if message["role"] == "assistant":
+        return not message.get("tool_calls") and bool(read_answer(reading.texts[row]).text)
+    return message["role"] == "user" and bool(reading.texts[row].strip())
 
 
-def _subject_before(messages: Sequence[Mapping[str, Any]], texts: Sequence[str], asked: int) -> str:
-    """Return the names in the newest answer that held any, of the last few before the question."""
-    for index in range(asked - 1, max(asked - 1 - SUBJECT_LOOKBACK, -1), -1):
-        if messages[index]["role"] == "assistant" and (found := subject(texts[index])):
-            return found
+def _is_at_desk(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> bool:
+    """Return whether a conversation asks and tells, and nothing is found, chosen or done for its user alone."""
+    n_choices = 0
+    for message, text in zip(messages, texts, strict=True):
+        if message["role"] == "user" and is_wish(text):
+            return False
+        n_choices += message["role"] == "assistant" and "asks" in read_answer(text).left_out
+    return n_choices <= MAX_CHOICES
+
+
+def _subject_before(reading: _Reading, asked: int) -> str:
+    """Return the name in the newest answer that held one, of the last few before the question.
+
+    It counts when the conversation keeps to it, or when the question comes right after it and nothing else was named:
+    a name in passing is not what a question is about.
+    """
+    for row in range(asked - 1, max(asked - 1 - SUBJECT_LOOKBACK, -1), -1):
+        if reading.messages[row]["role"] == "assistant" and (found := subject(reading.texts[row])):
+            n_mentions = sum(found.name.lower() in text.lower() for text in reading.texts)
+            return found.text if n_mentions > 1 or (row == asked - 1 and found.is_only) else ""
     return ""
 
 
@@ -199,37 +276,30 @@ def _is_accepted(conversation: Transcript, texts: Sequence[str]) -> bool:
     return conversation.is_resolved is True or bool(said and len(said) > 1 and is_thanks(said[-1]))
 
 
-def _provenance(
-    messages: Sequence[Mapping[str, Any]],
-    texts: Sequence[str],
-    facts: Mapping[str, ResponseFacts],
-    index: int,
-    *,
-    is_accepted: bool,
-) -> Provenance | None:
+def _provenance(reading: _Reading, index: int) -> Provenance | None:
     """Return how far the answer at *index* can be trusted; None when it must not teach."""
-    message = messages[index]
-    fact = facts.get(str(message.get("response_id", "")))
+    fact = reading.fact(index)
     if fact is not None and fact.correction is not None:
         return "correction"
-    reaction = _reaction(messages, texts, index)
+    reaction = _reaction(reading, index)
+    is_human = reading.is_human(index)
     is_refused = fact is not None and (not fact.is_ok or fact.is_rejected or fact.satisfaction < 0)
-    is_human = message.get("agent") == "human"
     # What rests on an injected entry says what we said before.
     is_echo = not is_human and fact is not None and bool(fact.context_ids)
     if is_refused or is_echo or is_against(reaction):
         return None
     if is_human:
         return "human_answer"
-    if not (is_accepted or is_thanks(reaction) or (fact is not None and fact.is_confirmed)):
+    if not (reading.is_accepted or is_thanks(reaction) or (fact is not None and fact.is_confirmed)):
         return "answer"
-    is_from_tool = index > 0 and messages[index - 1]["role"] in ("tool", "function")
+    is_from_tool = index > 0 and reading.messages[index - 1]["role"] in ("tool", "function")
     return "tool_result" if is_from_tool else "confirmed_answer"
 
 
-def _reaction(messages: Sequence[Mapping[str, Any]], texts: Sequence[str], index: int) -> str:
+def _reaction(reading: _Reading, index: int) -> str:
     following = index + 1
-    return texts[following] if following < len(messages) and messages[following]["role"] == "user" else ""
+    is_user = following < len(reading.messages) and reading.messages[following]["role"] == "user"
+    return reading.texts[following] if is_user else ""
 
 
 def _readable(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> str:

@@ -4,7 +4,8 @@ import re
 from typing import Final
 
 from learner.knowledge import language
-from learner.knowledge.extraction import MAX_ANSWER_CHARS, MAX_QUESTION_CHARS, N_QUESTIONS, Draft, Group
+from learner.knowledge.extraction import N_QUESTIONS, Draft, Group
+from learner.knowledge.judgement import MAX_ANSWER_CHARS, MAX_QUESTION_CHARS
 from learner.knowledge.privacy import find_personal_data
 from learner.knowledge.safety import dangers, echoes_frame
 from store.embedding import Embedder, entry_embedding

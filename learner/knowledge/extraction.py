@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from learner.knowledge import language
-from learner.knowledge.candidates import TRUST, Candidate, Exchange
-from learner.knowledge.prescreen import judge_exchange
+from learner.knowledge.candidates import Candidate, Exchange
+from learner.knowledge.judgement import MAX_QUESTION_CHARS, TRUST
+from learner.knowledge.questions import rephrased, with_subject
 from learner.models import Model, ToolCall
 from store.contexts import Provenance
 from store.embedding import Embedder
@@ -18,9 +19,12 @@ log = logging.getLogger(__name__)
 
 N_QUESTIONS: Final = 3
 SAME_QUESTION: Final = 0.6  # least cosine at which another user's question may phrase this one
+ONE_QUESTION: Final = 0.8  # cosine from which two questions are one, whatever the answers: "cancel my order" and
+# "cancel my subscription" have .74
 SAME_ANSWER: Final = 0.5  # least cosine at which two answers may say the same
-MAX_QUESTION_CHARS: Final = 300
-MAX_ANSWER_CHARS: Final = 2000
+ONE_ANSWER: Final = 0.9  # least cosine at which they are one
+# Least cosines of two questions and of their answers at which they are the same matter.
+ALIKE: Final = ((ONE_QUESTION, SAME_ANSWER), (0.6, 0.7), (0.35, ONE_ANSWER))
 MAX_TAGS: Final = 8
 MAX_SOURCE_CHARS: Final = 12_000  # of the representative that the large model reads
 Action = Literal["create", "update", "skip"]
@@ -61,24 +65,52 @@ class Group:
         return (self.representative, *self.others)
 
 
-def make_groups(candidates: Sequence[Candidate]) -> list[Group]:
-    """Return the groups of *candidates*, which were found alike: those that name different things are kept apart.
+def make_groups(candidates: Sequence[Candidate], embedder: Embedder) -> list[Group]:
+    """Return the groups of *candidates*, which were found alike: what only looks alike is kept apart.
 
-    Two conversations about pets, but in different hotels, look alike in words and tags and have nothing in common.
+    Two conversations about pets in different hotels look alike in words and tags and have nothing in common, nor have
+    the price of express shipping and where parcels go. A different answer to just the same question stays: it
+    contradicts.
     """
     groups: list[list[Candidate]] = []
     for candidate in sorted(candidates, key=_comprehensiveness):
-        fitting = [members for members in groups if _names_the_same(members[0], candidate)]
-        if fitting:
-            fitting[0].append(candidate)
-        else:
+        fitting = next((members for members in groups if _belongs(members[0], candidate, embedder)), None)
+        if fitting is None:
             groups.append([candidate])
+        else:
+            fitting.append(candidate)
     return [Group(members[0], tuple(members[1:])) for members in groups]
 
 
-def _names_the_same(first: Candidate, second: Candidate) -> bool:
-    named = [language.specifics(question_text(best_exchange(candidate))) for candidate in (first, second)]
-    return named[0] <= named[1] or named[1] <= named[0]
+def join_groups(groups: Sequence[Group], embedder: Embedder) -> list[Group]:
+    """Return the groups with those joined whose questions were found apart but got one answer.
+
+    "How long do refunds take?" and "When do I see my money?" share no word; the answer shows that they are one.
+    """
+    if not groups:
+        return []
+    best = [best_exchange(group.representative) for group in groups]
+    answers = embedder.embed([exchange.answer for exchange in best])
+    joined: dict[int, list[Candidate]] = {}
+    for row, group in enumerate(groups):
+        alike = (
+            first
+            for first in joined
+            if float(answers[first] @ answers[row]) >= ONE_ANSWER
+            and _belongs(groups[first].representative, group.representative, embedder)
+        )
+        joined.setdefault(next(alike, row), []).extend(group.members)
+    return [divided for members in joined.values() for divided in make_groups(members, embedder)]
+
+
+def _belongs(first: Candidate, second: Candidate, embedder: Embedder) -> bool:
+    one, other = best_exchange(first), best_exchange(second)
+    asked = question_text(one), question_text(other)
+    named = [language.specifics(question) for question in asked]
+    if not (named[0] <= named[1] or named[1] <= named[0]):
+        return False
+    is_one = asks_the_same(embedder, (asked[0], one.answer), (asked[1], other.answer))
+    return is_one or _cosine(embedder, *asked) >= ONE_QUESTION
 
 
 def _comprehensiveness(candidate: Candidate) -> tuple[int, int, str]:
@@ -88,31 +120,12 @@ def _comprehensiveness(candidate: Candidate) -> tuple[int, int, str]:
 
 def best_exchange(candidate: Candidate) -> Exchange:
     """Return the exchange that is most worth keeping: clear by itself, trusted and informative."""
-
-    def worth(exchange: Exchange) -> tuple[bool, float]:
-        verdict = judge_exchange(exchange)
-        return (verdict.is_kept, verdict.score)
-
-    return max(candidate.exchanges, key=worth)
+    return candidate.exchanges[0]
 
 
 def question_text(exchange: Exchange) -> str:
-    """Return the question as it reads by itself: what it leans on is named before it.
-
-    >>> question_text(Exchange("Yes. What genre is it?", "It is metal.", "confirmed_answer", False, "Pisces by Jinjer"))
-    'About Pisces by Jinjer: What genre is it?'
-    """
-    question = " ".join(exchange.question.split())
-    if exchange.is_first:
-        return question
-    subject = _missing_subject(exchange)
-    return f"About {subject}: {language.core_question(question)}" if subject else language.core_question(question)
-
-
-def _missing_subject(exchange: Exchange) -> str:
-    """Return what a later question leans on and does not name itself."""
-    main = exchange.subject.partition(",")[0]
-    return "" if exchange.is_first or main.lower() in exchange.question.lower() else exchange.subject
+    """Return the question as it reads by itself: what it leans on is named in it or before it."""
+    return with_subject(exchange.question, exchange.subject)[0] if exchange.subject else exchange.question
 
 
 def draft_by_rules(group: Group, embedder: Embedder) -> Draft:
@@ -121,8 +134,7 @@ def draft_by_rules(group: Group, embedder: Embedder) -> Draft:
     With fewer than three fitting phrasings the rest are the same question with another opening.
     """
     best = best_exchange(group.representative)
-    verdict = judge_exchange(best)
-    if not verdict.is_kept:
+    if not best.verdict.is_kept:
         return Draft("skip", note="no exchange of the group is clear by itself and of use to others")
     questions = _phrasings(best, group.others, embedder)
     return Draft(
@@ -136,28 +148,31 @@ def draft_by_rules(group: Group, embedder: Embedder) -> Draft:
 
 
 def _phrasings(best: Exchange, others: Sequence[Candidate], embedder: Embedder) -> tuple[str, ...]:
-    question, answer = question_text(best), best.answer
-    known = language.specifics(question) | language.specifics(answer)
-    found = [question]
+    question = question_text(best)
+    known = language.specifics(question) | language.specifics(best.answer)
+    found = {language.normal_form(question): question}
     for candidate in others:
         for exchange in candidate.exchanges:
             text = question_text(exchange)
-            is_new = language.normal_form(text) not in {language.normal_form(known_text) for known_text in found}
             if (
-                is_new
-                and len(found) < N_QUESTIONS
-                and len(text) <= MAX_QUESTION_CHARS
-                and not language.has_placeholder(text)
-                and language.is_request(text)
+                exchange.verdict.is_kept
+                and language.normal_form(text) not in found
                 and language.specifics(text) <= known
-                and _cosine(embedder, text, question) >= SAME_QUESTION
-                and says_the_same(embedder, exchange.answer, answer)
+                and asks_the_same(embedder, (text, exchange.answer), (question, best.answer))
             ):
-                found.append(text)
+                found[language.normal_form(text)] = text
                 break  # one phrasing per conversation: different people
-    more = rephrased(language.core_question(best.question), _missing_subject(best))
-    forms = {language.normal_form(text) for text in found}
-    return tuple([*found, *(text for text in more if language.normal_form(text) not in forms)][:N_QUESTIONS])
+    more = with_subject(best.question, best.subject)[1:] if best.subject else rephrased(best.question)
+    for text in more:
+        found.setdefault(language.normal_form(text), text)
+    return tuple(found.values())[:N_QUESTIONS]
+
+
+def asks_the_same(embedder: Embedder, first: tuple[str, str], second: tuple[str, str]) -> bool:
+    """Return whether two questions, each with its answer, are one: the less alike they are, the more the answers."""
+    question, answer = _cosine(embedder, first[0], second[0]), _cosine(embedder, first[1], second[1])
+    is_alike = any(question >= asked and answer >= answered for asked, answered in ALIKE)
+    return is_alike and says_the_same(embedder, first[1], second[1])
 
 
 def says_the_same(embedder: Embedder, first: str, second: str) -> bool:
@@ -177,53 +192,6 @@ def is_negative(text: str) -> bool:
 
 def _cosine(embedder: Embedder, first: str, second: str) -> float:
     return float(embedder.embed_one(first) @ embedder.embed_one(second))
-
-
-_OPENINGS: Final = re.compile(
-    r"^(?:(?:hi|hello|hey|good (?:morning|afternoon|evening)|please|ok|okay|so|well|yes|and)[,.!]? +)*"
-    r"(?:(?:can|could|would) you (?:please )?(?:tell me|explain)(?: to me)?,? +(?!if|whether)"
-    r"|i(?: would|'d) like to know,? +|i want to know,? +|do you know,? +(?!if|whether)"
-    r"|tell me,? +(?!if|whether)|i have a question[:,.] +)?",
-    re.IGNORECASE,
-)
-_SWAPS: Final = (
-    (re.compile(r"^how (?:do|can|could|should|would) i ", re.IGNORECASE), ("How can I ", "What do I have to do to ")),
-    (re.compile(r"^(?:can|could|may) i ", re.IGNORECASE), ("Am I able to ", "Is it possible for me to ")),
-    (re.compile(r"^(?:what is|what's) ", re.IGNORECASE), ("What is ", "I would like to know: what is ")),
-    (re.compile(r"^(?:where do|where can) i ", re.IGNORECASE), ("Where can I ", "Where do I have to go to ")),
-    (re.compile(r"^i (?:need|want|would like|'d like) to ", re.IGNORECASE), ("How can I ", "Help me to ")),
-)
-
-
-def rephrased(question: str, subject: str = "") -> list[str]:
-    """Return further phrasings of *question* that mean the same for certain: another opening, or keywords alone.
-
-    *subject* is what it leans on, when it does.
-
-    >>> rephrased("Can you tell me how do I reset my password?")[:3]
-    ['How do I reset my password?', 'How can I reset my password?', 'What do I have to do to reset my password?']
-    >>> rephrased("Do they serve wine?", "Golden Gate Pizza")[:2]
-    ['Do they serve wine? (Golden Gate Pizza)', 'Golden Gate Pizza: serve wine']
-    """
-    core = _OPENINGS.sub("", question.strip(), count=1) or question.strip()
-    core = core[0].upper() + core[1:]
-    keywords = " ".join(dict.fromkeys(language.content_words(core)))
-    if subject:
-        texts = [f"{core} ({subject})", f"{subject}: {keywords}", f"Question about {subject}: {core}"]
-    else:
-        texts = [core]
-        for pattern, openings in _SWAPS:
-            if pattern.search(core):
-                texts += [pattern.sub(opening, core, count=1) for opening in openings]
-        texts += [keywords[0].upper() + keywords[1:]] if " " in keywords else []
-        texts += [f"I have a question: {core}", f"Please help me with this: {core}"]
-    known = {language.normal_form(question)}
-    distinct = []
-    for text in texts:
-        if language.normal_form(text) not in known:
-            known.add(language.normal_form(text))
-            distinct.append(text)
-    return distinct
 
 
 def shared_tags(group: Group) -> tuple[str, ...]:

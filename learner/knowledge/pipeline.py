@@ -19,11 +19,13 @@ from learner.knowledge.extraction import (
     Nearest,
     best_exchange,
     draft_by_rules,
+    join_groups,
     make_groups,
     question_text,
 )
 from learner.knowledge.grouping import group
-from learner.knowledge.prescreen import Screener, Verdict, verdict_from_json
+from learner.knowledge.judgement import Verdict, verdict_from_json
+from learner.knowledge.prescreen import Screener
 from learner.knowledge.progress import Run, Tally
 from learner.knowledge.storing import nearest_known, store_draft
 from learner.report import Collaborators, RunReport
@@ -165,9 +167,11 @@ def _group(run: Run, candidates: Sequence[Candidate]) -> list[Group]:
     if not candidates:
         return []
     asked = [question_text(best_exchange(candidate)) for candidate in candidates]
-    embeddings = run.collaborators.embedder.embed(asked)
+    embedder = run.collaborators.embedder
+    embeddings = embedder.embed(asked)
     rows = group(embeddings, [candidate.tags for candidate in candidates], run.section)
-    return [divided for members in rows for divided in make_groups([candidates[row] for row in members])]
+    found = (make_groups([candidates[row] for row in members], embedder) for members in rows)
+    return join_groups([divided for groups in found for divided in groups], embedder)
 
 
 def _extract(run: Run, groups: Sequence[Group]) -> None:

@@ -2,22 +2,18 @@
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from learner.errors import BudgetExceededError, ModelError
-from learner.knowledge import language
-from learner.knowledge.candidates import TRUST, Candidate, Exchange
+from learner.knowledge.candidates import Candidate
+from learner.knowledge.judgement import CRITERIA, Verdict
 from learner.models import Model
 
 log = logging.getLogger(__name__)
 
-CRITERIA: Final = ("resolved", "professional", "generalisable", "no_personal_data")
-KEEP_FROM: Final = 0.5  # least score of a conversation that goes on
 MAX_CHARS: Final = 2400  # of one conversation that the small model reads: its beginning and its end
-MIN_QUESTION_WORDS: Final = 2  # that carry meaning
-MIN_ANSWER_WORDS: Final = 3
 SYSTEM: Final = f"""You judge whether support conversations are suitable as training material for a knowledge base.
 For each conversation give four verdicts and a score between 0 and 1:
 - resolved: the user's question was answered and nobody disagreed
@@ -29,72 +25,9 @@ Answer with JSON alone, one verdict per conversation, in this shape:
 {{"verdicts": [{{"id": 1, {", ".join(f'"{name}": true' for name in CRITERIA)}, "score": 0.8}}]}}"""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the pre-screen thinks of one conversation; *score* in [0, 1]."""
-
-    resolved: bool
-    professional: bool
-    generalisable: bool
-    no_personal_data: bool
-    score: float
-    by: str  # "model" or "rules"
-
-    @property
-    def is_kept(self) -> bool:
-        return all(getattr(self, name) for name in CRITERIA) and self.score >= KEEP_FROM
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-def verdict_from_json(value: Mapping[str, Any]) -> Verdict:
-    """Return the verdict that ``as_json`` gave."""
-    return Verdict(**value)
-
-
 def judge_by_rules(candidate: Candidate) -> Verdict:
     """Return the verdict that rules give: that of the conversation's best exchange."""
-    return max((judge_exchange(exchange) for exchange in candidate.exchanges), key=lambda v: (v.is_kept, v.score))
-
-
-def judge_exchange(exchange: Exchange) -> Verdict:
-    """Return whether a question with its answer would help somebody else, as far as rules can tell."""
-    question, answer = exchange.question, exchange.answer
-    question_words = language.content_words(question)
-    answer_words = language.content_words(answer)
-    is_answer = (
-        len(answer_words) >= MIN_ANSWER_WORDS
-        and not language.asks_back(answer)
-        and not language.is_transaction(answer)
-        and language.normal_form(answer) != language.normal_form(question)
-    )
-    is_question = (
-        len(question_words) >= MIN_QUESTION_WORDS
-        and language.is_request(question)
-        and len(question) <= 600
-        and not language.is_search(question)
-        and (exchange.is_first or _stands_alone(exchange))
-    )
-    is_lasting = not (language.is_passing(question) or language.is_passing(answer))
-    depth = min(len(set(answer_words)), 30) / 30
-    overlap = len(set(question_words) & set(answer_words)) / max(len(set(question_words)), 1)
-    trust = 1 - TRUST.index(exchange.provenance) / len(TRUST)
-    return Verdict(
-        resolved=True,  # accepted, or the settings take answers that nobody confirmed
-        professional=not (language.is_offensive(question) or language.is_offensive(answer)),
-        generalisable=is_answer and is_question and is_lasting,
-        no_personal_data=not (language.has_placeholder(question) or language.has_placeholder(answer)),
-        score=round(0.4 + 0.25 * depth + 0.1 * overlap + 0.15 * trust + 0.1 * exchange.is_first, 4),
-        by="rules",
-    )
-
-
-def _stands_alone(exchange: Exchange) -> bool:
-    """Return whether a later question is still clear to somebody who did not read what came before it."""
-    both = f"{exchange.question} {exchange.answer}"
-    is_about_it = language.is_question(exchange.question) and not language.asks_for_more(exchange.question)
-    return bool(exchange.subject) and is_about_it and not language.is_instance(both)
+    return candidate.exchanges[0].verdict
 
 
 def judge_by_model(model: Model, batch: Sequence[Candidate], *, max_retries: int) -> list[Verdict]:

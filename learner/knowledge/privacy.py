@@ -54,6 +54,16 @@ def declared_names(text: str) -> list[str]:
     return [match["name"] for match in _INTRODUCTION.finditer(text)]
 
 
+def addressed_names(text: str) -> list[str]:
+    """Return the name by which an answer greets its reader, if it does.
+
+    >>> addressed_names("Hi Ann, refunds take five days."), addressed_names("Hello there! Open Settings.")
+    (['Ann'], [])
+    """
+    greeted = _GREETED.match(text)
+    return [greeted["name"]] if greeted and greeted["name"].split()[0] not in _NOBODY else []
+
+
 def _luhn(text: str) -> bool:
     """Return whether the digits in *text* carry a card's check digit. Source: ISO/IEC 7812-1, annex B."""
     digits = [int(character) for character in text if character.isdigit()]
@@ -146,6 +156,13 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
         ),
         _any,
     ),
+)
+_GREETED: Final = re.compile(
+    r"^\W*(?i:hi|hello|hey|dear|good (?:morning|afternoon|evening)),? "
+    r"(?P<name>[A-Z][a-z'-]+(?: [A-Z][a-z'-]+)?)\s*(?=[,.!:\n-])"
+)
+_NOBODY: Final = frozenset(
+    ("There", "Team", "Support", "All", "Everyone", "Again", "Customer", "Sir", "Madam", "Welcome", "Friend", "Folks")
 )
 _INTRODUCTION: Final = re.compile(
     r"\b(?i:my name is|my name's|i am called|this is)[ ](?P<name>[A-Z][\w'-]+(?:[ ][A-Z][\w'-]+){0,2})"

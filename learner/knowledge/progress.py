@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from learner.knowledge.candidates import Candidate
-from learner.knowledge.prescreen import Verdict
+from learner.knowledge.judgement import Verdict
 from learner.models import Models, Usage
 from learner.report import Collaborators
 from store.config import KnowledgeSection

@@ -39,6 +39,7 @@ _RULES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}|(?:\\x[0-9a-f]{2}){8,}|(?:%[0-9a-f]{2}){8,}", re.IGNORECASE),
     ),
 )
+_ORDERS: Final = ("role tags", "an order to the model")
 _LINK: Final = re.compile(
     r"\bhttps?://|\bwww\.\w|\b[\w-]{1,63}\.(?:com|net|org|io|ru|cn|info|biz|xyz|top|link|click|app|dev|co|me)(?:/|\b(?!\w))",
     re.IGNORECASE,
@@ -58,6 +59,11 @@ def dangers(text: str, *, may_link: bool = False) -> list[str]:
     if _LINK.search(text) and not may_link:
         found.append("a link")
     return found
+
+
+def is_order(text: str) -> bool:
+    """Return whether *text* tries to give the model orders, openly or as another role."""
+    return any(pattern.search(text) for name, pattern in _RULES if name in _ORDERS)
 
 
 def echoes_frame(text: str) -> bool:

@@ -126,7 +126,11 @@ def test_the_informative_exchange_of_a_service_dialogue_is_taken(learning: Learn
     learning.run()
 
     (entry,) = learning.entries()
-    assert entry.questions[0] == "About Golden Gate Pizza in San Francisco: Do they have live music there?"
+    assert entry.questions == (
+        "Does Golden Gate Pizza in San Francisco have live music there?",
+        "About Golden Gate Pizza in San Francisco: Do they have live music there?",
+        "Do they have live music there? (Golden Gate Pizza in San Francisco)",
+    )
     assert entry.answer == "They have live music on their terrace every evening."
 
 
