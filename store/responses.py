@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
-
-import msgspec
 
 from store.database import Database, Row
 from store.records import ResponseRecord
@@ -42,11 +41,14 @@ class OpeningFacts:
     segment: str
 
 
+# The recorder's two larger statements take their values by position: dozens of rows and columns a response, and names
+# cost as much as the insertion itself.
 _COLUMNS = tuple(name for name in ResponseRecord.__struct_fields__ if name != "injections")
+_response_values = attrgetter(*_COLUMNS)
 
 _INSERT_RESPONSE = f"""
 INSERT INTO responses ({", ".join(_COLUMNS)})
-VALUES ({", ".join(":" + name for name in _COLUMNS)})
+VALUES ({", ".join("?" for _ in _COLUMNS)})
 ON CONFLICT DO NOTHING
 """
 
@@ -60,8 +62,6 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
   updated_at = max(conversations.updated_at, excluded.updated_at)
 """
 
-# By position, in the order of InjectionRecord's fields: up to dozens of rows a response, and names cost as much as the
-# insertion itself.
 _INSERT_INJECTION = """
 INSERT INTO injections (response_id, kind, item_id, dimension, propensity, treated, similarity, tokens)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -76,21 +76,38 @@ def insert_records(db: Database, records: Sequence[ResponseRecord]) -> None:
         UnavailableError: the database is missing, locked or damaged; nothing was written.
         sqlite3.IntegrityError: a record breaks a rule of the schema; nothing was written.
     """
-    parameters = [_parameters(record) for record in records]
     with db.transaction():
-        db.execute_many(_INSERT_CONVERSATION, parameters)
-        db.execute_many(_INSERT_RESPONSE, parameters)
-        db.execute_many(_INSERT_INJECTION, _injections(records))
+        db.execute_many(_INSERT_CONVERSATION, map(_conversation_parameters, records))
+        db.execute_many(_INSERT_RESPONSE, map(_response_values, records))
+        db.execute_many(_INSERT_INJECTION, _injection_values(records))
 
 
-def _parameters(record: ResponseRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in _COLUMNS}
+def _conversation_parameters(record: ResponseRecord) -> dict[str, Any]:
+    return {
+        "tenant_id": record.tenant_id,
+        "conversation_id": record.conversation_id,
+        "user_id": record.user_id,
+        "is_holdout": record.is_holdout,
+        "tags_json": record.tags_json,
+        "created_at": record.created_at,
+        "completed_at": record.completed_at,
+    }
 
 
-def _injections(records: Iterable[ResponseRecord]) -> Iterable[tuple[Any, ...]]:
+def _injection_values(records: Iterable[ResponseRecord]) -> Iterable[tuple[Any, ...]]:
     for record in records:
-        for injection in record.injections:
-            yield (record.id, *msgspec.structs.astuple(injection))
+        for item in record.injections:
+            treated = int(item.treated)  # sqlite3 looks for an adapter for each bool, in vain
+            yield (
+                record.id,
+                item.kind,
+                item.item_id,
+                item.dimension,
+                item.propensity,
+                treated,
+                item.similarity,
+                item.tokens,
+            )
 
 
 def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None:
