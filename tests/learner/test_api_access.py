@@ -136,7 +136,7 @@ def test_a_bad_page_size_is_a_400(client: TestClient, path: str, query: str) -> 
     assert (answer.status_code, error_of(answer)["param"]) == (400, "limit")
 
 
-@pytest.mark.parametrize("path", ["patterns", "runs", "alerts", "conversations", "training/jobs", "audit"])
+@pytest.mark.parametrize("path", ["contexts", "patterns", "runs", "alerts", "conversations", "training/jobs", "audit"])
 def test_a_made_up_cursor_is_a_400(client: TestClient, path: str) -> None:
     answer = client.get(f"/api/{path}?cursor=made-up")
     assert (answer.status_code, error_of(answer)["param"]) == (400, "cursor")
