@@ -200,8 +200,8 @@ def prepare_database(config: Config, clock: Clock) -> None:
     try:
         with open_database(config.store) as db:
             ensure_default_tenant(db, clock.now_s())
-    except StoreError:
-        logger.exception("the database is away; requests pass unmodified until it is back")
+    except StoreError as exc:
+        logger.warning("requests pass unmodified until the database is back: %s", exc)
 
 
 def make_authenticator(config: Config, snapshots: Snapshots) -> Authenticator:

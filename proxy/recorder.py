@@ -19,6 +19,7 @@ import msgspec
 from store.clock import SystemClock
 from store.config import Config, StoreSection, segment_directory
 from store.database import Database, open_database
+from store.errors import UnavailableError
 from store.segments import SegmentReader, note_trouble, reader_lock
 from store.tenants import ensure_default_tenant
 
@@ -108,14 +109,21 @@ class Recorder:
                 ensure_default_tenant(self._db, SystemClock().now_s())
                 self._reader.forget_progress()
             n_records = self._reader.move(self._db)
-        except Exception as exc:  # the loop must outlive a database that is away, locked or damaged, and a full disk
-            if str(exc) != self._trouble:  # once, not once a try
-                logger.exception("records wait in their segments until the database takes them")
-            self._note(str(exc))
-            self._close()
+        except UnavailableError as exc:
+            self._wait(str(exc), None)
+            return None
+        except Exception as exc:  # the loop must outlive whatever a damaged database or a full disk leads to
+            self._wait(str(exc), exc)
             return None
         self._note(None)
         return n_records
+
+    def _wait(self, trouble: str, unforeseen: Exception | None) -> None:
+        """Leave the records where they are; say so once, not once a try."""
+        if trouble != self._trouble:
+            logger.error("records wait until the database takes them: %s", trouble, exc_info=unforeseen)
+        self._note(trouble)
+        self._close()
 
     def _note(self, reason: str | None) -> None:
         """Leave word of a change for the worse or the better."""

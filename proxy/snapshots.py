@@ -90,12 +90,18 @@ class Snapshots:
         """Look for what changed, once."""
         try:
             self._refresh()
-        except Exception as exc:  # the thread must outlive a database that is away, locked or damaged
-            self._close()
-            self._tenants = {}
-            if str(exc) != self._problem:  # once, not once a poll
-                logger.exception("snapshots cannot be read; requests pass unmodified until they can")
-            self._problem = str(exc)
+        except UnavailableError as exc:
+            self._lose(str(exc), None)
+        except Exception as exc:  # the thread must outlive whatever a damaged database leads to
+            self._lose(str(exc), exc)
+
+    def _lose(self, problem: str, unforeseen: Exception | None) -> None:
+        """Serve nothing that was learned until it can be read again; say so once, not once a poll."""
+        self._close()
+        self._tenants = {}
+        if problem != self._problem:
+            logger.error("requests pass unmodified until snapshots can be read: %s", problem, exc_info=unforeseen)
+        self._problem = problem
 
     def _refresh(self) -> None:
         if self._db is not None and not self._db.is_current():

@@ -127,7 +127,9 @@ def open_database(section: StoreSection, *, create: bool = True, durable: bool =
             check_same_thread=False,
             cached_statements=256,
         )
-    except (sqlite3.Error, OSError) as exc:
+    except OSError as exc:
+        raise UnavailableError(f"{path}: {exc.strerror}") from exc
+    except sqlite3.Error as exc:
         raise UnavailableError(f"{path}: {exc}") from exc
     try:
         connection.row_factory = Row

@@ -70,6 +70,17 @@ def test_a_lost_database_takes_the_snapshots_but_not_the_keys_and_is_found_again
     assert snapshots.generations() == {"default": 0}
 
 
+def test_a_lost_database_is_said_once_and_in_one_line(
+    snapshots: Snapshots, db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    db.path.unlink()
+    for _ in range(3):
+        snapshots.refresh()
+    (said,) = caplog.records
+    assert str(db.path) in said.getMessage()
+    assert said.exc_info is None
+
+
 def test_before_the_first_reading_keys_are_unknown_not_wrong(snapshots: Snapshots, db: Database) -> None:
     db.path.unlink()
     snapshots.refresh()
