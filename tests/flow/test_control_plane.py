@@ -1,6 +1,9 @@
 """The control plane's contract (DESIGN section 5) over HTTP."""
 
+import json
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -43,6 +46,17 @@ def first_list(answer: httpx.Response) -> list[dict[str, Any]]:
     body = answer.json()
     lists = [value for value in body.values() if isinstance(value, list)] if isinstance(body, dict) else [body]
     return list(lists[0])
+
+
+def test_a_client_that_reads_after_its_last_byte_sees_that_its_body_is_too_large(learning: Product) -> None:
+    # Python's urllib asks for the connection to be closed: a close in the middle of its body would be a reset.
+    url = f"{learning.learner_url}/api/training/conversations/bulk"
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(url, b'{"conversations": [' + b" " * 25_000_000 + b"]}", headers)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=30)
+    assert refused.value.code == 413
+    assert json.load(refused.value)["error"]["code"] == "body_too_large"
 
 
 def test_bulk_ingest_answers_as_channels_expect_and_fills_the_dataset(learning: Product) -> None:
