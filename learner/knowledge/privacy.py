@@ -94,10 +94,49 @@ _STREETS: Final = (
     r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Square|Sq|Terrace"
     r"|Highway|Hwy|Parkway|Pkwy|Circle|Alley)\b"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A text with what most rules need before they can find anything: told once, far cheaper than the rules."""
+
+    text: str
+    n_digits: int
+    longest_run: int  # characters without a space between them
+
+
+def _read(text: str) -> _Text:
+    return _Text(text, len(_DIGIT.findall(text)), max(map(len, text.split()), default=0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """One way to find one kind; *may_match* is cheap and never false where *pattern* matches."""
+
+    kind: Kind
+    pattern: re.Pattern[str]
+    may_match: Callable[[_Text], bool]
+    is_real: Callable[[str], bool] = _any
+
+
+_DIGIT: Final = re.compile(r"\d")
+_OPENED: Final = re.compile(r"password|passcode|pin |pin:|secret is|api key|token is", re.IGNORECASE)
+_OPENED_ASCII: Final = ("password", "passcode", "pin ", "pin:", "secret is", "api key", "token is")
+_LONG_NUMBER: Final = re.compile(r"\d(?:[ ().-]{0,2}\d){6}")
+_PLACED: Final = re.compile(r"\d [A-Z\d]|(?:straße|strasse|str\.|weg|platz|allee|gasse) \d")
+
+
+def _may_open(read: _Text) -> bool:
+    if not read.text.isascii():  # there other letters count as these in either case
+        return _OPENED.search(read.text) is not None
+    lower = read.text.lower()
+    return any(word in lower for word in _OPENED_ASCII)
+
+
 # In order: an earlier rule keeps what a later one would also match. Every repetition before a fixed part is bounded:
 # the texts are strangers', and an unbounded one takes quadratic time.
-_RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] = (
-    (
+_RULES: Final = (
+    _Rule(
         "SECRET",
         re.compile(
             r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
@@ -106,35 +145,49 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
             r"|\beyJ[\w-]{8,4000}\.[\w-]{8,4000}\.[\w-]{4,}|(?<=[Bb]earer )[\w.~+/-]{16,}=*",
             re.DOTALL,
         ),
-        _any,
+        lambda t: t.longest_run >= 15 or "-----BEGIN" in t.text,  # the shortest key: xoxb- and 10 more
     ),
-    (
+    _Rule(
         "SECRET",
         re.compile(
             r"(?i:(?<=password is )|(?<=password: )|(?<=password:)|(?<=passcode is )|(?<=\bpin is )|(?<=\bpin: )"
             r"|(?<=secret is )|(?<=api key is )|(?<=api key: )|(?<=token is ))"
             r"(?=\S*[\d!@#$%^&*])[^\s,;]{3,}(?<![.!?])"
         ),
-        _any,
+        _may_open,
     ),
-    ("EMAIL", re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), _any),
-    ("IBAN", re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _iban),
-    (
+    _Rule("EMAIL", re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+"), lambda t: "@" in t.text),
+    _Rule(
+        "IBAN",
+        re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"),
+        lambda t: t.n_digits >= 2,
+        _iban,
+    ),
+    _Rule(
         "CARD",  # grouped as on cards, or in one piece
         re.compile(
             r"(?<![\w.,$€£-])(?:[2-6]\d{3}([ -])\d{4}\1\d{4}\1\d{1,7}|3[47]\d{2}[ -]?\d{6}[ -]?\d{5}|[2-6]\d{12,18})"
             r"(?![\w-]|\.\d)"
         ),
+        lambda t: t.n_digits >= 13,
         _luhn,
     ),
-    ("ID", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), _any),  # US social security number
-    ("IP", re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)"), _ip),
-    (
+    _Rule(  # US social security number
+        "ID", re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"), lambda t: t.n_digits >= 9 and "-" in t.text
+    ),
+    _Rule(
+        "IP",
+        re.compile(r"(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]*\d)"),
+        lambda t: t.n_digits >= 4 and t.text.count(".") >= 3,
+        _ip,
+    ),
+    _Rule(
         "IP",
         re.compile(r"(?<![\w:])(?:[0-9a-fA-F]{0,4}:){2,7}[0-9a-fA-F]{0,4}(?![\w:])"),
-        lambda t: len(t) > 3 and _ip(t),
+        lambda t: t.text.count(":") >= 2,
+        lambda found: len(found) > 3 and _ip(found),
     ),
-    (
+    _Rule(
         "PHONE",
         re.compile(
             r"(?<![\w.])\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){5,12}(?!\d)"
@@ -143,9 +196,9 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
             r"|(?i:(?<=phone )|(?<=call )|(?<=call me at )|(?<=mobile )|(?<=tel )|(?<=tel: )|(?<=phone: )"
             r"|(?<=phone number is )|(?<=my number is )|(?<=phone is )|(?<=whatsapp )|(?<=text me at ))\d{7,13}(?!\d)"
         ),
-        _any,
+        lambda t: t.n_digits >= 7 and _LONG_NUMBER.search(t.text) is not None,
     ),
-    (
+    _Rule(
         "ADDRESS",
         re.compile(
             r"\b\d{1,6}(?:-\d{1,5})? (?:(?:North|South|East|West|[NSEW]\.?|[NS][EW]) )?"
@@ -154,7 +207,7 @@ _RULES: Final[tuple[tuple[Kind, re.Pattern[str], Callable[[str], bool]], ...]] =
             + r"(?:,? (?:Suite|Apt|Unit|#) ?[\w-]+)?"
             r"|\b[A-ZÄÖÜ][a-zäöüß]{1,40}(?:straße|strasse|str\.|weg|platz|allee|gasse) \d{1,4}[a-z]?\b"
         ),
-        _any,
+        lambda t: t.n_digits >= 1 and _PLACED.search(t.text) is not None,
     ),
 )
 _GREETED: Final = re.compile(
@@ -171,14 +224,18 @@ _INTRODUCTION: Final = re.compile(
 
 
 def _by_rules(text: str) -> Iterator[tuple[Kind, int, int]]:
-    for kind, pattern, is_real in _RULES:
-        for match in pattern.finditer(text):
-            if match.end() > match.start() and is_real(match.group()):
-                yield kind, match.start(), match.end()
+    read = _read(text)
+    for rule in _RULES:
+        if rule.may_match(read):
+            for match in rule.pattern.finditer(text):
+                if match.end() > match.start() and rule.is_real(match.group()):
+                    yield rule.kind, match.start(), match.end()
 
 
 def _by_names(text: str, names: Iterable[str]) -> Iterator[tuple[Kind, int, int]]:
     known = sorted({name.strip() for name in names if len(name.strip()) > 1}, key=len, reverse=True)
     for name in known:
+        if name not in text:
+            continue
         for match in re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", text):
             yield "NAME", match.start(), match.end()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.knowledge.privacy import find_personal_data, remove_personal_data
+from learner.knowledge import privacy
+from learner.knowledge.privacy import addressed_names, find_personal_data, remove_personal_data
 
 
 @pytest.mark.parametrize(
@@ -75,3 +76,28 @@ def test_findings_never_overlap_and_removal_is_stable(text: str) -> None:
     assert all(first.end <= second.start for first, second in pairwise(findings))
     removed = remove_personal_data(text)
     assert find_personal_data(removed) == [] or len(removed) < len(text) + 20
+
+
+PIECES = st.sampled_from(
+    [
+        "sk-abcdefghijklmnopq", "xoxb-abcdefghij", "Bearer abcdefghijklmnop", "-----BEGIN PRIVATE KEY-----",
+        "PASSWORD IS a1!", "p\u0131n is 1234", "Pin: 99x", "api key is k9!", "a@b.c", "DE89 3704 0044 0532 0130 00",
+        "4111 1111 1111 1111", "078-05-1120", "1.2.3.4", "::1", "2001:db8::1", "+49 (30) 1234567", "1 (408) 971-8523",
+        "(408) 971 8523", "030 123456", "call me at 1234567", "71 North San Pedro Street", "12 4th Ave", "Baumweg 4",
+        " ", "x", "7", "-", ".", "\n", "\u00e4", "(", ")", "+", ":",
+    ]
+)  # fmt: skip
+
+
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_no_rule_is_skipped_where_it_would_find_something(text: str) -> None:
+    read = privacy._read(text)
+
+    skipped = [rule.kind for rule in privacy._RULES if rule.pattern.search(text) and not rule.may_match(read)]
+
+    assert skipped == []
+
+
+def test_the_name_by_which_an_answer_greets_is_personal() -> None:
+    assert addressed_names("Hello Maria, your plan stays.") == ["Maria"]
+    assert addressed_names("Hello Team, thanks.") == []
