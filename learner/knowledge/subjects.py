@@ -7,6 +7,7 @@ from typing import Final
 
 from learner.knowledge.language import STOPWORDS
 
+MAX_BEFORE_CHARS: Final = 80  # of what stands before a name; a stranger's long text must not take quadratic time
 # What a concierge's conversation turns to: "the hotel" is no subject of its own to somebody who was not there.
 THING: Final = (
     r"(?:movie|film|song|track|album|restaurant|hotel|hostel|salon|apartment|house|place|venue|event|show|concert|game"
@@ -90,7 +91,7 @@ def _named(sentence: str) -> Iterator[tuple[str, str]]:
     """Yield the names in *sentence*, each with what stands before it."""
     for match in _NAME.finditer(sentence):
         name = _TAIL.sub("", _MOMENT.sub("", match.group()).strip(" .'-&"))
-        before = sentence[: match.start()].rstrip()
+        before = sentence[max(match.start() - MAX_BEFORE_CHARS, 0) : match.start()].rstrip()
         if len(name) > 1 and not before.endswith("[") and _is_name(name):
             yield before, name
 

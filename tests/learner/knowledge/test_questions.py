@@ -1,7 +1,10 @@
 """A question is kept when somebody who read nothing else understands it, or when its subject can be named."""
 
+import time
+
 import pytest
 
+from learner.knowledge.answers import read_answer
 from learner.knowledge.questions import core_question, is_request, is_wish, leans_on_before, rephrased, with_subject
 from learner.knowledge.subjects import subject
 
@@ -117,3 +120,18 @@ def test_every_question_has_two_more_phrasings_that_end_as_it_does(question: str
 
     assert len(more) >= 2
     assert all(text.lower().endswith(question.lower()[-6:]) for text in more)
+
+
+@pytest.mark.parametrize(
+    "unit", ["I found 1 ", "A of ", "you have ", "and the abc ", "hi, ", "- x\n", "your ", "? ", "A."]
+)
+def test_a_strangers_long_text_is_read_in_linear_time(unit: str) -> None:
+    text = unit * (40_000 // len(unit))
+    started_s = time.process_time()
+
+    read_answer(text)
+    leans_on_before(core_question(text, is_whole=True))
+    is_wish(text)
+    subject(text)
+
+    assert time.process_time() - started_s < 2.0  # quadratic ones take ten and more
