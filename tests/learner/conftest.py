@@ -1,5 +1,6 @@
 """Fixtures of the learner's tests."""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -17,6 +18,19 @@ from tests.learner.api import client_of
 def author() -> Author:
     """The real counter and embedder, loaded once."""
     return Author(load_config().embedding)
+
+
+@pytest.fixture
+def thread_loop() -> Iterator[None]:
+    """An event loop of this thread: litellm asks for one, and one that it made itself would never be closed.
+
+    The warning of that would fail whichever test runs when it is collected.
+    """
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture

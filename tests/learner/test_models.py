@@ -10,8 +10,8 @@ from learner.models import Model, Models, Usage, load_models
 from store.config import Config
 from tests.learner.model_server import ModelServer, Reply, error_reply, text_reply, tool_reply
 
-# litellm warns about its own types at its first call and keeps an event loop that it never closes.
-pytestmark = pytest.mark.filterwarnings("ignore")
+# litellm warns about its own types at its first call.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("thread_loop")]
 QUESTION = [{"role": "user", "content": "Is it resolved? Answer in JSON."}]
 Start = Callable[..., tuple[ModelServer, Models]]
 

@@ -16,8 +16,8 @@ from tests.conftest import NOW_S
 from tests.learner.knowledge.conftest import TENANT, Learning
 from tests.learner.model_server import ModelServer, Reply, Request, error_reply, text_reply, tool_reply
 
-# litellm warns about its own types at its first call and keeps an event loop that it never closes.
-pytestmark = pytest.mark.filterwarnings("ignore")
+# litellm warns about its own types at its first call.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("thread_loop")]
 DAY_S = 86_400.0
 ANSWERS = {
     "How do I reset my password?": "Open Settings, choose Security and press Reset password.",
