@@ -38,10 +38,10 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One pattern in play and P(it is drawn), scaled for the hold-back."""
+    """One pattern in play and its share: P(it is drawn) outside the holdout, scaled for the hold-back."""
 
     pattern: ServedPattern
-    propensity: float
+    share: float
     line: str
     """As it stands in the block."""
     injections: tuple[InjectionRecord, ...]
@@ -94,9 +94,9 @@ def uniform(seed: bytes, purpose: bytes) -> float:
 class PlanIndex:
     """The dimensions of one plan by facts, worked out once for all facts that its conditions cannot tell apart."""
 
-    def __init__(self, plan: Plan, hold_back: float) -> None:
+    def __init__(self, plan: Plan, section: PatternsSection) -> None:
         self._plan = plan
-        self._hold_back = hold_back
+        self._section = section
         self._named = {
             name: frozenset(value for pattern in plan.patterns for value in getattr(pattern.conditions, name))
             for name in Conditions.__struct_fields__
@@ -112,21 +112,21 @@ class PlanIndex:
         if found is None:
             if len(self._known) >= MAX_KNOWN_FACTS:
                 self._known.clear()
-            found = self._known[key] = matching_dimensions(self._plan, Facts(*key), self._hold_back)
+            found = self._known[key] = matching_dimensions(self._plan, Facts(*key), self._section)
         return found
 
 
-def matching_dimensions(plan: Plan, facts: Facts, hold_back: float) -> tuple[Dimension, ...]:
+def matching_dimensions(plan: Plan, facts: Facts, section: PatternsSection) -> tuple[Dimension, ...]:
     """Return the dimensions with at least one arm whose conditions match, in the order of the plan.
 
-    Propensities of a dimension are scaled so that none of them keeps at least *hold_back*; a pinned pattern (a
+    Shares of a dimension are scaled so that none of them keeps at least ``hold_back``; a pinned pattern (a
     person's word) takes its whole dimension.
     """
     arms: dict[str, list[ServedPattern]] = {}
     for pattern in plan.patterns:
         if matches(pattern.conditions, facts) and pattern.share > 0:
             arms.setdefault(pattern.dimension, []).append(pattern)
-    return tuple(_dimension(name, arms[name], hold_back) for name in plan.dimensions if name in arms)
+    return tuple(_dimension(name, arms[name], section) for name in plan.dimensions if name in arms)
 
 
 def matches(conditions: Conditions, facts: Facts) -> bool:
@@ -139,21 +139,23 @@ def matches(conditions: Conditions, facts: Facts) -> bool:
     )
 
 
-def _dimension(name: str, patterns: list[ServedPattern], hold_back: float) -> Dimension:
+def _dimension(name: str, patterns: list[ServedPattern], section: PatternsSection) -> Dimension:
     pinned = [pattern for pattern in patterns if pattern.state == "pinned"]
     if pinned:
         word = max(pinned, key=lambda pattern: (pattern.conditions.specificity, pattern.id))
-        return _make_dimension(name, [(word, 1.0)])
+        return _make_dimension(name, [(word, 1.0)], section.holdout)
     total = sum(pattern.share for pattern in patterns)
-    scale = min(1.0, (1.0 - hold_back) / total)
+    scale = min(1.0, (1.0 - section.hold_back) / total)
     patterns.sort(key=lambda pattern: pattern.id)
-    return _make_dimension(name, [(pattern, pattern.share * scale) for pattern in patterns])
+    return _make_dimension(name, [(pattern, pattern.share * scale) for pattern in patterns], section.holdout)
 
 
-def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]]) -> Dimension:
+def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]], holdout: float) -> Dimension:
     def injections(drawn: ServedPattern | None) -> tuple[InjectionRecord, ...]:
         return tuple(
-            InjectionRecord("pattern", pattern.id, name, share, pattern is drawn, None, pattern.tokens)
+            InjectionRecord(
+                "pattern", pattern.id, name, share * (1 - holdout), share, pattern is drawn, None, pattern.tokens
+            )
             for pattern, share in shares
         )
 
@@ -200,7 +202,7 @@ def select_patterns(
 
 def _draw(dimension: Dimension, point: float) -> Arm | None:
     for arm in dimension.arms:
-        point -= arm.propensity
+        point -= arm.share
         if point < 0:
             return arm
     return None
@@ -237,6 +239,7 @@ def select_contexts(contexts: ServedContexts, question: NDArray[np.float32], sec
                 "context",
                 contexts.ids[index],
                 "",
+                1.0,
                 1.0,
                 True,
                 round(float(similarities[index]), 6),

@@ -128,7 +128,7 @@ class Snapshots:
         if known and previous and (previous.learning, previous.generation) == (version.learning, version.generation):
             return known
         snapshot = load_snapshot(db, version.tenant_id, embedding_model=self._embedding_model, previous=previous)
-        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns.hold_back))
+        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns))
 
     def _close(self) -> None:
         if self._db is not None:

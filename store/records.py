@@ -11,7 +11,8 @@ class InjectionRecord(msgspec.Struct, frozen=True, array_like=True):
     kind: str  # pattern or context
     item_id: str
     dimension: str  # "" for contexts
-    propensity: float  # P(treated) when the coin was tossed
+    propensity: float  # P(treated) for a conversation like this one, the draw of the holdout included
+    share: float  # P(treated) outside the holdout: what a contrast of treated conversations and their control weighs
     treated: bool  # its text was in the request
     similarity: float | None  # cosine to the question; None for patterns
     tokens: int  # cl100k_base

@@ -63,8 +63,8 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
 """
 
 _INSERT_INJECTION = """
-INSERT INTO injections (response_id, kind, item_id, dimension, propensity, treated, similarity, tokens)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO injections (response_id, kind, item_id, dimension, propensity, share, treated, similarity, tokens)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 """
 
@@ -104,6 +104,7 @@ def _injection_values(records: Iterable[ResponseRecord]) -> Iterable[tuple[Any, 
                 item.item_id,
                 item.dimension,
                 item.propensity,
+                item.share,
                 treated,
                 item.similarity,
                 item.tokens,

@@ -137,7 +137,8 @@ CREATE TABLE injections (
   kind TEXT NOT NULL CHECK (kind IN ('pattern', 'context')),
   item_id TEXT NOT NULL, -- learned_patterns.id or ai_contexts.id
   dimension TEXT NOT NULL, -- '' for contexts
-  propensity REAL NOT NULL CHECK (propensity BETWEEN 0 AND 1), -- P(treated) when the coin was tossed
+  propensity REAL NOT NULL CHECK (propensity BETWEEN 0 AND 1), -- P(treated), the draw of the holdout included
+  share REAL NOT NULL CHECK (share BETWEEN 0 AND 1), -- P(treated) outside the holdout
   treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
   similarity REAL, -- cosine to the question; NULL for patterns
   tokens INTEGER NOT NULL,

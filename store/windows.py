@@ -48,7 +48,7 @@ class InjectionColumns:
     """k patterns in play; ``response`` points into the responses."""
 
     response: Integers  # (k,)
-    propensity: Floats  # (k,)
+    share: Floats  # (k,) P(treated) outside the holdout
     treated: Booleans  # (k,)
     items: Sequence[str]
     dimensions: Sequence[str]
@@ -121,7 +121,7 @@ def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, in
         row
         for row in db.rows(
             """
-            SELECT r.seq, i.item_id, i.dimension, i.propensity, i.treated
+            SELECT r.seq, i.item_id, i.dimension, i.share, i.treated
             FROM responses AS r JOIN injections AS i ON i.response_id = r.id
             WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
               AND i.kind = 'pattern'
@@ -133,7 +133,7 @@ def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, in
     ]
     return InjectionColumns(
         response=np.array([index_of[row["seq"]] for row in rows], np.int64),
-        propensity=np.array([row["propensity"] for row in rows], np.float64),
+        share=np.array([row["share"] for row in rows], np.float64),
         treated=np.array([row["treated"] for row in rows], np.bool_),
         items=[row["item_id"] for row in rows],
         dimensions=[row["dimension"] for row in rows],

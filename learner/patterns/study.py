@@ -70,7 +70,7 @@ def study(window: Window) -> Study:
             response=injections.response,
             items=injections.items,
             dimensions=injections.dimensions,
-            propensity=injections.propensity,
+            propensity=injections.share,
             treated=injections.treated,
             is_holdout=responses.is_holdout,
         ),

@@ -77,7 +77,7 @@ def fill(db: Database, config: Config, author: Author, tenant_id: str) -> Filled
     import_conversations(
         db, tenant_id, [{"chatId": f"im/port {ATTACK}", "messages": [{"role": "user", "content": ATTACK}]}], now_s=NOW_S
     )
-    injection = InjectionRecord("pattern", pattern.id, "person", 1.0, True, None, 9)
+    injection = InjectionRecord("pattern", pattern.id, "person", 0.95, 1.0, True, None, 9)
     insert_records(
         db,
         [
@@ -148,7 +148,7 @@ def test_every_link_of_every_page_leads_somewhere(client: TestClient, filled: Fi
 
 def test_a_conversation_shows_what_was_put_in_where_and_what_came_back(client: TestClient, filled: Filled) -> None:
     text = unescape(client.get("/conversations/talk").text)
-    assert "put in at the end of the system text, propensity 1.00" in text
+    assert "put in at the end of the system text, propensity 0.95" in text
     assert "thumbs up +1.0" in text
     assert f"/patterns/{filled.pattern_id}" in text
 

@@ -78,7 +78,7 @@ def test_the_whole_block_never_exceeds_the_budget(
         )
         for index, rule in enumerate(rules)
     ]
-    dimensions = matching_dimensions(build_plan(patterns), FACTS, SECTION.hold_back)
+    dimensions = matching_dimensions(build_plan(patterns), FACTS, SECTION)
     selection = select_patterns(dimensions, conversation_seed(SECRET, conversation), SECTION, holdout=False)
     assert counter.count(selection.block) <= selection.tokens <= SECTION.max_tokens
     assert counter.count("Be kind. " + selection.block) - counter.count("Be kind. ") <= SECTION.max_tokens
@@ -86,9 +86,9 @@ def test_the_whole_block_never_exceeds_the_budget(
     assert selection.block == blocks.pattern_block(p.rule for p in patterns if p.id in drawn)
 
 
-def test_realised_shares_are_the_logged_propensities() -> None:
+def test_realised_shares_outside_the_holdout_are_the_planned_ones() -> None:
     plan = build_plan([pattern("a", share=0.3), pattern("b", share=0.2), pattern("c", dimension="length", share=0.9)])
-    dimensions = matching_dimensions(plan, FACTS, SECTION.hold_back)
+    dimensions = matching_dimensions(plan, FACTS, SECTION)
     n = 20_000
     counts: Counter[tuple[str, ...]] = Counter()
     for index in range(n):
@@ -97,6 +97,23 @@ def test_realised_shares_are_the_logged_propensities() -> None:
     expected = {(): 0.05, ("a",): 0.03, ("b",): 0.02, ("c",): 0.45, ("c", "a"): 0.27, ("c", "b"): 0.18}
     for drawn, share in expected.items():
         assert abs(counts[drawn] / n - share) < 5 * np.sqrt(share * (1 - share) / n)
+
+
+def test_over_all_conversations_the_logged_propensities_are_the_realised_shares() -> None:
+    plan = build_plan([pattern("a", share=0.9), pattern("p", dimension="length", state="pinned", share=1.0)])
+    dimensions = matching_dimensions(plan, FACTS, SECTION)
+    n = 20_000
+    treated: Counter[str] = Counter()
+    expected = {"a": 0.0, "p": 0.0}
+    for index in range(n):
+        seed = conversation_seed(SECRET, f"conv_{index}")
+        selection = select_patterns(dimensions, seed, SECTION, holdout=is_holdout(seed, SECTION.holdout))
+        treated.update(injection.item_id for injection in selection.injections if injection.treated)
+        for injection in selection.injections:
+            expected[injection.item_id] += injection.propensity
+    for item in ("a", "p"):
+        p = expected[item] / n
+        assert abs(treated[item] / n - p) < 5 * np.sqrt(p * (1 - p) / n)
 
 
 def test_the_holdout_is_its_share_of_conversations_and_independent_of_the_draws() -> None:
@@ -110,16 +127,16 @@ def test_the_holdout_is_its_share_of_conversations_and_independent_of_the_draws(
 
 def test_every_dimension_keeps_its_hold_back() -> None:
     plan = build_plan([pattern(name, share=0.6) for name in "abc"])
-    (dimension,) = matching_dimensions(plan, FACTS, 0.10)
-    assert [arm.propensity for arm in dimension.arms] == pytest.approx([0.3, 0.3, 0.3])
+    (dimension,) = matching_dimensions(plan, FACTS, SECTION)
+    assert [arm.share for arm in dimension.arms] == pytest.approx([0.3, 0.3, 0.3])
 
 
 def test_a_pinned_pattern_takes_its_dimension_outside_the_holdout() -> None:
     plan = build_plan([pattern("a"), pattern("b", state="pinned", share=1.0)])
-    dimensions = matching_dimensions(plan, FACTS, 0.10)
+    dimensions = matching_dimensions(plan, FACTS, SECTION)
     for index in range(50):
         selection = select_patterns(dimensions, conversation_seed(SECRET, str(index)), SECTION, holdout=False)
-        assert [(i.item_id, i.propensity, i.treated) for i in selection.injections] == [("b", 1.0, True)]
+        assert [(i.item_id, i.propensity, i.share, i.treated) for i in selection.injections] == [("b", 0.95, 1.0, True)]
 
 
 def test_of_two_pinned_patterns_the_more_specific_then_the_newer_wins() -> None:
@@ -127,12 +144,12 @@ def test_of_two_pinned_patterns_the_more_specific_then_the_newer_wins() -> None:
     specific = Conditions(question_type=("refund",))
     specific_old = pattern("a", state="pinned", share=1.0, conditions=specific)
     specific_new = pattern("b", state="pinned", share=1.0, conditions=specific)
-    (dimension,) = matching_dimensions(build_plan([general_new, specific_old, specific_new]), FACTS, 0.10)
+    (dimension,) = matching_dimensions(build_plan([general_new, specific_old, specific_new]), FACTS, SECTION)
     assert [arm.pattern.id for arm in dimension.arms] == ["b"]
 
 
 def test_a_holdout_conversation_logs_the_same_arms_untreated() -> None:
-    dimensions = matching_dimensions(build_plan([pattern("a"), pattern("b", dimension="x", share=0.4)]), FACTS, 0.10)
+    dimensions = matching_dimensions(build_plan([pattern("a"), pattern("b", dimension="x", share=0.4)]), FACTS, SECTION)
     treated = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=False)
     held = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=True)
     assert (held.block, held.tokens) == ("", 0)
@@ -151,7 +168,7 @@ def test_a_dimension_whose_dearest_arm_does_not_fit_is_not_drawn_and_the_next_st
             pattern("c2", dimension="c", share=0.4, tokens=5),
         ]
     )
-    dimensions = matching_dimensions(plan, FACTS, 0.10)
+    dimensions = matching_dimensions(plan, FACTS, SECTION)
     selection = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=False)
     assert [i.item_id for i in selection.injections] == ["fits"]
 
@@ -160,7 +177,7 @@ def test_a_dimension_whose_dearest_arm_does_not_fit_is_not_drawn_and_the_next_st
 def test_a_pattern_is_in_play_only_where_all_its_conditions_hold(name: str) -> None:
     yes = pattern("yes", conditions=Conditions(**{name: (getattr(FACTS, name), "other")}))
     no = pattern("no", conditions=Conditions(**{name: ("other",)}))
-    (dimension,) = matching_dimensions(build_plan([yes, no]), FACTS, 0.10)
+    (dimension,) = matching_dimensions(build_plan([yes, no]), FACTS, SECTION)
     assert [arm.pattern.id for arm in dimension.arms] == ["yes"]
 
 

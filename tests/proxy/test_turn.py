@@ -217,7 +217,7 @@ def test_what_is_recorded_is_the_whole_turn_without_what_was_injected(proxy: Pro
     assert json.loads(record.messages_json) == chat(user("refund please"))["messages"]
     assert json.loads(record.reply_json or "") == {"role": "assistant", "content": "Sure."}
     assert [(i.kind, i.item_id, i.propensity, i.treated) for i in record.injections] == [
-        ("pattern", "pat_1", 1.0, True),
+        ("pattern", "pat_1", 0.95, True),
         ("context", "ctx_1", 1.0, True),
     ]
     assert (record.generation, record.is_holdout, record.response_format) == (2, False, "prose")

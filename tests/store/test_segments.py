@@ -29,7 +29,7 @@ def record(number: int, **changes: object) -> ResponseRecord:
         "latency_ms": 1.5,
         "created_at": iso(NOW_S + number),
         "completed_at": iso(NOW_S + number + 1),
-        "injections": (InjectionRecord("pattern", "pat_1", "shape", 0.5, True, None, 12),),
+        "injections": (InjectionRecord("pattern", "pat_1", "shape", 0.475, 0.5, True, None, 12),),
     }
     return ResponseRecord(**(fields | changes))  # type: ignore[arg-type]
 
@@ -87,7 +87,7 @@ def test_what_lands_is_the_response_its_conversation_and_its_injections(
     assert (conversation["created_at"], conversation["updated_at"]) == (iso(NOW_S + 2), iso(NOW_S + 4))
     injection = db.row("SELECT * FROM injections WHERE response_id = 'resp_000003'")
     assert injection is not None
-    assert tuple(injection) == ("resp_000003", "pattern", "pat_1", "shape", 0.5, 1, None, 12)
+    assert tuple(injection) == ("resp_000003", "pattern", "pat_1", "shape", 0.475, 0.5, 1, None, 12)
 
 
 def test_a_segment_read_again_from_its_start_adds_nothing(db: Database, directory: Path, writer: SegmentWriter) -> None:

@@ -84,13 +84,13 @@ def test_an_empty_tenant_has_both_arms_and_no_numbers(db: Database) -> None:
 
 
 def test_an_exchange_says_what_was_put_in_and_what_users_made_of_it(db: Database, config: Config) -> None:
-    injection = InjectionRecord("pattern", "pat_gone", "format", 0.5, False, None, 12)
+    injection = InjectionRecord("pattern", "pat_gone", "format", 0.475, 0.5, False, None, 12)
     insert_records(db, [response(1, injections=(injection,), injected_tokens=0)])
     vote(db, config, 1, "copy")
     (exchange,) = exchanges(db, "default", "talk-1")
     ((kind, item_id, propensity, treated),) = [
         (item.kind, item.item_id, item.propensity, item.treated) for item in exchange.injections
     ]
-    assert (kind, item_id, propensity, treated) == ("pattern", "pat_gone", 0.5, False)
+    assert (kind, item_id, propensity, treated) == ("pattern", "pat_gone", 0.475, False)
     assert [(signal.signal, signal.weight, signal.user_id) for signal in exchange.signals] == [("copy", 0.3, "u")]
     assert exchanges(db, "other", "talk-1") == []

@@ -87,7 +87,7 @@ class Learning:
             "request_hash": f"hash-{self._n_records}",
             "created_at": iso(NOW_S + self._n_records),
             "completed_at": iso(NOW_S + self._n_records),
-            "injections": tuple(InjectionRecord("context", item, "", 1.0, True, 0.8, 40) for item in context_ids),
+            "injections": tuple(InjectionRecord("context", item, "", 1.0, 1.0, True, 0.8, 40) for item in context_ids),
         }
         insert_records(self.db, [ResponseRecord(**(values | fields))])
         return str(values["id"])

@@ -67,7 +67,7 @@ class World:
                 user = f"user-{int(self.rng.integers(self.n_users))}"
                 seed = conversation_seed(secret, conversation)
                 holdout = is_holdout(seed, section.holdout)
-                dimensions = matching_dimensions(plan, Facts(question_type), section.hold_back)
+                dimensions = matching_dimensions(plan, Facts(question_type), section)
                 selection = select_patterns(dimensions, seed, section, holdout=holdout)
                 is_table = TABLE_RULE in selection.block or self.rng.random() < tables
                 record = ResponseRecord(
