@@ -17,13 +17,14 @@ from types import FrameType
 import msgspec
 
 from store.clock import SystemClock
-from store.config import Config, StoreSection, segment_directory
+from store.config import Config, LogSection, StoreSection, segment_directory
 from store.database import Database, open_database
 from store.errors import UnavailableError
+from store.logs import configure_logging
 from store.segments import SegmentReader, note_trouble, reader_lock
 from store.tenants import ensure_default_tenant
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("proxy.recorder")  # not __name__, which is __main__ here
 
 BUSY_TIMEOUT_MS = 1000  # a recorder tries again for ever: sooner a word to /healthz than the whole busy_timeout_ms
 RETRY_S = 0.5  # between tries to reach a database that is away
@@ -37,7 +38,7 @@ class RecorderSettings(msgspec.Struct, frozen=True):
     busy_timeout_ms: int
     directory: str
     poll_ms: float
-    log_level: str
+    log: LogSection
 
 
 class RecorderHandle:
@@ -76,7 +77,7 @@ def start_recorder(config: Config) -> RecorderHandle:
         busy_timeout_ms=min(config.store.busy_timeout_ms, BUSY_TIMEOUT_MS),
         directory=str(segment_directory(config)),
         poll_ms=config.recording.poll_ms,
-        log_level=config.log.level,
+        log=config.log,
     )
     # -P: a folder called proxy or store where the user happens to stand must not be imported instead.
     command = [sys.executable, "-P", "-m", "proxy.recorder", msgspec.json.encode(settings).decode()]
@@ -189,7 +190,7 @@ def _move_until_stopped(recorder: Recorder, stop: _Stop, poll_s: float) -> None:
 
 def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=RecorderSettings)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s recorder: %(message)s")
+    configure_logging(settings.log)
     run(settings)
 
 

@@ -1,5 +1,7 @@
 """The recorder moves everything, waits for a database that is away, and ends with its parent."""
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxy.recorder import RecorderHandle, start_recorder
-from store.config import Config, segment_directory
+from store.config import Config, LogSection, segment_directory
 from store.database import Database, open_database
 from store.records import encode_record
 from store.segments import SUFFIX, SegmentWriter, read_trouble
@@ -100,6 +102,15 @@ def test_a_database_that_went_away_is_waited_for_not_made_anew(
         # What is still in the segments comes back with what waited.
         eventually(lambda: n_responses(anew) == 2)
     eventually(lambda: read_trouble(segment_directory(config)) is None)
+
+
+def test_it_logs_as_the_proxy_does(config: Config, db: Database, capfd: pytest.CaptureFixture[str]) -> None:
+    db.path.unlink()
+    started = start_recorder(dataclasses.replace(config, log=LogSection("INFO", "json")))
+    eventually(lambda: read_trouble(segment_directory(config)) is not None)
+    started.stop(5.0)
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert {(line["level"], line["logger"]) for line in lines} == {("ERROR", "proxy.recorder")}
 
 
 def test_a_second_recorder_waits_for_the_first(
