@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from learner.knowledge.answers import read_answer
+from learner.knowledge.answers import Answer, read_answer
 from learner.knowledge.judgement import TRUST, Verdict, judge, stands_alone
 from learner.knowledge.language import is_against, is_thanks
 from learner.knowledge.privacy import addressed_names, declared_names, remove_personal_data
@@ -144,6 +144,7 @@ class _Reading:
 
     messages: Sequence[Mapping[str, Any]]
     texts: Sequence[str]
+    answers: Sequence[Answer]  # what each message says to everybody; of a user's nothing
     names: frozenset[str]
     facts: Mapping[str, ResponseFacts]
     is_accepted: bool
@@ -160,13 +161,16 @@ def _read(conversation: Transcript, facts: Mapping[str, ResponseFacts]) -> _Read
     texts = [message_text(message) for message in conversation.messages]
     names = _names(conversation.messages, texts)
     texts = [remove_personal_data(text, names) for text in texts]
+    said = zip(conversation.messages, texts, strict=True)
+    answers = [read_answer(text if message["role"] == "assistant" else "") for message, text in said]
     return _Reading(
         conversation.messages,
         texts,
+        answers,
         names,
         facts,
         _is_accepted(conversation, texts),
-        _is_at_desk(conversation.messages, texts),
+        _is_at_desk(conversation.messages, texts, answers),
     )
 
 
@@ -178,7 +182,10 @@ def _exchange(reading: _Reading, index: int) -> Exchange | None:
         return None
     fact = reading.fact(index)
     correction = fact.correction if fact is not None and provenance == "correction" else None
-    said = reading.texts[index] if correction is None else remove_personal_data(correction, reading.names)
+    said, answer = reading.texts[index], reading.answers[index]
+    if correction is not None:
+        said = remove_personal_data(correction, reading.names)
+        answer = read_answer(said)
     told = "\n".join(reading.texts[row] for row in asked)
     if echoes_frame(said) or dangers(said, may_link=provenance == "human_answer") or dangers(told):
         return None
@@ -187,9 +194,9 @@ def _exchange(reading: _Reading, index: int) -> Exchange | None:
     about = "" if is_alone else _subject_before(reading, asked[0])
     if about and about.partition(" in ")[0].lower() in question.lower():
         is_alone, about = True, ""  # it names its subject itself
-    answer = read_answer(said)
     verdict = judge(question, answer, provenance, subject=about, is_alone=is_alone)
-    return Exchange(question, answer.text, provenance, verdict, about)
+    # What rules find nothing in may still be of use to a model, which reads the whole conversation.
+    return Exchange(question or " ".join(told.split()), answer.text or said, provenance, verdict, about)
 
 
 def message_text(message: Mapping[str, Any]) -> str:
@@ -243,18 +250,15 @@ def _is_said(reading: _Reading, row: int) -> bool:
     """Return whether a message is a turn of its own: not a tool's, nor "let me check" before the answer."""
     message = reading.messages[row]
     if message["role"] == "assistant":
-        return not message.get("tool_calls") and bool(read_answer(reading.texts[row]).text)
+        return not message.get("tool_calls") and bool(reading.answers[row].text)
     return message["role"] == "user" and bool(reading.texts[row].strip())
 
 
-def _is_at_desk(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> bool:
+def _is_at_desk(messages: Sequence[Mapping[str, Any]], texts: Sequence[str], answers: Sequence[Answer]) -> bool:
     """Return whether a conversation asks and tells, and nothing is found, chosen or done for its user alone."""
-    n_choices = 0
-    for message, text in zip(messages, texts, strict=True):
-        if message["role"] == "user" and is_wish(text):
-            return False
-        n_choices += message["role"] == "assistant" and "asks" in read_answer(text).left_out
-    return n_choices <= MAX_CHOICES
+    if sum("asks" in answer.left_out for answer in answers) > MAX_CHOICES:
+        return False
+    return not any(m["role"] == "user" and is_wish(text) for m, text in zip(messages, texts, strict=True))
 
 
 def _subject_before(reading: _Reading, asked: int) -> str:

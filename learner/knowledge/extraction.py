@@ -113,9 +113,10 @@ def _belongs(first: Candidate, second: Candidate, embedder: Embedder) -> bool:
     return is_one or _cosine(embedder, *asked) >= ONE_QUESTION
 
 
-def _comprehensiveness(candidate: Candidate) -> tuple[int, int, str]:
+def _comprehensiveness(candidate: Candidate) -> tuple[bool, int, int, str]:
     best = best_exchange(candidate)
-    return (TRUST.index(best.provenance), -len(set(language.content_words(best.answer))), candidate.conversation_id)
+    n_words = len(set(language.content_words(best.answer)))
+    return (not best.verdict.is_kept, TRUST.index(best.provenance), -n_words, candidate.conversation_id)
 
 
 def best_exchange(candidate: Candidate) -> Exchange:
