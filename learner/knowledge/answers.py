@@ -87,6 +87,8 @@ _ASKS: Final = re.compile(
 )
 # Work done on request, or under way.
 _REPORTS: Final = re.compile(
+    r"\bi(?:'m| am)(?: now)? (?:connecting|transferring|forwarding|checking|looking|processing|escalating|sending"
+    r"|booking)\b|"
     r"\b(?:i(?: have|'ve)?(?: (?:just|now|successfully|already|also))? (?:booked|made|reserved|placed|added|scheduled"
     r"|purchased|bought|sent|transferred|ordered|refunded|cancell?ed|updated|paid|processed|created|played|moved"
     r"|changed"

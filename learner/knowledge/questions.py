@@ -272,8 +272,8 @@ _SWAPS: Final = (
     (r"^(?:can|could) we ", ("Are we able to ", "Is it possible to ")),
     (r"^what's ", ("What is ",)),
     (r"^where (?:do|can) i ", ("Where can I ", "Where do I have to go to ")),
-    (r"^i (?:need|want|would like) to ", ("How can I ", "Please help me to ")),
-    (r"^i'd like to ", ("How can I ", "Please help me to ")),
+    (r"^i (?:need|want|would like) to (?!.*\?)", ("How can I ", "Please help me to ")),
+    (r"^i'd like to (?!.*\?)", ("How can I ", "Please help me to ")),
     (r"^please ", ("Could you please ", "I would like you to ")),
 )
 _ASKS_YOU: Final = re.compile(r"^(?:can|could|would|will) you\b", re.IGNORECASE)

@@ -43,6 +43,7 @@ def test_a_rule_or_fact_is_for_everybody(text: str) -> None:
         ("On Tuesday you have an appointment with the dentist.", "instance"),
         ("Transfer $140 to Pranav from my savings account.", "instance"),
         ("I have booked the table.", "reports"),
+        ("I am connecting you to an agent now.", "reports"),
         ("The transfer has been completed.", "reports"),
         ("Your reservation was unsuccessful.", "reports"),
         ("Would you like to see our new bags?", "asks"),
