@@ -135,3 +135,9 @@ def test_a_strangers_long_text_is_read_in_linear_time(unit: str) -> None:
     subject(text)
 
     assert time.process_time() - started_s < 2.0  # quadratic ones take ten and more
+
+
+def test_a_wish_that_ends_in_a_question_keeps_its_opening() -> None:
+    question = "I would like to return shoes, can I send them by mail?"
+
+    assert all(question.lower() in text.lower() for text in rephrased(question))
