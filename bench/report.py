@@ -117,6 +117,6 @@ def _machine() -> str:
         shown = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
         parts.append(shown.strip().removeprefix("nginx version: "))
     return (
-        f"{os.cpu_count()} cores of {next(names, platform.machine())}, Linux {platform.release()}, "
+        f"{os.cpu_count()} cores of {next(names, platform.machine())}, Linux {platform.release().split('-')[0]}, "
         f"load {os.getloadavg()[0]:.1f} at the end; {', '.join(parts)}"
     )
