@@ -1,7 +1,7 @@
 """Where learning meets a request: what goes upstream, what is recorded, and the one place that fails open."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -9,11 +9,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.chat_request import ParsedRequest, last_user_index, leading_count, parse_chat_request
-from proxy.conversation import Asker, Conversation, ConversationBook, Place, Recent
-from proxy.errors import Header
+from proxy.chat_request import ParsedRequest, parse_chat_request
+from proxy.conversation import Conversation, ConversationBook, Place, Recent
+from proxy.description import Description, describe, own_headers
 from proxy.incoming import IncomingRequest
 from proxy.injection import inject
+from proxy.recorded_messages import messages_json
 from proxy.reply import Reply, ReplyCollector, length_band, response_format
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
@@ -27,10 +28,6 @@ from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
 logger = logging.getLogger(__name__)
 
-MAX_TAGS: Final = 32
-DATA_URL_CHARS: Final = 64  # kept of an image or file inside a message: enough to see what it was
-DATA_URL_BYTES: Final = 4096  # a message with a data URL is cut above this: a log of images fills disks
-DATA_URL_MARK: Final = ";base64,"
 TOOL_ROLES: Final = ("tool", "function")
 
 
@@ -64,25 +61,12 @@ class _Blocks(msgspec.Struct):
     contexts: Selection = NOTHING
 
 
-class _Facts(msgspec.Struct, kw_only=True):
-    """What one request's headers and body say about it."""
-
-    asker: Asker
-    question: str
-    question_type: str
-    data_source: str
-    prompt_template: str
-    segment: str
-    tags: tuple[str, ...]
-    agent: str
-
-
 class _Draft(msgspec.Struct, kw_only=True):
     """A response's record in the making."""
 
     incoming: IncomingRequest
     parsed: ParsedRequest
-    facts: _Facts
+    facts: Description
     place: Place
     question_type: str = UNKNOWN_QUESTION_TYPE
     question_type_confidence: float | None = None
@@ -374,73 +358,6 @@ class Turn:
                 at_s=self._learning.now_s(),
             )
             self._learning.record(self.draft, self.response_id, self._collector.reply(), ending)
-
-
-def own_headers(headers: Sequence[Header]) -> dict[str, str]:
-    """Return our own headers by name without their prefix; names in *headers* are lower case.
-
-    >>> own_headers([(b"x-tutelage-user", b" u-42 "), (b"accept", b"*/*")])
-    {'user': 'u-42'}
-    """
-    return {
-        name[11:].decode("latin-1"): value.decode("utf-8", "replace").strip()
-        for name, value in headers
-        if name.startswith(b"x-tutelage-")
-    }
-
-
-def describe(parsed: ParsedRequest, own: dict[str, str], tenant_id: str) -> _Facts:
-    """Return what *own* headers and the body say about a request; what nobody says is empty."""
-    index = last_user_index(parsed.messages)
-    n_leading = leading_count(parsed.messages)
-    template = own.get("prompt-template") or (
-        digest(*(message.text for message in parsed.messages[:n_leading])) if n_leading else ""
-    )
-    tags = dict.fromkeys(tag for part in own.get("tags", "").split(",") if (tag := part.strip()))
-    return _Facts(
-        asker=Asker(tenant_id, own.get("user") or parsed.user(), own.get("conversation", "")),
-        question="" if index is None else parsed.messages[index].text,
-        question_type=own.get("question-type", ""),
-        data_source=own.get("data-source", ""),
-        prompt_template=template,
-        segment=own.get("segment", ""),
-        tags=tuple(tags)[:MAX_TAGS],
-        agent="human" if own.get("agent", "").lower() == "human" else "ai",
-    )
-
-
-def messages_json(parsed: ParsedRequest, n_known: int, max_chars: int) -> str:
-    """Return the messages from *n_known* on as JSON text, as the app sent them.
-
-    Very long texts and data URLs are cut and marked.
-    """
-    pieces = [parsed.message_bytes(index) for index in range(n_known, len(parsed.messages))]
-    pieces = [_cut_message(piece, max_chars) if _is_long(piece, max_chars) else piece for piece in pieces]
-    return (b"[" + b",".join(pieces) + b"]").decode("utf-8", "replace")
-
-
-def _is_long(piece: bytes, max_chars: int) -> bool:
-    return len(piece) > max_chars or (len(piece) > DATA_URL_BYTES and DATA_URL_MARK.encode() in piece)
-
-
-def _cut_message(piece: bytes, max_chars: int) -> bytes:
-    cut = msgspec.json.encode(_cut(msgspec.json.decode(piece), max_chars))
-    if len(cut) <= 4 * max_chars:
-        return cut
-    role = msgspec.json.decode(piece)["role"]
-    return msgspec.json.encode({"role": role, "content": f"[{len(piece)} bytes cut]"})
-
-
-def _cut(value: Any, max_chars: int) -> Any:
-    if isinstance(value, str):
-        is_data_url = value.startswith("data:") and DATA_URL_MARK in value[:DATA_URL_CHARS]
-        limit = DATA_URL_CHARS if is_data_url else max_chars
-        return value if len(value) <= limit else f"{value[:limit]} [{len(value) - limit} characters cut]"
-    if isinstance(value, list):
-        return [_cut(item, max_chars) for item in value]
-    if isinstance(value, dict):
-        return {name: _cut(item, max_chars) for name, item in value.items()}
-    return value
 
 
 def _outcome(ending: Ending, reply: Reply) -> Outcome:

@@ -54,10 +54,6 @@ class HttpUpstream:
         while self._idle:
             self._idle.pop().close()
 
-    @property
-    def n_idle(self) -> int:
-        return len(self._idle)
-
     def _head(self, request: UpstreamRequest) -> bytes:
         parts = [request.method.encode(), b" ", self._base_path, request.target, self._host_line]
         for name, value in request.headers:
