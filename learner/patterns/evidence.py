@@ -73,8 +73,6 @@ class Contrast:
     information: float
     by_row: Squares
     by_user: Squares
-    n_treated: int
-    n_control: int
     n_treated_rated: int
     n_users: int
 
@@ -104,8 +102,6 @@ def contrast(rows: Rows, decay: Floats | None = None) -> Contrast:
         information=float(information.sum()),
         by_row=_squares(psi, information),
         by_user=_squares(_by_user(psi, rows.cluster), _by_user(information, rows.cluster)),
-        n_treated=int(rows.treated.sum()),
-        n_control=int((~rows.treated).sum()),
         n_treated_rated=int((rows.treated & rows.is_rated).sum()),
         n_users=len(np.unique(rows.cluster[rows.is_rated])),
     )
