@@ -5,13 +5,13 @@ import pytest
 from learner.patterns.evidence import Contrast, Squares
 from learner.patterns.posterior import Belief, Cluster, believe, pooled_scales
 
-NOTHING = Contrast(0.0, 0.0, Squares(0.0, 0.0, 0.0), Squares(0.0, 0.0, 0.0), 0, 0, 0, 0)
+NOTHING = Contrast(0.0, 0.0, Squares(0.0, 0.0, 0.0), Squares(0.0, 0.0, 0.0), 0, 0)
 
 
 def trial(lift: float, n: int) -> Contrast:
     """Return the contrast of *n* rows at even odds with unit variance."""
     squares = Squares((1 + lift**2 / 4) * n / 4, lift * n / 16, n / 16)
-    return Contrast(lift * n / 4, n / 4, squares, squares, n // 2, n // 2, n // 2, n)
+    return Contrast(lift * n / 4, n / 4, squares, squares, n // 2, n)
 
 
 def belief(contrast: Contrast, cluster: Cluster | None = None, *, is_org_wide: bool = True) -> Belief:
