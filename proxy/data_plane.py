@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -15,11 +16,12 @@ from prometheus_client import CollectorRegistry
 
 from proxy.app import App, create_app
 from proxy.authentication import Authenticator, KeyAuthenticator, OpenAuthenticator
+from proxy.breaker import STATES, Breaker
 from proxy.feedback import FeedbackEndpoints, FeedbackWriter
 from proxy.litellm_upstream import LitellmUpstream
 from proxy.metrics import Metrics
 from proxy.recorder_keeper import RecorderKeeper
-from proxy.routing import Route, Router
+from proxy.routing import Retries, Route, Router
 from proxy.snapshots import Snapshots
 from proxy.turn import Classifier, Embedder, Learning
 from proxy.upstream_pool import HttpUpstream
@@ -31,7 +33,7 @@ from store.errors import StoreError
 from store.presence import has_died
 from store.question_types import load_question_classifier
 from store.segments import SegmentWriter, read_trouble
-from store.tenants import ensure_default_tenant
+from store.tenants import any_limit, ensure_default_tenant
 from store.vocabulary import LEARNER
 
 RECORDER_CHECK_S: Final = 0.5
@@ -110,6 +112,9 @@ class DataPlane:
     def _app(self) -> App:
         config = self._config
         self._metrics.watch_records(lambda: self._writer.n_written, lambda: self._writer.n_dropped)
+        for route in self._routes:
+            if route.breaker is not None:
+                self._metrics.watch_breaker(route.upstream.name, partial(self._breaker_state, route.breaker))
         learning = Learning(
             config,
             snapshots=self._snapshots,
@@ -144,7 +149,13 @@ class DataPlane:
             "embedder": self._understanding.problem,
             "learner": LEARNER_DIED if has_died(database_path(self._config.store), LEARNER) else None,
         }
+        for route in self._routes:
+            if route.breaker is not None:
+                found[f"upstream {route.upstream.name}"] = route.breaker.problem(self._clock.now_s())
         return {name: problem for name, problem in found.items() if problem}
+
+    def _breaker_state(self, breaker: Breaker) -> float:
+        return STATES.index(breaker.state(self._clock.now_s()))
 
     def generations(self) -> Mapping[str, int]:
         """Return the generation served to each tenant now."""
@@ -206,15 +217,24 @@ def prepare_database(config: Config, clock: Clock) -> None:
 
 def make_authenticator(config: Config, snapshots: Snapshots) -> Authenticator:
     """Return what the configured mode asks for."""
-    return OpenAuthenticator() if config.tenancy.mode == "open" else KeyAuthenticator(snapshots.keys)
+    if config.tenancy.mode == "open":
+        return OpenAuthenticator(any_limit(config.limits))
+    return KeyAuthenticator(snapshots.keys)
 
 
 def make_route(section: UpstreamSection, environment: Mapping[str, str]) -> Route:
     """Return the route to one configured upstream, its key out of *environment*."""
     key = environment.get(section.api_key_env, "") if section.api_key_env else ""
-    if section.provider != "openai":
-        return Route(LitellmUpstream(section, key), section.models, key.encode())
-    return Route(HttpUpstream(section), section.models, key.encode())
+    return Route(
+        HttpUpstream(section) if section.provider == "openai" else LitellmUpstream(section, key),
+        section.models,
+        key.encode(),
+        total_timeout_s=section.total_timeout_s,
+        retries=Retries(section.retries, section.retry_base_s, section.retry_max_s),
+        breaker=Breaker(section.breaker_failures, section.breaker_open_s) if section.breaker_failures else None,
+        fallbacks=section.fallbacks,
+        rename=section.rename,
+    )
 
 
 def environment() -> Mapping[str, str]:

@@ -26,6 +26,24 @@ class Metrics:
             ("upstream", "kind"),
             registry=registry,
         )
+        self.retries = Counter(
+            "tutelage_retries",
+            "Requests sent again to the upstream that failed them, by upstream.",
+            ("upstream",),
+            registry=registry,
+        )
+        self.fallbacks = Counter(
+            "tutelage_fallbacks",
+            "Requests sent to another upstream because the one that serves their model failed, by the other.",
+            ("upstream",),
+            registry=registry,
+        )
+        self.limited_requests = Counter(
+            "tutelage_limited_requests",
+            "Requests answered 429 because of a limit of their key, by limit.",
+            ("limit",),
+            registry=registry,
+        )
         self.request_seconds = Histogram(
             "tutelage_request_seconds",
             "Seconds from the end of a learned request's body to the last byte of its reply.",
@@ -36,6 +54,12 @@ class Metrics:
         self.learning_failures = Counter(
             "tutelage_learning_failures",
             "Failures inside learning; the requests went on without it.",
+            registry=registry,
+        )
+        self._breakers = Gauge(
+            "tutelage_upstream_breaker",
+            "Circuit breakers by upstream: 0 closed, 1 half-open, 2 open.",
+            ("upstream",),
             registry=registry,
         )
         self._request_children: dict[tuple[str, int], Counter] = {}
@@ -54,6 +78,10 @@ class Metrics:
             ("tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", n_dropped),
         ):
             Gauge(name, help_text, registry=self.registry).set_function(count)
+
+    def watch_breaker(self, upstream: str, state: Callable[[], float]) -> None:
+        """Show a circuit breaker: 0 closed, 1 half-open (the next request is a probe), 2 open."""
+        self._breakers.labels(upstream).set_function(state)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text form."""

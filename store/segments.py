@@ -19,6 +19,7 @@ from store.database import Database
 from store.files import open_private
 from store.records import ResponseRecord, decode_record
 from store.responses import insert_records
+from store.usage import UsageRecord, decode_usage, insert_usage, is_usage
 
 logger = logging.getLogger(__name__)
 
@@ -223,14 +224,14 @@ class SegmentReader:
         return n_records
 
     def _move_lines(self, db: Database, path: Path, lines: list[bytes]) -> int:
-        records: list[ResponseRecord] = []
+        records: list[ResponseRecord | UsageRecord] = []
         for line in lines:
             try:
-                records.append(decode_record(line))
+                records.append(_decode(line))
             except ValueError as exc:
                 self._reject(path, line, exc)
         try:
-            insert_records(db, records)
+            _insert(db, records)
         except (sqlite3.IntegrityError, UnicodeEncodeError):
             self._move_one_by_one(db, path, lines)
         return len(records)
@@ -238,7 +239,7 @@ class SegmentReader:
     def _move_one_by_one(self, db: Database, path: Path, lines: list[bytes]) -> None:
         for line in lines:
             try:
-                insert_records(db, [decode_record(line)])
+                _insert(db, [_decode(line)])
             except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
                 self._reject(path, line, exc)
             except ValueError:
@@ -249,6 +250,16 @@ class SegmentReader:
         logger.error("%s: a damaged record is set aside in %s: %s", path, rejected.name, reason)
         with open(rejected, "ab", opener=open_private) as file:
             file.write(line + b"\n")
+
+
+def _decode(line: bytes) -> ResponseRecord | UsageRecord:
+    return decode_usage(line) if is_usage(line) else decode_record(line)
+
+
+def _insert(db: Database, records: list[ResponseRecord | UsageRecord]) -> None:
+    with db.transaction():
+        insert_records(db, [record for record in records if isinstance(record, ResponseRecord)])
+        insert_usage(db, [record for record in records if isinstance(record, UsageRecord)])
 
 
 def _is_finished(segment: BinaryIO) -> bool:
