@@ -291,13 +291,14 @@ def duration(seconds: float) -> str:
     >>> [duration(seconds) for seconds in (0.0201, 1, 7.66, 360, 3725)]
     ['21ms', '1s', '7.66s', '6m0s', '1h2m5s']
     """
-    if seconds < 1:
-        return f"{math.ceil(seconds * 1000)}ms"
-    minutes, rest_s = divmod(math.ceil(seconds * 100) / 100, 60)
-    if not minutes:
-        return f"{rest_s:.4g}s"
-    hours, minutes = divmod(int(minutes), 60)
-    return f"{hours}h{minutes}m{rest_s:.0f}s" if hours else f"{minutes}m{rest_s:.0f}s"
+    milliseconds, hundredths, whole = (math.ceil(seconds * parts) for parts in (1000, 100, 1))
+    if milliseconds < 1000:
+        return f"{milliseconds}ms"
+    if hundredths < 6000:
+        return f"{hundredths / 100:.4g}s"
+    minutes, rest_s = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest_s}s" if hours else f"{minutes}m{rest_s}s"
 
 
 def _rate_headers(unit: bytes, limit: int, bucket: TokenBucket | None, now_s: float) -> Sequence[Header]:

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from store.clock import iso
@@ -224,6 +224,12 @@ def _live_key(db: Database, column: str, value: str) -> ApiKey | None:
         f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE {column} = :value AND revoked_at IS NULL", {"value": value}
     )
     return None if row is None else ApiKey(*row)
+
+
+def effective_limits(key: ApiKey, defaults: LimitsSection) -> LimitsSection:
+    """Return the limits that hold for *key*: its own, and *defaults* where it has none."""
+    own = {name: getattr(key, name) for name in LIMITS}
+    return replace(defaults, **{name: limit for name, limit in own.items() if limit is not None})
 
 
 def live_keys(db: Database, defaults: LimitsSection) -> dict[str, LiveKey]:
