@@ -31,7 +31,7 @@ app = typer.Typer(help="Keys of apps and people, for keys mode.", no_args_is_hel
 DEFAULT = "default"  # what to type for a limit that [limits] decides
 
 RequestsOption = Annotated[
-    str | None, typer.Option("--requests-per-minute", metavar="N", help="0: no limit; default: as [limits] says.")
+    str | None, typer.Option("--requests-per-minute", metavar="N", help="0: no limit; default: as the settings say.")
 ]
 TokensOption = Annotated[
     str | None,
