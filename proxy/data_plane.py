@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from proxy.app import App, create_app
+from proxy.app import DataPlaneApp, create_app
 from proxy.authentication import Authenticator, KeyAuthenticator, OpenAuthenticator
 from proxy.feedback import FeedbackEndpoints, FeedbackWriter
 from proxy.litellm_upstream import LitellmUpstream
@@ -107,7 +107,7 @@ class DataPlane:
         self._routes = tuple(make_route(section, environment) for section in config.upstream)
         self.app = self._app()
 
-    def _app(self) -> App:
+    def _app(self) -> DataPlaneApp:
         config = self._config
         self._metrics.watch_records(lambda: self._writer.n_written, lambda: self._writer.n_dropped)
         learning = Learning(
