@@ -96,6 +96,7 @@ class DataPlaneApp:
     async def serve(self, client: Client) -> None:
         """Answer one request, with its errors in the API's shape."""
         name, endpoint = self._endpoint(client.method, client.path)
+        self._metrics.in_flight += 1
         try:
             await endpoint(client)
         except ApiError as exc:
@@ -109,7 +110,8 @@ class DataPlaneApp:
             else:
                 send_error(client, ApiError(500, "The proxy failed.", type="server_error", code="internal_error"))
         finally:
-            self._metrics.count_request(name, client.status)
+            self._metrics.in_flight -= 1
+            self._metrics.requests[name, client.status] += 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Enter the lifespan when the server starts and leave it when it stops."""

@@ -109,7 +109,11 @@ class DataPlane:
 
     def _app(self) -> DataPlaneApp:
         config = self._config
-        self._metrics.watch_records(lambda: self._writer.n_written, lambda: self._writer.n_dropped)
+        writer = self._writer
+        self._metrics.watch("tutelage_records_written", "Records written to segments.", lambda: writer.n_written)
+        self._metrics.watch(
+            "tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", lambda: writer.n_dropped
+        )
         learning = Learning(
             config,
             snapshots=self._snapshots,
@@ -117,7 +121,7 @@ class DataPlane:
             classifier=self._understanding.classifier,
             writer=self._writer,
             clock=self._clock,
-            count_failure=self._metrics.learning_failures.inc,
+            count_failure=self._metrics.count_learning_failure,
         )
         return create_app(
             config.proxy,

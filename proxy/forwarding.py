@@ -29,6 +29,6 @@ class Forwarder:
     def failure(self, error: UpstreamError, upstream: str) -> ApiError:
         """Return what the client is told of *error*, counted and logged."""
         kind = "timeout" if isinstance(error, UpstreamTimeoutError) else "unreachable"
-        self._metrics.upstream_failures.labels(upstream, kind).inc()
+        self._metrics.upstream_failures[upstream, kind] += 1
         logger.warning("upstream %r: %s", upstream, error)
         return upstream_failure(error, upstream)
