@@ -39,6 +39,11 @@ class Route:
         if not self.models:
             raise ValueError(f"upstream {self.upstream.name!r} serves no models")
 
+    @property
+    def is_tried_once(self) -> bool:
+        """Whether a request is sent to it whatever happened before, and once."""
+        return self.breaker is None and not self.retries.limit
+
 
 class Router:
     """Chooses among the configured upstreams, in their order."""
