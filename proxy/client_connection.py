@@ -249,7 +249,7 @@ class ClientConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._loop = _loop or asyncio.get_running_loop()
         self._connections: set[Any] = server_state.connections
-        self._tasks: set[Any] = server_state.tasks  # exchanges among them: uvicorn waits for those too, and cancels them
+        self._tasks: set[Any] = server_state.tasks  # exchanges among them: uvicorn waits for them too
         self._max_connections = max_connections
         self._overloaded = overloaded
         self._parser = httptools.HttpRequestParser(self)
