@@ -1,12 +1,14 @@
 """One response as it travels from the proxy to the database: a line of JSON in a segment file."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from store.vocabulary import Outcome
 
 
 class InjectionRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One item in play for a response; a row of ``injections``."""
+    """One item in play for a response; a row of the view ``injections``."""
 
     kind: str  # pattern or context
     item_id: str
@@ -59,6 +61,21 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     created_at: str
     completed_at: str
     injections: tuple[InjectionRecord, ...] = ()
+    drawn: tuple[msgspec.Raw, ...] = ()  # more injections, by dimension, as ``encode_items`` made them in advance
+
+
+def encode_items(items: Sequence[InjectionRecord]) -> msgspec.Raw:
+    """Return *items* in the form in which ``ResponseRecord.drawn`` holds those of a dimension."""
+    return msgspec.Raw(msgspec.json.encode(items))
+
+
+def decode_items(encoded: msgspec.Raw | bytes) -> tuple[InjectionRecord, ...]:
+    """Return what ``encode_items`` was given.
+
+    Raises:
+        ValueError: *encoded* is something else.
+    """
+    return msgspec.json.decode(encoded, type=tuple[InjectionRecord, ...])
 
 
 def encode_record(record: ResponseRecord) -> bytes:

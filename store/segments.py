@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from store.database import Database
 from store.files import open_private
+from store.injection_sets import InjectionSets
 from store.records import ResponseRecord, decode_record
 from store.responses import insert_records
 
@@ -176,10 +177,12 @@ class SegmentReader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._offsets: dict[str, int] = {}
+        self._sets = InjectionSets()
 
     def forget_progress(self) -> None:
         """Begin all segments that are still there again: what was committed went into a database that is gone."""
         self._offsets.clear()
+        self._sets.forget()
 
     def move(self, db: Database) -> int:
         """Move what is there now; return how many records were read.
@@ -230,7 +233,7 @@ class SegmentReader:
             except ValueError as exc:
                 self._reject(path, line, exc)
         try:
-            insert_records(db, records)
+            insert_records(db, records, self._sets)
         except (sqlite3.IntegrityError, UnicodeEncodeError):
             self._move_one_by_one(db, path, lines)
         return len(records)
@@ -238,7 +241,7 @@ class SegmentReader:
     def _move_one_by_one(self, db: Database, path: Path, lines: list[bytes]) -> None:
         for line in lines:
             try:
-                insert_records(db, [decode_record(line)])
+                insert_records(db, [decode_record(line)], self._sets)
             except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
                 self._reject(path, line, exc)
             except ValueError:
