@@ -27,6 +27,7 @@ SUFFIX = ".segment"
 LOCK_NAME = "recorder.lock"
 TROUBLE_NAME = "recorder.trouble"  # says, while it is there, why records do not reach the database
 READ_BYTES = 4 * 1024 * 1024  # one transaction's worth: about 1,000 records
+SLICE = 64  # records that are decoded at once: so many stay in the processor's cache until they are inserted
 BACKLOG_CHECK_BYTES = 1024 * 1024  # the folder is measured again after this much was appended
 
 
@@ -226,32 +227,45 @@ class SegmentReader:
         return n_records
 
     def _move_lines(self, db: Database, path: Path, lines: list[bytes]) -> int:
-        records: list[ResponseRecord] = []
-        for line in lines:
-            try:
-                records.append(decode_record(line))
-            except ValueError as exc:
-                self._reject(path, line, exc)
+        damaged: list[tuple[bytes, Exception]] = []
         try:
-            insert_records(db, records, self._sets)
+            with db.transaction():
+                for start in range(0, len(lines), SLICE):
+                    records, unreadable = _decode(lines[start : start + SLICE])
+                    insert_records(db, records, self._sets)
+                    damaged += unreadable
         except (sqlite3.IntegrityError, UnicodeEncodeError):
-            self._move_one_by_one(db, path, lines)
-        return len(records)
+            damaged = self._move_one_by_one(db, lines)
+        for line, reason in damaged:
+            self._reject(path, line, reason)
+        return len(lines) - len(damaged)
 
-    def _move_one_by_one(self, db: Database, path: Path, lines: list[bytes]) -> None:
+    def _move_one_by_one(self, db: Database, lines: list[bytes]) -> list[tuple[bytes, Exception]]:
+        damaged: list[tuple[bytes, Exception]] = []
         for line in lines:
             try:
                 insert_records(db, [decode_record(line)], self._sets)
-            except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
-                self._reject(path, line, exc)
-            except ValueError:
-                continue  # set aside before
+            except (ValueError, sqlite3.IntegrityError) as exc:
+                damaged.append((line, exc))
+        return damaged
 
     def _reject(self, path: Path, line: bytes, reason: Exception) -> None:
         rejected = path.with_suffix(".rejected")
         logger.error("%s: a damaged record is set aside in %s: %s", path, rejected.name, reason)
         with open(rejected, "ab", opener=open_private) as file:
             file.write(line + b"\n")
+
+
+def _decode(lines: list[bytes]) -> tuple[list[ResponseRecord], list[tuple[bytes, Exception]]]:
+    """Return the records in *lines*, and the lines without one."""
+    records: list[ResponseRecord] = []
+    damaged: list[tuple[bytes, Exception]] = []
+    for line in lines:
+        try:
+            records.append(decode_record(line))
+        except ValueError as exc:
+            damaged.append((line, exc))
+    return records, damaged
 
 
 def _is_finished(segment: BinaryIO) -> bool:
