@@ -26,7 +26,7 @@ from store.clock import Clock, iso
 from store.config import Config
 from store.ids import new_id
 from store.plan import digest
-from store.records import InjectionRecord, ResponseRecord, encode_record, storable
+from store.records import InjectionRecord, ResponseRecord, decode_items, encode_items, encode_record, storable
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
@@ -94,6 +94,7 @@ class _Draft(msgspec.Struct, kw_only=True):
     generation: int = 0
     injected_tokens: int = 0
     injections: tuple[InjectionRecord, ...] = ()
+    drawn: tuple[msgspec.Raw, ...] = ()
 
 
 class FailOpen:
@@ -225,7 +226,8 @@ class Learning:
         body, has_patterns, has_contexts = draft.dialect.inject(draft.parsed, patterns.block, contexts.block)
         draft.generation = served.snapshot.generation
         draft.is_holdout = blocks.holdout
-        draft.injections = _as_sent(patterns, is_sent=has_patterns) + _as_sent(contexts, is_sent=has_contexts)
+        draft.drawn = patterns.drawn if has_patterns or not patterns.block else tuple(map(_untreated, patterns.drawn))
+        draft.injections = contexts.injections if has_contexts else _not_treated(contexts.injections)
         draft.injected_tokens = patterns.tokens * has_patterns + contexts.tokens * has_contexts
         return body
 
@@ -327,6 +329,7 @@ class Learning:
             created_at=iso(draft.incoming.received_s),
             completed_at=iso(ending.at_s),
             injections=draft.injections,
+            drawn=draft.drawn,
         )
         self._writer.append(encode_record(record))
         if reply.upstream_id:
@@ -429,11 +432,13 @@ def _outcome(ending: Ending, reply: Reply) -> Outcome:
     return ending.outcome
 
 
-def _as_sent(selection: Selection, *, is_sent: bool) -> tuple[InjectionRecord, ...]:
-    """Return the items in play; none was treated when their block found no place in the request."""
-    if is_sent or not selection.block:
-        return selection.injections
-    return tuple(msgspec.structs.replace(injection, treated=False) for injection in selection.injections)
+def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
+    """Return *items* as they are recorded when their block found no place in the request."""
+    return tuple(msgspec.structs.replace(item, treated=False) for item in items)
+
+
+def _untreated(drawn: msgspec.Raw) -> msgspec.Raw:
+    return encode_items(_not_treated(decode_items(drawn)))
 
 
 def _json(value: Any) -> str:
