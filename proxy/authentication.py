@@ -90,12 +90,17 @@ class KeyAuthenticator:
         return Caller(known.tenant_id, known.id, known.limits)
 
     def upstream_credentials(self, headers: Sequence[Header], key: bytes) -> Sequence[Header] | None:
-        if not key:
-            return ()
-        # The upstream hears it the way the client said it: Anthropic's clients send x-api-key.
-        if find(headers, b"authorization") is None and find(headers, b"x-api-key") is not None:
-            return ((b"x-api-key", key),)
-        return ((b"authorization", b"Bearer " + key),)
+        return own_credentials(headers, key)
+
+
+def own_credentials(headers: Sequence[Header], key: bytes) -> Sequence[Header]:
+    """Return the upstream's own *key* (b"": it has none) as the headers that replace the client's."""
+    if not key:
+        return ()
+    # The upstream hears it the way the client said it: Anthropic's clients send x-api-key.
+    if find(headers, b"authorization") is None and find(headers, b"x-api-key") is not None:
+        return ((b"x-api-key", key),)
+    return ((b"authorization", b"Bearer " + key),)
 
 
 def presented_key(headers: Sequence[Header]) -> bytes | None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from random import Random
 from typing import Final
 
 import numpy as np
@@ -18,10 +19,11 @@ from proxy.app import DataPlaneApp, create_app
 from proxy.authentication import Authenticator, KeyAuthenticator, OpenAuthenticator
 from proxy.breaker import STATES, Breaker
 from proxy.feedback import FeedbackEndpoints, FeedbackWriter
+from proxy.limits import Limiter
 from proxy.litellm_upstream import LitellmUpstream
 from proxy.metrics import Metrics
 from proxy.recorder_keeper import RecorderKeeper
-from proxy.routing import Retries, Route, Router
+from proxy.routing import Route, Router
 from proxy.snapshots import Snapshots
 from proxy.turn import Classifier, Embedder, Learning
 from proxy.upstream_pool import HttpUpstream
@@ -30,7 +32,9 @@ from store.config import Config, UpstreamSection, database_path, segment_directo
 from store.database import open_database
 from store.embedding import load_local_embedder
 from store.errors import StoreError
+from store.ids import new_id
 from store.presence import has_died
+from store.prices import PriceBook
 from store.question_types import load_question_classifier
 from store.segments import SegmentWriter, read_trouble
 from store.tenants import any_limit, ensure_default_tenant
@@ -99,11 +103,23 @@ class DataPlane:
         self._recorder = recorder
         self._metrics = Metrics(CollectorRegistry())
         self._understanding = load_understanding(config)
-        self._snapshots = Snapshots(config, self._understanding.name)
+        process = new_id("use", clock.now_s())
+        self._snapshots = Snapshots(config, self._understanding.name, process)
         self._writer = SegmentWriter(
             segment_directory(config),
             segment_bytes=config.recording.segment_mb * 1e6,
             max_backlog_bytes=config.recording.max_backlog_mb * 1e6,
+        )
+        self._prices = PriceBook(config.prices)
+        self._limiter = Limiter(
+            n_workers=config.proxy.workers,
+            process=process,
+            write=self._writer.append,
+            uses=self._snapshots.uses,
+            prices=self._prices,
+            providers={section.name: section.provider for section in config.upstream},
+            clock=clock,
+            count_refusal=self._metrics.count_limited_request,
         )
         self._feedback_writer = FeedbackWriter(config)
         self._routes = tuple(make_route(section, environment) for section in config.upstream)
@@ -135,8 +151,10 @@ class DataPlane:
             learning=learning,
             feedback=FeedbackEndpoints(config.feedback, self._feedback_writer, self._clock, learning.own_id),
             health=self,
+            limiter=self._limiter,
             metrics=self._metrics,
             clock=self._clock,
+            rng=Random(),  # noqa: S311 - of the waits between tries
             lifespan=self.running,
         )
 
@@ -151,6 +169,7 @@ class DataPlane:
             "records": read_trouble(segment_directory(self._config)),
             "recorder": recorder_problem,
             "embedder": self._understanding.problem,
+            "prices": self._prices.problem,
             "learner": LEARNER_DIED if has_died(database_path(self._config.store), LEARNER) else None,
         }
         for route in self._routes:
@@ -229,16 +248,8 @@ def make_authenticator(config: Config, snapshots: Snapshots) -> Authenticator:
 def make_route(section: UpstreamSection, environment: Mapping[str, str]) -> Route:
     """Return the route to one configured upstream, its key out of *environment*."""
     key = environment.get(section.api_key_env, "") if section.api_key_env else ""
-    return Route(
-        HttpUpstream(section) if section.provider == "openai" else LitellmUpstream(section, key),
-        section.models,
-        key.encode(),
-        total_timeout_s=section.total_timeout_s,
-        retries=Retries(section.retries, section.retry_base_s, section.retry_max_s),
-        breaker=Breaker(section.breaker_failures, section.breaker_open_s) if section.breaker_failures else None,
-        fallbacks=section.fallbacks,
-        rename=section.rename,
-    )
+    upstream = HttpUpstream(section) if section.provider == "openai" else LitellmUpstream(section, key)
+    return Route.of(section, upstream, key.encode())
 
 
 def environment() -> Mapping[str, str]:

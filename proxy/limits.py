@@ -7,7 +7,7 @@ A month's use is what the database has counted plus what this process wrote sinc
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -33,7 +33,6 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one request, as far as limits go."""
 
     upstream: str  # its name
-    provider: str = "openai"  # of the upstream
     model: str = ""
     prompt_tokens: int | None = None  # all of the prompt's, the cached ones included; None: nobody counted
     completion_tokens: int | None = None
@@ -130,6 +129,7 @@ class Limiter:
         write: takes lines for the segment.
         uses: tells what the database has counted.
         prices: of models; read when the first key with a budget in dollars comes.
+        providers: of the upstreams, by their names.
         clock: tells the time.
         count_refusal: told the name of the limit for each request that is refused.
     """
@@ -142,6 +142,7 @@ class Limiter:
         write: Callable[[bytes], object],
         uses: Callable[[], Uses],
         prices: PriceBook,
+        providers: Mapping[str, str],
         clock: Clock,
         count_refusal: Callable[[str], None],
     ) -> None:
@@ -150,6 +151,7 @@ class Limiter:
         self._write = write
         self._uses = uses
         self._prices = prices
+        self._providers = providers
         self._clock = clock
         self._count_refusal = count_refusal
         self._accounts: dict[str, _Account] = {}
@@ -189,7 +191,8 @@ class Limiter:
         cost_usd = 0.0
         if account.limits.monthly_budget_usd:
             n_cached = usage.cached_tokens or 0
-            cost_usd = self._prices.cost_usd(usage.model, usage.provider, n_prompt, n_completion, n_cached)
+            provider = self._providers.get(usage.upstream, "")
+            cost_usd = self._prices.cost_usd(usage.model, provider, n_prompt, n_completion, n_cached)
         if account.tokens is not None:
             account.tokens.level(now_s)
             account.tokens.take(n_prompt + n_completion)

@@ -7,8 +7,10 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from proxy.content_coding import Decoder, decoder_for
-from proxy.limits import Usage
+from proxy.limits import CHARS_PER_TOKEN, Usage
+from proxy.relay import Turn
 from proxy.reply import count
+from store.vocabulary import Outcome
 
 MAX_PIECE_BYTES: Final = 8_000_000  # that one piece of an encoded reply may unfold to
 MAX_REPORT_BYTES: Final = 16_384  # of one "usage" object
@@ -102,11 +104,15 @@ def _numbers(report: dict[str, Any]) -> Iterator[tuple[str, int]]:
 class MeteredReply:
     """One reply on its way to a client whose use is counted."""
 
-    def __init__(self, meter: Meter, model: str, body: bytes) -> None:
-        """Take whom to tell, the model that the app asked for and what it sent: looked at when nobody counts."""
+    def __init__(self, meter: Meter, model: str, body: bytes = b"", *, is_text: bool) -> None:
+        """Take whom to tell, and the model that the app asked for.
+
+        *is_text*: whether *body* and the reply are text, so that what nobody counts can be estimated.
+        """
         self._meter = meter
         self._model = model
         self._body = body
+        self._is_text = is_text
         self._reader = UsageReader()
         self._decoder: Decoder | None = None
         self._is_answered = False
@@ -125,14 +131,13 @@ class MeteredReply:
         else:
             self._reader.feed(decoded)
 
-    def settle(self, upstream: str, provider: str) -> None:
-        """Tell what the request used; only the first call counts."""
+    def settle(self, upstream: str) -> None:
+        """Tell what the request used of *upstream*; only the first call counts."""
         prompt, completion, cached = self._reader.report()
-        is_estimated = self._is_answered and prompt is None and completion is None
+        is_estimated = self._is_text and self._is_answered and prompt is None and completion is None
         self._meter.settle(
             Usage(
                 upstream=upstream,
-                provider=provider,
                 model=self._model,
                 prompt_tokens=prompt,
                 completion_tokens=completion,
@@ -145,7 +150,36 @@ class MeteredReply:
     def _n_completion_chars(self) -> int:
         """Return about how much text came: each event of a stream wraps about one token."""
         reader = self._reader
-        return 4 * reader.n_events if reader.n_events else reader.n_bytes
+        return CHARS_PER_TOKEN * reader.n_events if reader.n_events else reader.n_bytes
+
+
+class MeteredTurn:
+    """A turn whose use is counted too, whether or not it is recorded; otherwise the turn that it is made of."""
+
+    def __init__(self, turn: Turn, meter: Meter) -> None:
+        """Take a turn that has just begun, and whom to tell."""
+        self.body = turn.body
+        self.model = turn.model
+        self.response_id = turn.response_id
+        self.stream_error = turn.stream_error
+        self._turn = turn
+        self._metered = MeteredReply(meter, turn.model or "", turn.body, is_text=True)
+
+    @property
+    def is_complete(self) -> bool:
+        return self._turn.is_complete
+
+    def begin_reply(self, status: int, content_encoding: str) -> None:
+        self._metered.begin(status, content_encoding)
+        self._turn.begin_reply(status, content_encoding)
+
+    def feed(self, chunk: bytes) -> None:
+        self._metered.feed(chunk)
+        self._turn.feed(chunk)
+
+    def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
+        self._metered.settle(upstream)
+        self._turn.finish(outcome, status, upstream)
 
 
 def n_text_bytes(body: bytes) -> int:

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from proxy.breaker import Breaker
 from proxy.errors import ApiError, model_not_found, not_found
 from proxy.upstream import Upstream
+from store.config import UpstreamSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,6 @@ class Route:
     upstream: Upstream
     models: tuple[str, ...]
     credential: bytes = b""  # the upstream's own key, used in keys mode
-    total_timeout_s: float = 0.0  # from sending to the last byte; 0 = none
     retries: Retries = NO_RETRIES
     breaker: Breaker | None = None  # None: it never rests
     fallbacks: tuple[str, ...] = ()  # names of upstreams
@@ -38,6 +38,19 @@ class Route:
     def __post_init__(self) -> None:
         if not self.models:
             raise ValueError(f"upstream {self.upstream.name!r} serves no models")
+
+    @classmethod
+    def of(cls, section: UpstreamSection, upstream: Upstream, credential: bytes) -> Self:
+        """Return the route to *upstream* as its *section* of the settings has it."""
+        return cls(
+            upstream,
+            section.models,
+            credential,
+            retries=Retries(section.retries, section.retry_base_s, section.retry_max_s),
+            breaker=Breaker(section.breaker_failures, section.breaker_open_s) if section.breaker_failures else None,
+            fallbacks=section.fallbacks,
+            rename=section.rename,
+        )
 
     @property
     def is_tried_once(self) -> bool:
@@ -57,6 +70,10 @@ class Router:
         by_name = {route.upstream.name: route for route in routes}
         fallbacks = {name: route.fallbacks for name, route in by_name.items()}
         self._lines = {name: tuple(by_name[each] for each in line(name, fallbacks)) for name in by_name}
+        self._direct_lines = {
+            name: (first, *(route for route in others if not route.upstream.is_learned_only))
+            for name, (first, *others) in self._lines.items()
+        }
 
     def for_model(self, model: str | None) -> Route:
         """Return the first route that serves *model*; without a model, the first that serves ``*``.
@@ -85,9 +102,12 @@ class Router:
             raise not_found(path)
         return self._first_direct
 
-    def line(self, route: Route) -> tuple[Route, ...]:
-        """Return who is asked, in this order, for what *route* serves: itself, then its fallbacks."""
-        return self._lines[route.upstream.name]
+    def line(self, route: Route, *, is_chat: bool = True) -> tuple[Route, ...]:
+        """Return who is asked, in this order, for what *route* serves: itself, then its fallbacks.
+
+        *is_chat*: whether it is a chat completion, which all upstreams serve; else only those that serve any path.
+        """
+        return (self._lines if is_chat else self._direct_lines)[route.upstream.name]
 
 
 def line(first: str, fallbacks: Mapping[str, Sequence[str]]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from proxy.delivery import Answer, Delivery, Fail, Send, Wait
@@ -10,7 +10,7 @@ from proxy.errors import ApiError, ClientGoneError, UpstreamError
 from proxy.metrics import Metrics
 from proxy.routing import Route
 from proxy.stepping import Wakeup
-from proxy.upstream import Cancellation, UpstreamResponse
+from proxy.upstream import Cancellation, UpstreamRequest, UpstreamResponse
 from store.clock import Clock
 
 Reply = UpstreamResponse | ApiError
@@ -28,20 +28,20 @@ class Sender:
         self._rng = rng
 
     async def send(
-        self, routes: Sequence[Route], send: Callable[[Route], Awaitable[UpstreamResponse]], cancellation: Cancellation
+        self, routes: Sequence[Route], request: Callable[[Route], UpstreamRequest], cancellation: Cancellation
     ) -> Answer[Reply] | Fail:
         """Return how it ended: the reply that the client gets, or why there is none.
 
         Args:
             routes: who is asked, in this order.
-            send: sends the request to one of them.
+            request: makes the request as it goes to one of them.
             cancellation: told when the client leaves.
 
         Raises:
             ClientGoneError: the client left.
         """
         if len(routes) == 1 and routes[0].is_tried_once:
-            return await _try(routes[0], send)
+            return await self.send_once(routes[0], request)
         delivery: Delivery[Reply] = Delivery(routes, self._rng)
         held: Reply | None = None  # the last reply, unread: the client gets it when nobody does better
         asked: Route | None = None
@@ -54,7 +54,7 @@ class Sender:
                     continue
                 self._count(step.route, asked, routes[0])
                 asked = step.route
-                outcome = await _try(asked, send)
+                outcome = await self.send_once(asked, request)
                 if isinstance(outcome, Fail):
                     step = delivery.failed(outcome.error, self._clock.now_s())
                 else:
@@ -69,6 +69,19 @@ class Sender:
         if isinstance(step, Answer) and not isinstance(step.reply, ApiError):
             cancellation.listen(step.reply.cancel)  # later tries listened too
         return step
+
+    async def send_once(self, route: Route, request: Callable[[Route], UpstreamRequest]) -> Answer[Reply] | Fail:
+        """Return how sending it to *route* ended, whatever is configured.
+
+        Raises:
+            ClientGoneError: the client left.
+        """
+        try:
+            return Answer(route, await route.upstream.send(request(route)))
+        except ApiError as exc:  # the answer of an upstream that is reached through a library
+            return Answer(route, exc)
+        except UpstreamError as exc:
+            return Fail(route, exc)
 
     def _count(self, route: Route, asked: Route | None, first: Route) -> None:
         if route is asked:
@@ -88,13 +101,18 @@ def _tell(outcome: Answer[Reply] | Fail, step: Send | Wait | Answer[Reply] | Fai
             logger.warning("upstream %r: %s; %r is asked", name, reason, fallback.upstream.name)
 
 
-async def _try(route: Route, send: Callable[[Route], Awaitable[UpstreamResponse]]) -> Answer[Reply] | Fail:
-    try:
-        return Answer(route, await send(route))
-    except ApiError as exc:  # the answer of an upstream that is reached through a library
-        return Answer(route, exc)
-    except UpstreamError as exc:
-        return Fail(route, exc)
+def reply_of(end: Answer[Reply] | Fail) -> UpstreamResponse:
+    """Return the reply that the client gets.
+
+    Raises:
+        UpstreamError: nobody replied.
+        ApiError: the answer of an upstream that is reached through a library.
+    """
+    if isinstance(end, Fail):
+        raise end.error
+    if isinstance(end.reply, ApiError):
+        raise end.reply
+    return end.reply
 
 
 def _discard(reply: Reply | None) -> None:

@@ -96,6 +96,8 @@ class PriceBook:
             completion_tokens: of the reply.
             cached_tokens: of the prompt's, those that the provider read from its cache.
         """
+        if not prompt_tokens and not completion_tokens:
+            return 0.0
         price = self.find(model, provider)
         if price is None:
             self._warn(model)

@@ -38,6 +38,7 @@ class Desk:
             write=self.lines.append,
             uses=lambda: self.uses,
             prices=PriceBook(self.own_prices, lambda: {"gpt-5": Price(1e-3, 1e-2, 1e-4)}),
+            providers={"openai": "openai"},
             clock=self.clock,
             count_refusal=self.refusals.append,
         )
@@ -50,7 +51,7 @@ class Desk:
         """Let one request in and tell its use."""
         meter = self.limiter.admit(caller)
         assert meter is not None
-        meter.settle(Usage(upstream="openai", model="gpt-5", **used))  # type: ignore[arg-type]
+        meter.settle(Usage(upstream="openai", model="gpt-5", **used))
 
     def refusal(self, caller: Caller) -> ApiError:
         with pytest.raises(ApiError) as caught:

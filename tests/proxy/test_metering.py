@@ -85,13 +85,15 @@ def test_any_bytes_are_taken(data: bytes) -> None:
     UsageReader().feed(data)
 
 
-def told(pieces: list[bytes], *, status: int = 200, encoding: str = "", body: bytes = b"") -> dict[str, Any]:
+def told(
+    pieces: list[bytes], *, status: int = 200, encoding: str = "", body: bytes = b"", is_text: bool = True
+) -> dict[str, Any]:
     meter = Told()
-    reply = MeteredReply(meter, "gpt-5", body)
+    reply = MeteredReply(meter, "gpt-5", body, is_text=is_text)
     reply.begin(status, encoding)
     for piece in pieces:
         reply.feed(piece)
-    reply.settle("openai", "openai")
+    reply.settle("openai")
     (usage,) = meter.usages
     return {
         "prompt": usage.prompt_tokens,
@@ -131,6 +133,10 @@ def test_a_body_that_nobody_counts_or_can_read_is_estimated_by_its_length(encodi
     assert told([b"0123", b"4567"], encoding=encoding)["completion_chars"] == 8
 
 
+def test_what_is_no_text_is_not_estimated() -> None:
+    assert told([b"\xff\xfb" * 1000], body=b"x" * 1000, is_text=False)["completion_chars"] == 0
+
+
 def test_an_error_used_nothing() -> None:
     assert told([b'{"error":{}}'], status=500, body=b"x" * 100) == {
         "prompt": None,
@@ -142,6 +148,6 @@ def test_an_error_used_nothing() -> None:
 
 def test_a_request_that_was_never_answered_used_nothing() -> None:
     meter = Told()
-    MeteredReply(meter, "gpt-5", b"x" * 100).settle("", "openai")
+    MeteredReply(meter, "gpt-5", b"x" * 100, is_text=True).settle("")
 
     assert meter.usages == [Usage(upstream="", model="gpt-5")]
