@@ -119,6 +119,7 @@ class DataPlane:
             clock=self._clock,
             count_failure=self._metrics.learning_failures.inc,
         )
+        self._metrics.watch_tokens(learning.tokens)
         return create_app(
             config.proxy,
             authenticator=make_authenticator(config, self._snapshots),

@@ -1,12 +1,35 @@
 """What the request path counts, for ``GET /metrics``. No tenant, user, model or text is a label."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 120.0)
+
+
+@dataclass(slots=True, eq=False)  # a registry holds collectors by identity
+class TokenTotals(Collector):
+    """Tokens of all recorded responses so far. Plain numbers: they are added to with every response."""
+
+    injected: int = 0
+    """cl100k_base, of what was put into requests."""
+    prompt: int = 0
+    """As the upstreams counted, like the next."""
+    cached: int = 0
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the totals in the form that a registry shows."""
+        for name, help_text, total in (
+            ("tutelage_injected_tokens", "Tokens put into requests, as counted here (cl100k_base).", self.injected),
+            ("tutelage_prompt_tokens", "Tokens of all prompts, as the upstreams counted them.", self.prompt),
+            ("tutelage_cached_tokens", "Of these, tokens that the upstreams took from their caches.", self.cached),
+        ):
+            yield CounterMetricFamily(name, help_text, value=total)
 
 
 class Metrics:
@@ -54,6 +77,10 @@ class Metrics:
             ("tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", n_dropped),
         ):
             Gauge(name, help_text, registry=self.registry).set_function(count)
+
+    def watch_tokens(self, totals: TokenTotals) -> None:
+        """Show what the responses of this process cost and saved in tokens."""
+        self.registry.register(totals)
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text form."""

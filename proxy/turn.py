@@ -14,6 +14,7 @@ from proxy.conversation import Conversation, ConversationBook, Place, Recent
 from proxy.description import Description, describe, own_headers
 from proxy.incoming import IncomingRequest
 from proxy.injection import inject
+from proxy.metrics import TokenTotals
 from proxy.recorded_messages import messages_json
 from proxy.reply import Reply, ReplyCollector, length_band, response_format
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
@@ -138,6 +139,8 @@ class Learning:
         )
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
         self._own_ids: Recent[tuple[str, str], str] = Recent(config.recording.response_cache)
+        self.tokens = TokenTotals()
+        """Of all responses that were recorded."""
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
@@ -293,6 +296,9 @@ class Learning:
             drawn=draft.drawn,
         )
         self._writer.append(encode_record(record))
+        self.tokens.injected += draft.injected_tokens
+        self.tokens.prompt += reply.prompt_tokens or 0
+        self.tokens.cached += reply.cached_tokens or 0
         if reply.upstream_id:
             self._own_ids.put((facts.asker.tenant_id, reply.upstream_id), response_id)
 

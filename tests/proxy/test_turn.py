@@ -401,3 +401,20 @@ def test_what_is_kept_of_a_huge_message_is_cut_and_marked(proxy: Proxy) -> None:
     assert parts["content"][1]["image_url"]["url"].endswith(" characters cut]")
     assert len(parts["content"][1]["image_url"]["url"]) < 100
     assert long["content"] == "x" * 256_000 + " [44000 characters cut]"
+
+
+def test_tokens_put_in_and_tokens_from_the_providers_cache_are_summed_up(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    usage = {"prompt_tokens": 900, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 512}}
+
+    for _ in range(2):
+        turn = proxy.begin(chat(user("refund please")), conversation=not_held(proxy))
+        turn.begin_reply(200, "")
+        turn.feed(json.dumps(REPLY | {"usage": usage}).encode())
+        turn.finish("ok", 200, "local")
+    proxy.begin(chat(user("refund please"))).finish("cancelled", 0, "local")
+
+    totals = proxy.learning.tokens
+    assert (totals.prompt, totals.cached) == (1800, 1024)
+    assert totals.injected == sum(record.injected_tokens for record in proxy.records()) > 0
