@@ -15,6 +15,7 @@ from proxy.dialect import LEARNED, Dialect
 from proxy.errors import ApiError
 from proxy.event_boundary import EventBoundary
 from proxy.incoming import IncomingRequest
+from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
 from proxy.recorded_messages import messages_json
 from proxy.reply import Reply
@@ -160,6 +161,8 @@ class Learning:
         self._describer = Describer()
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
         self._replies: Recent[tuple[str, str], _Known] = Recent(config.recording.response_cache)
+        self.tokens = TokenTotals()
+        """Of all responses that were recorded."""
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
@@ -332,6 +335,9 @@ class Learning:
             drawn=draft.drawn,
         )
         self._writer.append(encode_record(record))
+        self.tokens.injected += draft.injected_tokens
+        self.tokens.prompt += reply.prompt_tokens or 0
+        self.tokens.cached += reply.cached_tokens or 0
         if reply.upstream_id:
             known = _Known(response_id, draft.place.conversation)
             self._replies.put((facts.asker.tenant_id, reply.upstream_id), known)

@@ -50,41 +50,34 @@ class SegmentWriter:
 
     def append(self, line: bytes) -> bool:
         """Append one record's *line*; return whether it is safe."""
+        self._unmeasured += len(line)
         try:
-            self._append(line)
+            if self._unmeasured >= self._check_bytes or self._backlog > self._max_backlog_bytes:
+                self._measure()
+            if self._backlog > self._max_backlog_bytes:
+                self._abandon()  # so that a reader may take it and delete it: it is part of the backlog
+                self._drop(f"{self._backlog} bytes wait in {self._directory}; no more are taken")
+                return False
+            if self._fd is None or self._size + len(line) > self._segment_bytes:
+                self._fd = self._begin_segment()
+            self._write(self._fd, line)
         except OSError as exc:
             self._drop(f"cannot write to {self._directory}: {exc}")
             self._abandon()
-            return False
-        if self._is_full:
-            self._drop(f"{self._backlog} bytes wait in {self._directory}; no more are taken")
             return False
         self.n_written += 1
         self.error = None
         return True
 
-    def _append(self, line: bytes) -> None:
-        self._measure(len(line))
-        if self._is_full:
-            self._abandon()  # so that a reader may take it and delete it: it is part of the backlog
-            return
-        if self._fd is None or self._size + len(line) > self._segment_bytes:
-            self._begin_segment()
-        assert self._fd is not None
-        n_written = os.write(self._fd, line)
+    def _write(self, fd: int, line: bytes) -> None:
+        n_written = os.write(fd, line)
         self._size += n_written
         if n_written != len(line):  # the disk is full: the torn line ends this segment
             raise OSError(f"{n_written} of {len(line)} bytes written")
 
-    @property
-    def _is_full(self) -> bool:
-        return self._backlog > self._max_backlog_bytes
-
-    def _measure(self, n_bytes: int) -> None:
-        self._unmeasured += n_bytes
-        if self._unmeasured >= self._check_bytes or self._is_full:
-            self._unmeasured = 0
-            self._backlog = backlog_bytes(self._directory)
+    def _measure(self) -> None:
+        self._unmeasured = 0
+        self._backlog = backlog_bytes(self._directory)
 
     def _drop(self, reason: str) -> None:
         self.n_dropped += 1
@@ -92,7 +85,7 @@ class SegmentWriter:
             logger.error("records are dropped: %s", reason)
         self.error = reason
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self) -> int:
         self._abandon()
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
@@ -105,8 +98,8 @@ class SegmentWriter:
         except OSError:
             os.close(fd)
             raise
-        self._fd = fd
         self._size = 0
+        return fd
 
     def _abandon(self) -> None:
         if self._fd is not None:

@@ -557,3 +557,20 @@ def test_what_is_no_plain_stream_gets_no_event(proxy: Proxy, is_stream: bool, st
     turn = proxy.begin(chat(user("hi"), stream=is_stream))
     turn.begin_reply(status, encoding)
     assert turn.stream_error(CUT) == b""
+
+
+def test_tokens_put_in_and_tokens_from_the_providers_cache_are_summed_up(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    usage = {"prompt_tokens": 900, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 512}}
+
+    for _ in range(2):
+        turn = proxy.begin(chat(user("refund please")), conversation=not_held(proxy))
+        turn.begin_reply(200, "")
+        turn.feed(json.dumps(REPLY | {"usage": usage}).encode())
+        turn.finish("ok", 200, "local")
+    proxy.begin(chat(user("refund please"))).finish("cancelled", 0, "local")
+
+    totals = proxy.learning.tokens
+    assert (totals.prompt, totals.cached) == (1800, 1024)
+    assert totals.injected == sum(record.injected_tokens for record in proxy.records()) > 0
