@@ -13,13 +13,12 @@ from proxy.conversation import Conversation, ConversationBook, Place, Recent, re
 from proxy.description import Describer, Description, own_headers
 from proxy.dialect import LEARNED, Dialect
 from proxy.errors import ApiError
-from proxy.event_boundary import EventBoundary
 from proxy.incoming import IncomingRequest
 from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
 from proxy.recorded_messages import messages_json
 from proxy.reply import Reply
-from proxy.reply_collector import IDENTITY, ReplyCollector
+from proxy.reply_collector import ReplyCollector
 from proxy.reply_shape import length_band, response_format
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
@@ -367,44 +366,24 @@ class Turn:
         self.draft: _Draft | None = None
         self.collector: ReplyCollector | None = None
         self._learning = learning
-        self._dialect = dialect
-        self._boundary = EventBoundary()
-        self._is_plain_stream = False
         self._first_byte_s: float | None = None
         self._is_finished = False
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the client has all of the reply once it has what was fed."""
-        if self.collector is not None:
-            with self.fail_open:
-                return self.collector.is_complete
-        return False
-
-    def begin_reply(self, status: int, content_encoding: str) -> None:
+    def begin_reply(self, content_encoding: str) -> None:
         """Take note of the reply's head."""
-        self._is_plain_stream = self.is_stream and status < 400 and content_encoding.strip().lower() in IDENTITY
         if self.collector is not None:
             with self.fail_open:
                 self.collector.begin(content_encoding)
 
-    def feed(self, chunk: bytes) -> None:
-        """Take note of the next bytes of the reply's body."""
-        if self._is_plain_stream:
-            self._boundary.feed(chunk)
-        if self.collector is None:
-            return
-        with self.fail_open:
-            if self._first_byte_s is None and chunk:
-                self._first_byte_s = self._learning.now_s()
-            self.collector.feed(chunk)
-
-    def stream_error(self, error: ApiError) -> bytes:
-        """Return the event that tells the client that its stream broke; nothing where none can be told.
-
-        That is a reply that is no stream, one that is encoded, and one that broke in the middle of an event.
-        """
-        return self._dialect.stream_error(error) if self._is_plain_stream and self._boundary.is_here else b""
+    def feed(self, chunk: bytes) -> bool:
+        """Take note of the next bytes of the body; return whether the client has all of the reply once it has them."""
+        if self.collector is not None:
+            with self.fail_open:
+                if self._first_byte_s is None and chunk:
+                    self._first_byte_s = self._learning.now_s()
+                self.collector.feed(chunk)
+                return self.collector.is_complete
+        return False
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
