@@ -16,7 +16,8 @@ from proxy.incoming import IncomingRequest
 from proxy.injection import inject
 from proxy.recorded_messages import messages_json
 from proxy.reply import Reply, ReplyCollector, length_band, response_format
-from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
+from proxy.retrieval import select_contexts
+from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
 from store.clock import Clock, iso
 from store.config import Config
@@ -240,8 +241,8 @@ class Learning:
         if is_begun_loop or blocks.contexts_generation == snapshot.generation:
             return
         blocks.contexts = NOTHING
-        if draft.facts.question and snapshot.contexts.ids:
-            blocks.contexts = select_contexts(snapshot.contexts, self._embedding(draft, blocks), self._config.contexts)
+        if draft.facts.question and len(snapshot.contexts):
+            blocks.contexts = select_contexts(served.search, self._embedding(draft, blocks), self._config.contexts)
         blocks.contexts_generation = snapshot.generation
 
     def record(self, draft: _Draft, response_id: str, reply: Reply, ending: "Ending") -> None:
