@@ -1,4 +1,4 @@
-"""Which patterns and contexts a request gets: pure functions of a snapshot and the facts of its conversation.
+"""Which patterns a request gets: pure functions of a snapshot and the facts of its conversation.
 
 The draw is an HMAC of the tenant's secret, the conversation and the dimension: stable for every turn, independent of
 what the conversation says, unknown to clients. DESIGN section 6; PATTERNS.md section 4.2. All that does not depend on
@@ -12,17 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, context_block, pattern_line
-from store.config import ContextsSection, PatternsSection
+from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, pattern_line
+from store.config import PatternsSection
 from store.plan import Conditions, Plan, ServedPattern
 from store.records import InjectionRecord, encode_items
-from store.snapshot import ServedContexts
 
 PATTERN_FRAME_TOKENS: Final = 28  # of store.blocks' header and footer, cl100k_base; a test holds them equal
-CONTEXT_FRAME_TOKENS: Final = 54
 MAX_KNOWN_FACTS: Final = 1000  # combinations of facts kept per plan; more are worked out again
 JOIN_TOKENS: Final = 4  # spare: where a block meets the app's own text, the two may encode otherwise than alone
 
@@ -211,45 +207,3 @@ def _draw(dimension: Dimension, point: float) -> Arm | None:
         if point < 0:
             return arm
     return None
-
-
-def select_contexts(contexts: ServedContexts, question: NDArray[np.float32], section: ContextsSection) -> Selection:
-    """Return the entries most similar to the question, best first, whole ones only.
-
-    Args:
-        contexts: what the tenant approved.
-        question: (256,), unit length, or all zero for a question without words.
-        section: threshold, number and tokens.
-    """
-    if not contexts.ids:
-        return NOTHING
-    similarities = contexts.vectors @ question
-    (near,) = (similarities >= section.similarity_threshold).nonzero()
-    tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
-    tokens_before = tokens_left
-    chosen: list[int] = []
-    for index in near[(-similarities[near]).argsort(kind="stable")].tolist():
-        if len(chosen) == section.max_items:
-            break
-        if contexts.tokens[index] <= tokens_left:
-            chosen.append(index)
-            tokens_left -= contexts.tokens[index]
-    if not chosen:
-        return NOTHING
-    return Selection(
-        context_block(contexts.entries[index] for index in chosen),
-        CONTEXT_FRAME_TOKENS + tokens_before - tokens_left,
-        tuple(
-            InjectionRecord(
-                "context",
-                contexts.ids[index],
-                "",
-                1.0,
-                1.0,
-                True,
-                round(float(similarities[index]), 6),
-                contexts.tokens[index],
-            )
-            for index in chosen
-        ),
-    )

@@ -20,7 +20,8 @@ from proxy.recorded_messages import messages_json
 from proxy.reply import Reply
 from proxy.reply_collector import ReplyCollector
 from proxy.reply_shape import length_band, response_format
-from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
+from proxy.retrieval import select_contexts
+from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
 from store.clock import Clock, iso
 from store.config import Config
@@ -281,9 +282,9 @@ class Learning:
         is_begun_loop = blocks.contexts_generation >= 0 and draft.parsed.is_tool_loop
         if not is_begun_loop and blocks.contexts_generation != snapshot.generation:
             blocks.contexts = NOTHING
-            if snapshot.contexts.ids:
+            if len(snapshot.contexts):
                 question = self._embedding(draft, blocks)
-                blocks.contexts = select_contexts(snapshot.contexts, question, self._config.contexts)
+                blocks.contexts = select_contexts(served.search, question, self._config.contexts)
             blocks.contexts_generation = snapshot.generation
         return blocks.contexts
 

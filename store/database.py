@@ -41,6 +41,19 @@ class Database:
         """
         return list(self._execute(sql, parameters or {}))
 
+    def batches(self, sql: str, parameters: Parameters, *, size: int) -> Iterator[list[Row]]:
+        """Yield all rows of a query, *size* at a time.
+
+        Raises:
+            UnavailableError: the database is missing, locked or damaged.
+        """
+        cursor = self._execute(sql, parameters)
+        try:
+            while batch := cursor.fetchmany(size):
+                yield batch
+        except sqlite3.DatabaseError as exc:
+            raise UnavailableError(f"{self.path}: {exc}") from exc
+
     def row(self, sql: str, parameters: Parameters | None = None) -> Row | None:
         """Return the first row of a query, or None."""
         found: Row | None = self._execute(sql, parameters or {}).fetchone()
