@@ -359,8 +359,7 @@ class Turn:
         self.collector: ReplyCollector | None = None
         self._learning = learning
         self._dialect = dialect
-        self._boundary = EventBoundary()
-        self._is_plain_stream = False
+        self._boundary: EventBoundary | None = None  # of a stream that is not encoded
         self._first_byte_s: float | None = None
         self._is_finished = False
 
@@ -374,14 +373,15 @@ class Turn:
 
     def begin_reply(self, status: int, content_encoding: str) -> None:
         """Take note of the reply's head."""
-        self._is_plain_stream = self.is_stream and status < 400 and content_encoding.strip().lower() in IDENTITY
+        if self.is_stream and status < 400 and content_encoding.strip().lower() in IDENTITY:
+            self._boundary = EventBoundary()
         if self.collector is not None:
             with self.fail_open:
                 self.collector.begin(content_encoding)
 
     def feed(self, chunk: bytes) -> None:
         """Take note of the next bytes of the reply's body."""
-        if self._is_plain_stream:
+        if self._boundary is not None:
             self._boundary.feed(chunk)
         if self.collector is None:
             return
@@ -395,7 +395,7 @@ class Turn:
 
         That is a reply that is no stream, one that is encoded, and one that broke in the middle of an event.
         """
-        return self._dialect.stream_error(error) if self._is_plain_stream and self._boundary.is_here else b""
+        return self._dialect.stream_error(error) if self._boundary is not None and self._boundary.is_here else b""
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
