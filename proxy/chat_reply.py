@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from proxy.reply import EndMark, Kept, Reply, assistant_message, count, objects
+from proxy.reply import EndMark, Kept, Reply, count, objects
 from store.records import storable
 
 
@@ -87,12 +87,12 @@ class ChatReader:
     def message(self) -> dict[str, Any] | None:
         if not self._seen:
             return None
-        calls = sorted(self._tool_calls, key=lambda call: call["index"])
-        message = assistant_message(
-            self._kept.marked(self._text),
-            storable("".join(self._refusal)),
-            [{name: value for name, value in call.items() if name != "index"} for call in calls],
-        )
+        message: dict[str, Any] = {"role": "assistant", "content": self._kept.marked(self._text) or None}
+        if self._refusal:
+            message["refusal"] = storable("".join(self._refusal))
+        if self._tool_calls:
+            calls = sorted(self._tool_calls, key=lambda call: call["index"])
+            message["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in calls]
         if self._function_call:
             message["function_call"] = self._function_call
         return message

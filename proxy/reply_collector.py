@@ -67,18 +67,18 @@ class ReplyCollector:
             window = self._tail + chunk
             self._tail = window[-self._n_tail :]
             for word in self._words:
-                place = window.find(word)
-                if place >= 0:
-                    self._look_for_end(window, place)
+                if word in window:
+                    self._look_for_end(window)
                     break
             if self._n_buffered > PARSE_BYTES:
                 self._parse_stream()
         elif self._n_buffered > self._max_bytes:
             self._lose()
 
-    def _look_for_end(self, window: bytes, place: int) -> None:
-        """Look closer at the end of the stream, in which one of the words stands at *place*."""
+    def _look_for_end(self, window: bytes) -> None:
+        """Look closer at the end of the stream, in which one of the words stands."""
         if not self._is_ending:
+            place = min(place for word in self._words if (place := window.find(word)) >= 0)
             found = self._end_mark.pattern.search(window, max(place - self._n_tail, 0))
             if found is None:
                 return
