@@ -22,7 +22,7 @@ from proxy.selection import (
 from store import blocks
 from store.config import Config, load_config
 from store.plan import Conditions, ServedPattern, build_plan
-from store.records import InjectionRecord, decode_items
+from store.records import InjectionRecord
 from store.snapshot import ServedContexts
 from store.tokens import TokenCounter, load_token_counter
 from store.vocabulary import PatternState
@@ -61,7 +61,7 @@ def pattern(
 
 
 def in_play(selection: Selection) -> list[InjectionRecord]:
-    return [injection for drawn in selection.drawn for injection in decode_items(drawn)]
+    return [injection for drawn in selection.drawn for injection in drawn.items]
 
 
 def test_the_frames_cost_what_the_constants_say(counter: TokenCounter) -> None:
