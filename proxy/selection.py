@@ -11,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-
 from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, pattern_line
 from store.config import PatternsSection
 from store.plan import Conditions, Plan, ServedPattern
-from store.records import InjectionRecord, encode_items
+from store.records import InjectionRecord, InjectionSet, make_set
 
 PATTERN_FRAME_TOKENS: Final = 28  # of store.blocks' header and footer, cl100k_base; a test holds them equal
 MAX_KNOWN_FACTS: Final = 1000  # combinations of facts kept per plan; more are worked out again
@@ -41,8 +39,8 @@ class Arm:
     share: float
     line: str
     """As it stands in the block."""
-    drawn: msgspec.Raw
-    """All arms of its dimension when this one is drawn, as they are recorded."""
+    drawn: InjectionSet
+    """All arms of its dimension when this one is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,8 @@ class Dimension:
     purpose: bytes
     """What its draw is hashed with."""
     arms: tuple[Arm, ...]
-    untreated: msgspec.Raw
-    """All arms when none is drawn, as they are recorded."""
+    untreated: InjectionSet
+    """All arms when none is drawn."""
     dearest_tokens: int
 
 
@@ -67,8 +65,8 @@ class Selection:
     """cl100k_base, of the whole block; 0 without one."""
     injections: tuple[InjectionRecord, ...] = ()
     """Contexts."""
-    drawn: tuple[msgspec.Raw, ...] = ()
-    """Patterns, by dimension; see ``ResponseRecord``."""
+    drawn: tuple[InjectionSet, ...] = ()
+    """Patterns, by dimension."""
 
 
 NOTHING: Final = Selection()
@@ -151,14 +149,14 @@ def _dimension(name: str, patterns: list[ServedPattern], section: PatternsSectio
 
 
 def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]], holdout: float) -> Dimension:
-    def in_play(drawn: ServedPattern | None) -> msgspec.Raw:
+    def in_play(drawn: ServedPattern | None) -> InjectionSet:
         injections = tuple(
             InjectionRecord(
                 "pattern", pattern.id, name, share * (1 - holdout), share, pattern is drawn, None, pattern.tokens
             )
             for pattern, share in shares
         )
-        return encode_items(injections)
+        return make_set(injections)
 
     return Dimension(
         name=name,
@@ -181,7 +179,7 @@ def select_patterns(
     tokens_left = budget
     cheapest_tokens = min((dimension.dearest_tokens for dimension in dimensions), default=0)
     arms: list[Arm] = []
-    drawn: list[msgspec.Raw] = []
+    drawn: list[InjectionSet] = []
     for dimension in dimensions:
         if dimension.dearest_tokens > tokens_left:
             if cheapest_tokens > tokens_left:

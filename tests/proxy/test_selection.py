@@ -20,7 +20,7 @@ from proxy.selection import (
 from store import blocks
 from store.config import load_config
 from store.plan import Conditions, ServedPattern, build_plan
-from store.records import InjectionRecord, decode_items
+from store.records import InjectionRecord
 from store.tokens import TokenCounter, load_token_counter
 from store.vocabulary import PatternState
 
@@ -58,7 +58,7 @@ def pattern(
 
 
 def in_play(selection: Selection) -> list[InjectionRecord]:
-    return [injection for drawn in selection.drawn for injection in decode_items(drawn)]
+    return [injection for drawn in selection.drawn for injection in drawn.items]
 
 
 def test_the_frame_costs_what_the_constant_says(counter: TokenCounter) -> None:
