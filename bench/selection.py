@@ -8,6 +8,7 @@ or of BANKING77's and CLINC150's questions.
 """
 
 import argparse
+import os
 import random
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from store.embedding import LocalEmbedder, Vector, entry_embedding, load_local_e
 from store.plan import Conditions, Plan, ServedPattern, build_plan
 from store.question_types import load_question_classifier
 from store.served_contexts import ContextRows, Entries
-from tutelage.cli_serve import ONE_THREAD
+from tutelage.__main__ import ONE_BLAS_THREAD
 
 SIZES = (1_000, 10_000, 100_000)
 TARGETS_US = {1_000: 150, 10_000: 400, 100_000: 1_000}
@@ -53,8 +54,9 @@ class Cost:
 
 def section() -> str:
     """Return the page, measured in a fresh process with one BLAS thread."""
-    command = ["env", *(f"{name}=1" for name in ONE_THREAD), sys.executable, "-m", "bench.selection"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, **ONE_BLAS_THREAD}
+    command = [sys.executable, "-m", "bench.selection"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def dataset_phrasings(folder: Path) -> Iterator[tuple[str, str, str]]:
