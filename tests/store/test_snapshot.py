@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from store.blocks import context_entry
 from store.clock import iso
@@ -20,6 +21,8 @@ PLAN = build_plan(
     [ServedPattern("pat_1", "response_format", "shape", "Use a table.", Conditions(), "pinned", 9, 1.0, 0.1)]
 )
 
+EMBEDDING = np.full(256, 1 / 16, np.float32)
+
 
 def write_context(
     db: Database,
@@ -29,6 +32,7 @@ def write_context(
     answer: str = "A.",
     model: str = "local",
     tenant: str = "default",
+    embedding: NDArray[np.float32] = EMBEDDING,
 ) -> None:
     with db.transaction():
         number = publish(db, tenant, plan=None, actor="test", reason="test", now_s=NOW_S)
@@ -47,7 +51,7 @@ def write_context(
                 "questions": json.dumps(["Why?", "How come?"]),
                 "answer": answer,
                 "is_served": is_served,
-                "embedding": np.full(256, 1 / 16, np.float32).tobytes(),
+                "embedding": embedding.tobytes(),
                 "model": model,
                 "number": number,
                 "now": iso(NOW_S),
