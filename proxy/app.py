@@ -259,7 +259,7 @@ class LearnedEndpoint:
             turn.finish("cancelled", 0, upstream)
             raise
         else:
-            await relay(client, response, turn, upstream)
+            await relay(client, response, turn, upstream, self._dialect)
 
     def _request(self, client: Client, turn: Turn, first: Route, route: Route) -> UpstreamRequest:
         """Return the turn's request as it goes to *route*: the same bytes to each, but for the model's name."""

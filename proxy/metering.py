@@ -115,11 +115,9 @@ class MeteredReply:
         self._is_text = is_text
         self._reader = UsageReader()
         self._decoder: Decoder | None = None
-        self._is_answered = False
 
-    def begin(self, status: int, content_encoding: str) -> None:
-        """Take note of the reply's head: an error used nothing unless it says so."""
-        self._is_answered = status < 400
+    def begin(self, content_encoding: str) -> None:
+        """Take note of the reply's head."""
         self._decoder = decoder_for(content_encoding.strip().lower())
 
     def feed(self, data: bytes) -> None:
@@ -131,10 +129,13 @@ class MeteredReply:
         else:
             self._reader.feed(decoded)
 
-    def settle(self, upstream: str) -> None:
-        """Tell what the request used of *upstream*; only the first call counts."""
+    def settle(self, upstream: str, status: int) -> None:
+        """Tell what the request used of *upstream*; only the first call counts.
+
+        An error, or no answer at all (*status* 0), used nothing unless it says so.
+        """
         prompt, completion, cached = self._reader.report()
-        is_estimated = self._is_text and self._is_answered and prompt is None and completion is None
+        is_estimated = self._is_text and 0 < status < 400 and prompt is None and completion is None
         self._meter.settle(
             Usage(
                 upstream=upstream,
@@ -161,24 +162,19 @@ class MeteredTurn:
         self.body = turn.body
         self.model = turn.model
         self.response_id = turn.response_id
-        self.stream_error = turn.stream_error
         self._turn = turn
         self._metered = MeteredReply(meter, turn.model or "", turn.body, is_text=True)
 
-    @property
-    def is_complete(self) -> bool:
-        return self._turn.is_complete
+    def begin_reply(self, content_encoding: str) -> None:
+        self._metered.begin(content_encoding)
+        self._turn.begin_reply(content_encoding)
 
-    def begin_reply(self, status: int, content_encoding: str) -> None:
-        self._metered.begin(status, content_encoding)
-        self._turn.begin_reply(status, content_encoding)
-
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> bool:
         self._metered.feed(chunk)
-        self._turn.feed(chunk)
+        return self._turn.feed(chunk)
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
-        self._metered.settle(upstream)
+        self._metered.settle(upstream, status)
         self._turn.finish(outcome, status, upstream)
 
 

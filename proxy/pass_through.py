@@ -85,7 +85,7 @@ class PassThrough:
             raise self._forwarder.failure(exc, upstream) from exc
         finally:
             if metered is not None:
-                metered.settle(upstream)
+                metered.settle(upstream, 0)
 
     async def _send(self, client: Client, first: Route, held: bytes, *, is_whole: bool) -> Answer[Reply] | Fail:
         """Return how it ended: only what may be sent twice without harm is sent again or elsewhere."""

@@ -90,10 +90,10 @@ def told(
 ) -> dict[str, Any]:
     meter = Told()
     reply = MeteredReply(meter, "gpt-5", body, is_text=is_text)
-    reply.begin(status, encoding)
+    reply.begin(encoding)
     for piece in pieces:
         reply.feed(piece)
-    reply.settle("openai")
+    reply.settle("openai", status)
     (usage,) = meter.usages
     return {
         "prompt": usage.prompt_tokens,
@@ -148,6 +148,6 @@ def test_an_error_used_nothing() -> None:
 
 def test_a_request_that_was_never_answered_used_nothing() -> None:
     meter = Told()
-    MeteredReply(meter, "gpt-5", b"x" * 100, is_text=True).settle("")
+    MeteredReply(meter, "gpt-5", b"x" * 100, is_text=True).settle("", 0)
 
     assert meter.usages == [Usage(upstream="", model="gpt-5")]

@@ -67,7 +67,7 @@ def test_uses_and_responses_of_one_segment_land_once_however_often_it_is_read(
     for line in (encode_usage(use(1)), encode_record(record(1)), encode_usage(use(2, key_id="key_2"))):
         writer.append(line)
 
-    assert [SegmentReader(tmp_path / "segments").move(db) for _ in range(2)] == [3, 3]
+    assert [SegmentReader(tmp_path / "segments").move(db) for _ in range(2)] == [1, 1]
 
     assert response_ids(db) == ["resp_000001"]
     one = MonthUse(requests=1, prompt_tokens=10, completion_tokens=2, cost_usd=0.25)
