@@ -18,6 +18,8 @@ from store.migrations import MIGRATIONS
 # quarter as often as with SQLite's 1,000. The same for all connections: whoever commits beyond it pays for everybody.
 WAL_PAGES = 4000
 
+FETCH_ROWS = 1000  # at once, of a query that is read row by row
+
 Row = sqlite3.Row
 Parameters = Mapping[str, Any]
 
@@ -44,6 +46,22 @@ class Database:
             UnavailableError: the database is missing, locked or damaged.
         """
         return list(self._execute(sql, parameters or {}))
+
+    def each(self, sql: str, parameters: Parameters | None = None) -> Iterator[Row]:
+        """Yield the rows of a query one by one, for more of them than should be in memory at once.
+
+        Raises:
+            UnavailableError: the database is missing, locked or damaged.
+        """
+        cursor = self._execute(sql, parameters or {})
+        while rows := self._fetch(cursor):
+            yield from rows
+
+    def _fetch(self, cursor: sqlite3.Cursor) -> list[Row]:
+        try:
+            return cursor.fetchmany(FETCH_ROWS)
+        except sqlite3.DatabaseError as exc:
+            raise UnavailableError(f"{self.path}: {exc}") from exc
 
     def row(self, sql: str, parameters: Parameters | None = None) -> Row | None:
         """Return the first row of a query, or None."""
