@@ -268,3 +268,22 @@ def test_with_learning_off_a_body_of_any_kind_goes_upstream_as_it_is(
     )
     assert (answer.status_code, answer.content) == (400, b"judged")
     assert shared_upstream.last.body == b'{"messages": ['
+
+
+def test_the_learner_finds_signals_in_the_traffic_of_both_apis(learned: Product, shared_upstream: Upstream) -> None:
+    shared_upstream.script = responses_reply
+    first = respond(learned, {"input": "How do I export my invoices?"})
+    again = "No, that's wrong. How do I export my invoices?"
+    respond(learned, {"input": again, "previous_response_id": first.json()["id"]})
+    shared_upstream.script = messages_reply
+    said = [user("Where do I see my plan?")]
+    answer = message(learned, {"messages": said})
+    said += [{"role": "assistant", "content": answer.json()["content"]}, user("And who may change it?")]
+    learned.response_row(message(learned, {"messages": said}))
+    learned.learn("patterns")
+    signals = {
+        row["response_id"]: (row["signal_type"], row["correction"])
+        for row in learned.rows("SELECT response_id, signal_type, correction FROM response_feedback")
+    }
+    assert signals[learned.response_row(first)["id"]] == ("correction", again)
+    assert signals[learned.response_row(answer)["id"]] == ("follow_up", None)
