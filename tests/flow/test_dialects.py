@@ -235,6 +235,29 @@ def test_a_stream_that_lacks_its_last_event_is_no_success(
     assert learned.response_row(answer)["outcome"] == "upstream_error"
 
 
+@pytest.mark.parametrize(("path", "events"), [(RESPONSES, RESPONSE_EVENTS), (MESSAGES, MESSAGE_EVENTS)])
+def test_a_stream_that_breaks_ends_with_an_error_event_of_its_api(
+    learned: Product, shared_upstream: Upstream, path: str, events: tuple[bytes, ...]
+) -> None:
+    stream = ((b"content-type", b"text/event-stream"),)
+    shared_upstream.script = lambda _: Reply(events[:3], headers=stream, is_chunked=True, end="cut")
+    body = {"model": "m", "input": "hi", "messages": [user("hi")], "stream": True}
+    pieces: list[bytes] = []
+    with learned.client.stream("POST", f"{learned.proxy_url}{path}", json=body) as answer:
+        with pytest.raises(httpx.RemoteProtocolError):
+            pieces.extend(answer.iter_raw())
+        row = learned.response_row(answer)
+    seen = b"".join(pieces)
+    sent = b"".join(events[:3])
+    assert seen.startswith(sent + b"event: error\ndata: ")
+    error = json.loads(seen.removeprefix(sent + b"event: error\ndata: "))
+    assert (error["type"], error["error"]["type"]) == (
+        "error",
+        {RESPONSES: "upstream_error", MESSAGES: "api_error"}[path],
+    )
+    assert row["outcome"] == "upstream_error"
+
+
 def scripted_gaps(request: SeenRequest) -> Reply:
     """The last event, then silence: the connection stays open."""
     events = {RESPONSES: RESPONSE_EVENTS, MESSAGES: MESSAGE_EVENTS}[request.target]
