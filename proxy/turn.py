@@ -13,6 +13,7 @@ from proxy.conversation import Conversation, ConversationBook, Place, Recent, re
 from proxy.description import Describer, Description, own_headers
 from proxy.dialect import LEARNED, Dialect
 from proxy.errors import ApiError
+from proxy.headers import find
 from proxy.incoming import IncomingRequest
 from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
@@ -177,7 +178,9 @@ class Learning:
         # A pure relay knows no bad body: what is wrong in it is the upstream's to say.
         if own.get("learn", "").lower() != "off" and (served is None or served.snapshot.learning):
             with turn.fail_open:
-                parsed = dialect.parse(request.body)
+                parsed = _parsed(dialect, request)
+                if parsed is None:
+                    return turn
                 turn.model, turn.is_stream = parsed.model or None, parsed.is_stream
                 turn.draft = draft = self._describe(request, dialect, parsed, own, tenant_id)
                 turn.collector = dialect.collector(self._max_chars)
@@ -400,6 +403,16 @@ class Turn:
                 at_s=self._learning.now_s(),
             )
             self._learning.record(self.draft, self.response_id, self.collector.reply(), ending)
+
+
+def _parsed(dialect: Dialect, request: IncomingRequest) -> ParsedRequest | None:
+    """Return the body parsed; None when it is encoded: what is in it is for the upstream alone."""
+    try:
+        return dialect.parse(request.body)
+    except ApiError:
+        if find(request.headers, b"content-encoding") is not None:
+            return None
+        raise
 
 
 def _routed(body: bytes) -> tuple[str | None, bool]:

@@ -322,10 +322,12 @@ def test_items_of_responses_are_recorded_as_a_chats_messages() -> None:
 
 def test_blocks_of_anthropic_are_recorded_as_a_chats_messages() -> None:
     picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+    source = {"type": "base64", "media_type": "application/pdf", "data": "AAAA"}
+    document = {"type": "document", "source": source, "title": "Terms"}
     body = {
         "system": [{"type": "text", "text": "Be kind.", "cache_control": {"type": "ephemeral"}}],
         "messages": [
-            user([{"type": "text", "text": "hi"}, picture]),
+            user([{"type": "text", "text": "hi"}, picture, document]),
             {
                 "role": "assistant",
                 "content": [
@@ -338,9 +340,10 @@ def test_blocks_of_anthropic_are_recorded_as_a_chats_messages() -> None:
         ],
     }
     data_url = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    pdf = {"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}}
     assert recorded(MESSAGES_PATH, body) == [
         {"role": "system", "content": [{"type": "text", "text": "Be kind."}]},
-        user([{"type": "text", "text": "hi"}, data_url]),
+        user([{"type": "text", "text": "hi"}, data_url, pdf]),
         {"role": "assistant", "content": "Wait.", "tool_calls": [CALL]},
         {"role": "tool", "tool_call_id": "c", "content": "42"},
         user([{"type": "text", "text": "Well?"}]),

@@ -1,5 +1,6 @@
 """A turn sends what was learned, records what came of it, and never stands in the way."""
 
+import gzip
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -429,6 +430,16 @@ def test_with_learning_off_any_body_is_the_upstreams_to_judge(
     assert turn.model == model
     assert proxy.records() == []
     assert proxy.n_failures == 0
+
+
+def test_a_body_that_is_encoded_passes_unread(proxy: Proxy) -> None:
+    body = gzip.compress(json.dumps(chat(user("hi"))).encode())
+    request = IncomingRequest(CHAT_PATH, [(b"content-encoding", b"gzip")], body, proxy.clock.now_s())
+    turn = proxy.learning.begin(request, "default")
+    assert turn.body is body
+    assert turn.model is None
+    turn.finish("ok", 200, "local")
+    assert proxy.records() == []
 
 
 def respond(proxy: Proxy, body: Any, reply_id: str, *, calls: Any = (), **headers: str) -> Turn:
