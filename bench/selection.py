@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.installation import N_DIMENSIONS, N_PATTERNS, N_SOURCES, phrasings, real_texts
+from bench.retrieval import read_banking, read_clinc
 from proxy.context_graph import ContextGraph
 from proxy.retrieval import ContextSearch, CoverSlot, lay, live_keys, select_contexts
 from proxy.selection import Facts, PlanIndex, conversation_seed, is_holdout, select_patterns
@@ -61,8 +62,6 @@ def section() -> str:
 
 def dataset_phrasings(folder: Path) -> Iterator[tuple[str, str, str]]:
     """Yield three questions of one intent, each followed by the same other question, without end."""
-    from bench.retrieval import read_banking, read_clinc  # noqa: PLC0415 - which can show this page itself
-
     source = random.Random(5)
     by_intent: dict[str, list[str]] = {}
     for text, intent in [*read_banking(folder), *read_clinc(folder)[0]]:
@@ -188,7 +187,7 @@ def page(source: Iterator[tuple[str, str, str]], others: Sequence[str]) -> str:
         )
         if told:
             lines.append(_row(f"{n:,}, no graph yet", measure(config, embedder, exact, questions[:300]), "", ""))
-    head = "contexts", "embed", "classify", "patterns", "contexts", "**p50**", "p99", "target p50", "vectors MB"
+    head = "contexts", "embed", "classify", "patterns", "contexts", "**p50**", "p99", "target p50", "MB of vectors"
     table = "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))
     return f"""## Selection plus retrieval inside a request
 

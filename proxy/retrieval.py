@@ -49,7 +49,7 @@ class Cover:
 
     def n_missing(self, contexts: ServedContexts) -> int:
         """Return at most how many nodes are not served any more."""
-        return self.n_lost + len(contexts.gone) - self.n_gone
+        return self.n_lost + max(0, len(contexts.gone) - self.n_gone)
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ class ContextSearch:
         """
         cover = self.slot.cover if self.slot is not None else None
         vectors = self.contexts.vectors
-        if cover is None:
+        if cover is None or cover.n_rows > len(vectors):  # laid over what is about to be served after this
             similarities = vectors @ question
             (rows,) = (similarities >= threshold).nonzero()
             return rows, similarities[rows]

@@ -2,6 +2,8 @@
 
 import fcntl
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from tests.proxy.test_retrieval import SECRET, entries, found, random_vectors
 
 EXACT_UP_TO = 50
 N = 200
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -65,6 +68,11 @@ def finds_all(search: ContextSearch) -> bool:
 
 def files(directory: Path) -> list[str]:
     return sorted(path.suffix for path in directory.iterdir())
+
+
+def test_the_package_that_builds_graphs_is_not_loaded_before_one_is_needed() -> None:
+    program = "import sys, proxy.serve; sys.exit('usearch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=ROOT).returncode == 0
 
 
 def test_few_contexts_need_no_graph(directory: Path) -> None:

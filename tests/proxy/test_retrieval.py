@@ -131,6 +131,17 @@ def changed(contexts: ServedContexts, changes: list[tuple[str, int]]) -> ServedC
     return contexts
 
 
+def test_a_request_that_began_before_a_change_is_served_although_the_cover_is_of_after_it() -> None:
+    before = changed(ContextRows().view(), [("add", number) for number in range(60)])
+    question = before.vectors[7]
+    after = changed(before, [("retire", number) for number in range(50)])
+    later = changed(after, [("add", number) for number in range(30)])
+    for latest in (after, later):
+        slot = covered(latest).slot
+        assert set(found(ContextSearch(before, slot), question)) <= set(before.ids)
+        assert found(ContextSearch(latest, slot), question) == found(ContextSearch(latest), question)
+
+
 def test_a_graph_finds_ninety_nine_of_a_hundred_of_the_three_nearest() -> None:
     rows = ContextRows()
     rows.add(entries([f"ctx_{index:05}" for index in range(5_000)], random_vectors(5_000, seed=1)))
