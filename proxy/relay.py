@@ -61,6 +61,7 @@ async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream:
             is_last = response.is_complete
             if turn.feed(data) or is_last:
                 turn.finish(outcome, status, upstream)
+                boundary = None  # the client has its whole reply: whatever comes now, no error is told
             client.write(data, is_last=is_last)
             if boundary is not None:
                 boundary.feed(data)

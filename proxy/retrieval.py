@@ -4,13 +4,14 @@ Up to ``[contexts] exact_up_to`` entries, the question is compared with all of t
 ones of those that it covers; what came after it was made is compared one by one, and what is gone is left out.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proxy.context_graph import ContextGraph, row_keys
+from proxy.packed_vectors import PackedVectors
 from proxy.selection import JOIN_TOKENS, NOTHING, Selection
 from store.blocks import context_block
 from store.config import ContextsSection
@@ -67,6 +68,16 @@ class ContextSearch:
     contexts: ServedContexts
     slot: CoverSlot | None = None
     """None: so few that all are compared."""
+    packed: PackedVectors | None = None
+    """Of the first rows; None: of no row."""
+
+    def packed_like(self, earlier: "ContextSearch | None") -> Self:
+        """Return the same with its rows packed, as far as they need that; taken from *earlier* where it has them."""
+        if self.slot is not None and self.slot.cover is not None:
+            return self
+        is_same_table = earlier is not None and earlier.contexts.rows is self.contexts.rows
+        known = earlier.packed if earlier is not None and is_same_table else None
+        return replace(self, packed=PackedVectors.of(self.contexts.vectors, known))
 
     def near(self, question: Vectors, threshold: float) -> tuple[RowNumbers, Vectors]:
         """Return rows at least *threshold* similar to *question* (256,), and their similarities, in no order.
@@ -76,10 +87,21 @@ class ContextSearch:
         """
         cover = self.slot.cover if self.slot is not None else None
         vectors = self.contexts.vectors
-        if cover is None or cover.n_rows > len(vectors):  # laid over what is about to be served after this
+        if cover is not None and cover.n_rows <= len(vectors):  # else it is laid over what is about to be served
+            rows = self._found(cover, question, threshold)
+        elif self.packed is not None:
+            rows = self._compared(self.packed, question, threshold)
+        else:
             similarities = vectors @ question
             (rows,) = (similarities >= threshold).nonzero()
             return rows, similarities[rows]
+        similarities = vectors[rows] @ question
+        is_near = similarities >= threshold
+        return rows[is_near], similarities[is_near]
+
+    def _found(self, cover: Cover, question: Vectors, threshold: float) -> RowNumbers:
+        """Return the nearest rows that the graph finds, and all near ones that it does not cover."""
+        vectors = self.contexts.vectors
         nodes = cover.graph.nearest(question, NEAREST + cover.n_missing(self.contexts))
         found = cover.rows[nodes]
         parts = [found[found >= 0]]
@@ -87,10 +109,13 @@ class ContextSearch:
             parts.append(cover.rest[cover.rest_vectors @ question >= threshold])
         if len(vectors) > cover.n_rows:
             parts.append((vectors[cover.n_rows :] @ question >= threshold).nonzero()[0] + cover.n_rows)
-        rows = np.concatenate(parts)
-        similarities = vectors[rows] @ question
-        is_near = similarities >= threshold
-        return rows[is_near], similarities[is_near]
+        return np.concatenate(parts)
+
+    def _compared(self, packed: PackedVectors, question: Vectors, threshold: float) -> RowNumbers:
+        """Return all rows that may be near."""
+        rows = packed.candidates(question, threshold)
+        n_rows = len(self.contexts.vectors)
+        return rows if packed.n_rows == n_rows else np.concatenate([rows, np.arange(packed.n_rows, n_rows)])
 
 
 def lay(graph: ContextGraph, contexts: ServedContexts, secret: bytes) -> Cover:

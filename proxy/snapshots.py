@@ -146,6 +146,7 @@ class Snapshots:
             return known
         snapshot = load_snapshot(db, version.tenant_id, embedding_model=self._embedding_model, previous=previous)
         search = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
+        search = search.packed_like(known.search if known else None)
         return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns), search)
 
     def _close(self) -> None:

@@ -201,6 +201,7 @@ def test_a_stream_that_broke_between_two_events_ends_with_an_error_of_its_api(
     "script",
     [
         pytest.param(cut_after(STREAM_HEAD, b"data: 1\n\ndata"), id="within an event"),
+        pytest.param(cut_after(STREAM_HEAD, b"data: 1\n\n", b"data: [DONE]\n\n"), id="after the last event"),
         pytest.param(cut_after(STREAM_HEAD[:-2] + b"content-encoding: br\r\n\r\n", b"x\n\n"), id="encoded"),
         pytest.param(cut_after(STREAM_HEAD.replace(b"event-stream", b"plain"), b"x\n\n"), id="no events"),
     ],
