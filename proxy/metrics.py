@@ -1,5 +1,6 @@
 """What the request path counts, for ``GET /metrics``. No tenant, user, model or text is a label."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -38,6 +39,11 @@ class Metrics:
             "Failures inside learning; the requests went on without it.",
             registry=registry,
         )
+        Gauge(
+            "tutelage_event_loop_tasks",
+            "Tasks of the event loop, those of the server itself included; at rest their number never grows.",
+            registry=registry,
+        ).set_function(_count_tasks)
         self._request_children: dict[tuple[str, int], Counter] = {}
 
     def count_request(self, endpoint: str, status: int) -> None:
@@ -58,3 +64,10 @@ class Metrics:
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text form."""
         return generate_latest(self.registry)
+
+
+def _count_tasks() -> float:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # nobody serves: asked outside the event loop
+        return 0

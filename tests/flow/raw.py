@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.flow.product import APP_KEY, Product
-from tests.proxy.wire import Client, Peer, RawUpstream, Seen
+from tests.proxy.wire import TIMEOUT_S, Client, Peer, RawUpstream, Seen
 
 Header = tuple[bytes, bytes]
 
@@ -146,6 +147,23 @@ def read_in_pieces(peer: Peer, n_bytes: int) -> Iterator[bytes]:
         peer.buffer = peer.buffer[len(piece) :]
         n_bytes -= len(piece)
         yield piece
+
+
+def send_until_blocked(target: socket.socket, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Send *pieces* until the other side takes no more; yield what is left, the begun piece's rest first."""
+    target.settimeout(0.5)
+    rest = b""
+    try:
+        for piece in pieces:
+            rest = piece
+            while rest:
+                rest = rest[target.send(rest) :]
+    except TimeoutError:
+        pass
+    target.settimeout(TIMEOUT_S)
+    if rest:
+        yield rest
+    yield from pieces
 
 
 class Memory:

@@ -31,6 +31,7 @@ from tests.flow.raw import (
     outcome_of,
     pieces_of,
     read_in_pieces,
+    send_until_blocked,
 )
 from tests.proxy.wire import STREAM_HEAD, Client, Peer, chunked, plain
 
@@ -169,23 +170,6 @@ def test_a_large_upload_is_streamed_and_not_held(proxy: Product, wire: ScriptedU
     assert answer.body == b'{"id":"file-1"}'
     assert digests.get(timeout=WAIT_S) == digest_of([head, *pieces_of(LARGE_BYTES), foot])
     assert memory.growth_bytes() < HELD_BYTES
-
-
-def send_until_blocked(target: socket.socket, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Send *pieces* until the other side takes no more; yield what is left, the begun piece's rest first."""
-    target.settimeout(0.5)
-    rest = b""
-    try:
-        for piece in pieces:
-            rest = piece
-            while rest:
-                rest = rest[target.send(rest) :]
-    except TimeoutError:
-        pass
-    target.settimeout(WAIT_S)
-    if rest:
-        yield rest
-    yield from pieces
 
 
 def test_an_upload_waits_for_a_slow_upstream(proxy: Product, wire: ScriptedUpstream, signals: "Queue[str]") -> None:
