@@ -378,15 +378,7 @@ def test_connection_close_is_kept_to_after_a_whole_reply(
     assert (answer.body, rest) == (b"".join(events) if is_stream else completion(), b"")
 
 
-@pytest.mark.parametrize(
-    "is_stream",
-    [
-        pytest.param(False, id="whole"),
-        pytest.param(
-            True, id="stream", marks=pytest.mark.xfail(strict=True, reason="chunks are sent whatever the version")
-        ),
-    ],
-)
+@pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])
 def test_a_client_of_http_1_0_gets_no_chunks_and_the_end_of_the_connection(
     proxy: Product, wire: ScriptedUpstream, *, is_stream: bool
 ) -> None:

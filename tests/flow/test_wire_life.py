@@ -318,7 +318,6 @@ def test_a_client_that_leaves_ends_the_upstreams_work_on_other_paths_too(
     assert signals.get(timeout=WAIT_S) == "closed"
 
 
-@pytest.mark.xfail(strict=True, reason="nothing is read any more once a further request has come")
 def test_a_client_that_leaves_with_a_further_request_under_way_ends_the_first(
     proxy: Product, wire: ScriptedUpstream, signals: "Queue[str]"
 ) -> None:
@@ -500,7 +499,6 @@ def is_refused(port: int) -> bool:
     return False
 
 
-@pytest.mark.xfail(strict=True, reason="what is cut at shutdown is logged as an exception")
 def test_at_shutdown_running_streams_get_their_time_and_nobody_new_is_let_in(tmp_path: Path) -> None:
     go_on, asked = threading.Event(), threading.Barrier(4)
 
