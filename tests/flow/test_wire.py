@@ -14,6 +14,7 @@ from tests.flow.raw import (
     CHAT,
     DONE,
     JSON_TYPE,
+    MB,
     Head,
     Header,
     ScriptedUpstream,
@@ -343,6 +344,41 @@ def test_a_client_that_waits_for_100_continue_gets_it_before_it_sends_its_body(
     assert (answer.status, request.body, request.values(b"expect")) == (200, body, [])
 
 
+@pytest.mark.xfail(strict=True, reason="a request's trailers are added to its headers")
+@pytest.mark.parametrize("path", [CHAT, b"/v1/files"])
+def test_trailers_of_a_request_do_not_become_headers(proxy: Product, wire: ScriptedUpstream, path: bytes) -> None:
+    # RFC 9110, section 6.5.1: a trailer must not pass as a header, or it says what the header's check did not see.
+    seen: Queue[Seen] = Queue()
+    wire.handle = keeping(seen)
+    body = chat_body()
+    head = b"POST " + path + b" HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ntrailer: x-late\r\n\r\n"
+    trailers = b"0\r\nx-late: 1\r\nauthorization: Bearer late\r\ncontent-encoding: gzip\r\n\r\n"
+    with client_of(proxy) as client:
+        client.send(head + chunked(body) + trailers)
+        answer = client.answer()
+        again = client.ask(b"POST", CHAT, body)
+    request = seen.get(timeout=WAIT_S)
+    assert (answer.status, again.status, request.body) == (200, 200, body)
+    assert request.names <= {b"host", b"content-length", b"transfer-encoding"}
+
+
+@pytest.mark.parametrize(
+    "start", [b"GET /v1/models HTTP/1.1\r\nx-a: ", b"GET /v1/", b""], ids=["value", "target", "names"]
+)
+def test_a_head_without_an_end_is_refused_within_a_bound(proxy: Product, start: bytes) -> None:
+    piece = b"x" * 65_536 if start else b"x-a: b\r\n" * 6_500
+    n_sent = 0
+    with client_of(proxy) as client:
+        client.send(start or b"GET /v1/models HTTP/1.1\r\n")
+        try:
+            while n_sent < 16 * MB:
+                client.send(piece)
+                n_sent += len(piece)
+        except ConnectionError:
+            pass
+    assert n_sent < 16 * MB
+
+
 # Connections
 
 
@@ -352,7 +388,7 @@ def test_requests_in_one_packet_are_answered_in_their_order(proxy: Product, wire
         peer.send(plain(completion(content)))
 
     wire.handle = echo
-    words = [f"word-{number}" for number in range(6)]
+    words = [f"word-{number}" for number in range(40)]  # more than are kept waiting at a time
     with client_of(proxy) as client:
         packet = b""
         for word in words:

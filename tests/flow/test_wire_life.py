@@ -488,6 +488,25 @@ def test_an_upstream_that_answers_before_it_read_the_request_is_heard(proxy: Pro
     assert outcome_of(proxy, "refused early") == "error"
 
 
+def test_after_an_early_answer_the_rest_of_the_body_is_passed_over(proxy: Product, wire: ScriptedUpstream) -> None:
+    def refuse(peer: Peer, request: Head) -> None:
+        if request.target == b"/v1/files":
+            peer.send(plain(b"too large", status=b"413 Payload Too Large"))
+            peer.wait_closed()
+        else:
+            request.read_body(peer)
+            peer.send(plain(completion()))
+
+    wire.handle = refuse
+    with client_of(proxy) as client:
+        client.send(b"POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 3000000\r\n\r\n" + b"x" * 2 * MB)
+        early = client.answer()
+        client.send(b"GET / HTTP/1.1\r\n\r\n" + b"x" * (MB - 18))  # looks like a request, and is a body's end
+        ask(client, "after an early answer")
+        answer = client.answer()
+    assert (early.status, answer.status, answer.body) == (413, 200, completion())
+
+
 # The proxy leaves
 
 
