@@ -14,7 +14,17 @@ import orjson
 
 from proxy.authentication import Authenticator
 from proxy.client import Client, read_body, send_body, send_error
-from proxy.errors import JSON_TYPE, ApiError, ClientGoneError, Header, UpstreamError, not_found, unavailable
+from proxy.dialect import LEARNED, Dialect, dialect_of
+from proxy.errors import (
+    JSON_TYPE,
+    ApiError,
+    ClientGoneError,
+    Header,
+    UpstreamError,
+    internal_error,
+    not_found,
+    unavailable,
+)
 from proxy.forwarding import Forwarder
 from proxy.headers import RESPONSE_ID
 from proxy.incoming import IncomingRequest
@@ -30,7 +40,6 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Endpoint = Callable[[Client], Awaitable[None]]
 
-CHAT_PATH: Final = "/v1/chat/completions"
 FEEDBACK_PATH: Final = "/v1/feedback"
 
 logger = logging.getLogger(__name__)
@@ -100,7 +109,7 @@ class DataPlaneApp:
         try:
             await endpoint(client)
         except ApiError as exc:
-            send_error(client, exc)
+            send_error(client, exc, dialect_of(client.path, client.headers))
         except ClientGoneError:
             logger.debug("%s: the client left", client.path)
         except Exception:  # a fault of ours: this one request fails, in the API's shape
@@ -108,7 +117,7 @@ class DataPlaneApp:
             if client.status:
                 client.cut()
             else:
-                send_error(client, ApiError(500, "The proxy failed.", type="server_error", code="internal_error"))
+                send_error(client, internal_error(), dialect_of(client.path, client.headers))
         finally:
             self._metrics.in_flight -= 1
             self._metrics.requests[name, client.status] += 1
@@ -144,23 +153,27 @@ def create_app(
 ) -> DataPlaneApp:
     """Return the application; *lifespan* is entered before the first request and left after the last."""
     forwarder = Forwarder(authenticator, metrics)
-    chat = LearnedEndpoint(
-        CHAT_PATH,
-        authenticator=authenticator,
-        router=router,
-        learning=learning,
-        forwarder=forwarder,
-        metrics=metrics,
-        clock=clock,
-        max_body_mb=section.max_body_mb,
-    )
+    learned = {
+        path: LearnedEndpoint(
+            path,
+            dialect,
+            authenticator=authenticator,
+            router=router,
+            learning=learning,
+            forwarder=forwarder,
+            metrics=metrics,
+            clock=clock,
+            max_body_mb=section.max_body_mb,
+        )
+        for path, dialect in LEARNED.items()
+    }
     signals = FeedbackEndpoint(authenticator, feedback, section.max_body_mb)
     pass_through = PassThrough(authenticator, router, forwarder, max_body_mb=section.max_body_mb)
     own = OwnEndpoints(health, metrics)
 
     def endpoint(method: str, path: str) -> tuple[str, Endpoint]:
-        if path == CHAT_PATH and method == "POST":
-            return "chat", chat
+        if method == "POST" and path in learned:
+            return LEARNED[path].name, learned[path]
         if path == FEEDBACK_PATH or path.startswith(FEEDBACK_PATH + "/"):
             return "feedback", signals
         if path.startswith("/v1/"):
@@ -171,11 +184,12 @@ def create_app(
 
 
 class LearnedEndpoint:
-    """A chat endpoint: injected, relayed, recorded."""
+    """An endpoint of one of the learned APIs: injected, relayed, recorded."""
 
     def __init__(
         self,
         path: str,
+        dialect: Dialect,
         *,
         authenticator: Authenticator,
         router: Router,
@@ -186,6 +200,7 @@ class LearnedEndpoint:
         max_body_mb: float,
     ) -> None:
         self._path = path
+        self._dialect = dialect
         self._authenticator = authenticator
         self._router = router
         self._learning = learning
@@ -214,10 +229,10 @@ class LearnedEndpoint:
         except UpstreamError as exc:
             error = self._forwarder.failure(exc, upstream)
             turn.finish("upstream_error", error.status, upstream)
-            send_error(client, error, [(RESPONSE_ID, turn.response_id.encode())])
+            send_error(client, error, self._dialect, [(RESPONSE_ID, turn.response_id.encode())])
         except ApiError as exc:
             turn.finish("error", exc.status, upstream)
-            send_error(client, exc, [(RESPONSE_ID, turn.response_id.encode())])
+            send_error(client, exc, self._dialect, [(RESPONSE_ID, turn.response_id.encode())])
         except ClientGoneError:
             turn.finish("cancelled", 0, upstream)
             raise

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from proxy.errors import JSON_TYPE, ApiError, Header, body_too_large, error_body
+from proxy.dialect import Dialect
+from proxy.errors import JSON_TYPE, ApiError, Header, body_too_large
 from proxy.headers import content_length, find
 from proxy.upstream import Cancellation
 
@@ -115,6 +116,6 @@ def send_body(client: Client, status: int, body: bytes, headers: Sequence[Header
     client.write(body, is_last=True)
 
 
-def send_error(client: Client, error: ApiError, headers: Sequence[Header] = ()) -> None:
-    """Send an error of our own in the API's shape."""
-    send_body(client, error.status, error_body(error), [JSON_TYPE, *error.headers, *headers])
+def send_error(client: Client, error: ApiError, dialect: Dialect, headers: Sequence[Header] = ()) -> None:
+    """Send an error of our own in the shape of the client's API."""
+    send_body(client, error.status, dialect.error_body(error), [JSON_TYPE, *error.headers, *headers])

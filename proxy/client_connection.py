@@ -248,8 +248,8 @@ class ClientConnection(asyncio.Protocol):
         self.flow: FlowControl
         self.transport: asyncio.Transport
         self._loop = _loop or asyncio.get_running_loop()
-        self._connections = server_state.connections
-        self._tasks = server_state.tasks
+        self._connections: set[Any] = server_state.connections
+        self._tasks: set[Any] = server_state.tasks  # exchanges among them: uvicorn waits for them too
         self._max_connections = max_connections
         self._overloaded = overloaded
         self._parser = httptools.HttpRequestParser(self)
@@ -269,7 +269,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
         self.flow = FlowControl(self.transport)
-        self._connections.add(cast("Any", self))
+        self._connections.add(self)
         if len(self._connections) > self._max_connections:
             self.serve = self._overloaded
             self._is_closing = True
@@ -278,12 +278,12 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        self._connections.discard(cast("Any", self))
+        self._connections.discard(self)
         if self._idle_timer is not None:
             self._idle_timer.cancel()
         self.flow.resume_writing()
         for exchange in self._waiting:
-            self._tasks.discard(cast("Any", exchange))
+            self._tasks.discard(exchange)
         self._waiting.clear()
         if self._running is not None:
             self._running.leave()
@@ -346,7 +346,7 @@ class ClientConnection(asyncio.Protocol):
             keep_alive=not is_http_10 and not self._is_closing and self._parser.should_keep_alive(),
             expects_continue=self._expects_continue,
         )
-        self._tasks.add(cast("Any", exchange))  # so that a shutdown waits for it, and cancels it in the end
+        self._tasks.add(exchange)
         if self._running is None:
             self._running = exchange
         else:
@@ -369,7 +369,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             await self.serve(exchange)
         finally:
-            self._tasks.discard(cast("Any", exchange))
+            self._tasks.discard(exchange)
             self._ended(exchange)
 
     def _ended(self, exchange: "ClientExchange") -> None:

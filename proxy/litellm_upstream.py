@@ -1,7 +1,7 @@
 """Providers with another wire format, through litellm: chat completions in OpenAI's shape, streamed or not.
 
-The only import of litellm on this side. It takes seconds, a call milliseconds and a piece of a stream most of one: all of
-it happens in a thread with an event loop of its own, and only where such an upstream is configured.
+The only import of litellm on this side. It takes seconds, a call milliseconds and a piece of a stream another one. So
+all of it happens in a thread with an event loop of its own, and only where such an upstream is configured.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ FIELDS: Final = frozenset(
     )
 )
 QUEUED_PIECES: Final = 64  # of a stream that the client has not taken yet
-STOP_S: Final = 2.0  # that its thread gets to end
+STOP_S: Final = 5.0  # that its thread gets to end
 
 # Read by litellm at import: nothing is downloaded, no .env file is loaded.
 _OFFLINE: Final = {
@@ -70,8 +70,10 @@ class LitellmThread:
     """A thread whose event loop runs everything of litellm's; ``module`` is litellm once it is imported."""
 
     def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
         self.module: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.loop = self._runner.get_loop()
+        self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="litellm", daemon=True)
 
     def start(self) -> None:
@@ -82,19 +84,23 @@ class LitellmThread:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def stop(self) -> None:
-        """End the loop; what still runs there is dropped with the process."""
-        if self._thread.is_alive():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(STOP_S)
+        """Cancel what still runs there and end the loop."""
+        self.loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(STOP_S)
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
         try:
             self.module.set_result(load_litellm())
         except Exception as exc:  # whoever waits for the module is told
             logger.exception("litellm cannot be imported")
             self.module.set_exception(exc)
-        self.loop.run_forever()
+        with self._runner as runner:
+            runner.run(self._work())
+
+    async def _work(self) -> None:
+        await self._stopping.wait()
+        if self.module.exception() is None:
+            await self.module.result().close_litellm_async_clients()
 
 
 class LitellmUpstream:

@@ -4,7 +4,7 @@ import logging
 from typing import Protocol
 
 from proxy.client import Client
-from proxy.errors import ClientGoneError, UpstreamCutError
+from proxy.errors import ApiError, ClientGoneError, UpstreamCutError, unavailable, upstream_failure
 from proxy.headers import RESPONSE_ID, find, response_headers
 from proxy.upstream import UpstreamResponse
 from store.vocabulary import Outcome
@@ -30,6 +30,10 @@ class Tee(Protocol):
         """Take note of the next bytes of the reply's body."""
         ...
 
+    def stream_error(self, error: ApiError) -> bytes:
+        """Return the event that tells a client that its stream broke; nothing where none can be told."""
+        ...
+
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
         ...
@@ -39,7 +43,8 @@ async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream:
     """Pass a reply on to the client of a learned endpoint.
 
     The turn is recorded before the client gets the last byte, so what it saw complete outlives this process.
-    A cut upstream ends the client's connection in the middle of the body; a client that left ends the upstream's.
+    A cut upstream ends the client's connection in the middle of the body; a stream of events tells so with a last one
+    of its API. A client that left ends the upstream's.
     """
     status = response.status
     outcome: Outcome = "ok" if status < 400 else "error"
@@ -61,10 +66,10 @@ async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream:
     except UpstreamCutError as exc:
         turn.finish("upstream_error", status, upstream)
         logger.warning("%s: upstream %r: %s", turn.response_id, upstream, exc)
-        client.cut()
+        client.cut(turn.stream_error(upstream_failure(exc, upstream)))
     except ClientGoneError:
         turn.finish("cancelled", status, upstream)
-        client.cut()
+        client.cut(turn.stream_error(unavailable("The proxy is shutting down.", "shutting_down")))
         raise
     finally:
         response.cancel()

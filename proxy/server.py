@@ -8,13 +8,15 @@ import uvicorn
 from proxy.app import DataPlaneApp
 from proxy.client import Client, send_error
 from proxy.client_connection import ClientConnection
+from proxy.dialect import dialect_of
 from proxy.errors import unavailable
 from store.config import ProxySection
 
 
 async def overloaded(client: Client) -> None:
     """Answer 503: more connections are open than ``[proxy] max_connections`` allows."""
-    send_error(client, unavailable("Too many open connections.", "overloaded"))
+    error = unavailable("Too many open connections.", "overloaded")
+    send_error(client, error, dialect_of(client.path, client.headers))
 
 
 def server_config(app: DataPlaneApp, section: ProxySection) -> uvicorn.Config:
