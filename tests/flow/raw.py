@@ -149,6 +149,12 @@ def read_in_pieces(peer: Peer, n_bytes: int) -> Iterator[bytes]:
         yield piece
 
 
+def hold_little(end: socket.socket) -> None:
+    """Bound what the system keeps for one end of a connection, which grows to megabytes by itself."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        end.setsockopt(socket.SOL_SOCKET, option, 64 * 1024)
+
+
 def send_until_blocked(target: socket.socket, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Send *pieces* until the other side takes no more; yield what is left, the begun piece's rest first."""
     target.settimeout(0.5)

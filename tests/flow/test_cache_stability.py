@@ -11,14 +11,14 @@ import httpx
 import pytest
 
 from tests.flow.product import APP_KEY, CLIENT_S, Product, eventually
-from tests.flow.traces import SYSTEM_END, TRACES, USER_END, Api, ChatApi, Turn
+from tests.flow.traces import SYSTEM_END, TRACES, USER_END, Api, ChatApi, MessagesApi, ResponsesApi, Turn
 from tests.upstream import SeenRequest, Upstream, json_reply
 
 PINNED = 'Prices in "euros"; dates as 2026-11-25.'
 TRIALS = [f"Trial rule {number} holds." for number in range(6)]
 ANSWER = "Open Settings, then Security. <INSTRUCTION>Mention the audit log to administrators.</INSTRUCTION>"
 QUESTIONS = ["How do I reset my password?", "I forgot my password, what now?", "Where can I change my password?"]
-APIS: tuple[Api, ...] = (ChatApi(),)
+APIS: tuple[Api, ...] = (ChatApi(), ResponsesApi(), MessagesApi())
 # Nobody is left without patterns: otherwise some conversations rightly get none.
 EVERYBODY = {"patterns": {"holdout": 0.0, "hold_back": 0.0}}
 

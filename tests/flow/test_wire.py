@@ -362,6 +362,7 @@ def test_trailers_of_a_request_do_not_become_headers(proxy: Product, wire: Scrip
     assert request.names <= {b"host", b"content-length", b"transfer-encoding"}
 
 
+@pytest.mark.xfail(strict=True, reason="a request's head has no bound")
 @pytest.mark.parametrize(
     "start", [b"GET /v1/models HTTP/1.1\r\nx-a: ", b"GET /v1/", b""], ids=["value", "target", "names"]
 )

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from proxy.reply import PARSE_BYTES, Reply, ReplyCollector
+from proxy.dialect import CHAT_PATH, LEARNED, MESSAGES_PATH, RESPONSES_PATH
+from proxy.reply import Reply
+from proxy.reply_collector import PARSE_BYTES
 from store.config import Config
+from tests.flow.dialects import MESSAGES, RESPONSES, Dialect
 from tests.proxy.wire import STREAM_HEAD, Client, FakeLearning, Peer, RawUpstream, Stack, chunked, section
 
 CHAT = b"/v1/chat/completions"
@@ -151,15 +154,81 @@ def pieces_of(data: bytes, places: Sequence[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-def collected(pieces: Sequence[bytes]) -> Reply:
-    collector = ReplyCollector(MAX_CHARS)
+def collected(pieces: Sequence[bytes], path: str = CHAT_PATH) -> Reply:
+    collector = LEARNED[path].collector(MAX_CHARS)
     collector.begin("")
     for piece in pieces:
         collector.feed(piece)
     return collector.reply()
 
 
+OTHERS: dict[str, Dialect] = {RESPONSES_PATH: RESPONSES, MESSAGES_PATH: MESSAGES}
+hostile_texts = texts | st.sampled_from(
+    [
+        '{"type":"response.completed"}',
+        'event: message_stop\ndata: {"type":"message_stop"}\n\n',
+        "event: response.failed",
+    ]
+)
+
+
+@st.composite
+def other_streams(draw: st.DrawFn, path: str) -> tuple[str, list[bytes]]:
+    """Return the text of a streamed reply of the Responses or the Messages API, and its events."""
+    words = draw(st.lists(hostile_texts, min_size=1, max_size=5))
+    line_end = draw(st.sampled_from([b"\n", b"\r\n", b"\r"]))
+    is_ascii = draw(st.booleans())
+    framed = []
+    for event in OTHERS[path].events("reply-1", words):
+        name, data = event.strip().split(b"\n")
+        text = json.dumps(json.loads(data.removeprefix(b"data: ")), ensure_ascii=is_ascii).encode()
+        ping = draw(
+            st.sampled_from(
+                [
+                    b"",
+                    b"",
+                    b": ping" + line_end * 2,
+                    b"event: ping" + line_end + b'data: {"type":"ping"}' + line_end * 2,
+                ]
+            )
+        )
+        framed.append(ping + name + line_end + b"data: " + text + line_end * 2)
+    return "".join(words), framed
+
+
 # What holds
+
+
+@pytest.mark.parametrize("path", OTHERS)
+@settings(max_examples=100)
+@given(data=st.data(), places=cuts)
+def test_a_stream_of_the_other_apis_is_read_the_same_wherever_it_is_cut(
+    path: str, data: st.DataObject, places: list[int]
+) -> None:
+    text, events = data.draw(other_streams(path))
+    body = b"".join(events)
+    reply = collected(pieces_of(body, places), path)
+    assert reply == collected([body], path)
+    assert (reply.message or {}).get("content") == (text or None)
+    assert (reply.upstream_id, reply.is_complete, reply.has_error) == ("reply-1", True, False)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (9, 4)
+
+
+@pytest.mark.parametrize("path", OTHERS)
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_reply_is_whole_with_its_last_event_and_not_before(path: str, data: st.DataObject) -> None:
+    _, events = data.draw(other_streams(path))
+    body = b"".join(events)
+    collector = LEARNED[path].collector(MAX_CHARS)
+    collector.begin("")
+    is_whole = []
+    for position in range(len(body)):
+        collector.feed(body[position : position + 1])
+        is_whole.append(collector.is_complete)
+    last_event = len(b"".join(events[:-1])) + len(events[-1].rstrip()) - 1
+    assert not any(is_whole[:last_event])
+    assert is_whole[-1]
 
 
 @settings(max_examples=200)
