@@ -2,15 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import httpx
 import pytest
 
-from tests.flow.product import APP_KEY, CLIENT_S, Product, eventually
+from tests.flow.conftest import NewProduct
+from tests.flow.product import Product, eventually
+from tests.flow.raw import BEARER, CHAT, JSON_TYPE, chat_body, client_of
 from tests.flow.traces import SYSTEM_END, TRACES, USER_END, Api, ChatApi, MessagesApi, ResponsesApi, Turn
 from tests.upstream import SeenRequest, Upstream, json_reply
 
@@ -37,14 +39,20 @@ def add_pattern(product: Product, rule: str, state: str) -> None:
     post(product, "/api/patterns", type="response_format", rule=rule, conditions={}, state=state)
 
 
+def add_context(product: Product, answer: str) -> None:
+    context = post(product, "/api/contexts", questions=QUESTIONS, answer=answer, tags=["password"])
+    post(product, f"/api/contexts/{context['id']}/approve")
+
+
 def wait_for_generation(product: Product, n_probes: int = 1) -> None:
     """Wait until the proxy serves what was published last, to *n_probes* requests in a row (of several workers)."""
     (newest,) = product.rows("SELECT max(number) AS number FROM generations")
 
     def is_served() -> bool:
-        with httpx.Client(timeout=CLIENT_S) as client:
-            answer = product.chat("probe", client=client)
-        return bool(product.response_row(answer)["generation"] >= newest["number"])
+        with client_of(product) as client:
+            (response_id,) = client.ask(b"POST", CHAT, chat_body("probe")).values(b"x-tutelage-response-id")
+        record = product.row("SELECT generation FROM responses WHERE id = :id", id=response_id.decode())
+        return bool(record["generation"] >= newest["number"])
 
     eventually(lambda: all(is_served() for _ in range(n_probes)))
 
@@ -56,8 +64,7 @@ def pinned(tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream) 
     with Product(folder, shared_upstream.base_url, settings=EVERYBODY) as product:
         product.start("up")
         add_pattern(product, PINNED, "pinned")
-        context = post(product, "/api/contexts", questions=QUESTIONS, answer=ANSWER, tags=["password"])
-        post(product, f"/api/contexts/{context['id']}/approve")
+        add_context(product, ANSWER)
         wait_for_generation(product)
         yield product
 
@@ -91,13 +98,10 @@ def split(turn: Turn, seen: SeenRequest) -> Seen:
 def send(product: Product, upstream: Upstream, api: Api, turn: Turn, **headers: str) -> Seen:
     """Send one turn on a connection of its own and return what the provider saw of it."""
     upstream.script = lambda _: json_reply(turn.reply)
-    answer = httpx.post(
-        product.proxy_url + api.path,
-        content=turn.request,
-        headers={"content-type": "application/json", "authorization": f"Bearer {APP_KEY}", **headers},
-        timeout=CLIENT_S,
-    )
-    assert (answer.status_code, answer.json()) == (200, turn.reply)
+    named = [(name.encode(), value.encode()) for name, value in headers.items()]
+    with client_of(product) as client:
+        answer = client.ask(b"POST", api.path.encode(), turn.request, [JSON_TYPE, BEARER, *named])
+    assert (answer.status, json.loads(answer.body)) == (200, turn.reply)
     return split(turn, upstream.last)
 
 
@@ -159,72 +163,64 @@ def rules_in(block: bytes) -> list[str]:
     return re.findall(r"Trial rule \d+ holds\.", block.decode())
 
 
-@every_api
 def test_what_is_drawn_for_a_conversation_holds_for_all_its_turns_also_after_a_restart(
-    product: Product, upstream: Upstream, api: Api
+    product: Product, upstream: Upstream
 ) -> None:
     running = product.start("up")
     for rule in TRIALS:
         add_pattern(product, rule, "trial")
     wait_for_generation(product)
-    turns = list(api.turns(*TRACES["tool loop"]))
-    half = len(turns) // 2
-    users = [f"user-{number}" for number in range(12)]
+    blocks: dict[tuple[str, int], list[bytes]] = defaultdict(list)
 
-    def blocks_of(turns: Sequence[Turn], user: str) -> list[bytes]:
-        return [send(product, upstream, api, turn, **user_header(user)).patterns for turn in turns]
+    def play_part(turns: slice) -> None:
+        for api in APIS:
+            for turn in list(api.turns(*TRACES["tool loop"]))[turns]:
+                for user in range(8):
+                    seen = send(product, upstream, api, turn, **user_header(f"user-{user}"))
+                    blocks[api.path, user].append(seen.patterns)
 
-    blocks = {user: blocks_of(turns[:half], user) for user in users}
+    play_part(slice(4))  # ends within the second tool loop
     running.stop()
     product.start("up")
-    for user in users:
-        blocks[user] += blocks_of(turns[half:], user)
-    assert {user: len(set(found)) for user, found in blocks.items()} == dict.fromkeys(users, 1)
-    drawn = [tuple(rules_in(found[0])) for found in blocks.values()]
-    assert len(set(drawn)) > 1  # not everybody has the same
+    play_part(slice(4, None))
+    assert {key: len(set(found)) for key, found in blocks.items()} == dict.fromkeys(blocks, 1)
+    assert len({tuple(rules_in(found[0])) for found in blocks.values()}) > 1  # not everybody has the same
 
 
-@every_api
-def test_a_new_generation_changes_no_knowledge_within_a_tool_loop(
-    product: Product, upstream: Upstream, api: Api
-) -> None:
+def test_a_new_generation_changes_no_knowledge_within_a_tool_loop(product: Product, upstream: Upstream) -> None:
     product.start("up")
-    context = post(product, "/api/contexts", questions=QUESTIONS, answer=ANSWER, tags=["password"])
-    post(product, f"/api/contexts/{context['id']}/approve")
+    add_context(product, ANSWER)
     wait_for_generation(product)
-    blocks: list[bytes] = []
-    for turn in api.turns(*TRACES["tool loop"]):
-        blocks.append(send(product, upstream, api, turn, **user_header("u-loop")).contexts)
-        if len(blocks) == 1:
-            more = post(product, "/api/contexts", questions=QUESTIONS, answer="Ask the desk.", tags=["password"])
-            post(product, f"/api/contexts/{more['id']}/approve")
-            wait_for_generation(product)
-    assert blocks[0] == blocks[1] == blocks[2]
-    assert b"audit log" in blocks[0]
-    assert b"Ask the desk." not in blocks[0]
-    assert b"Ask the desk." in blocks[3]  # the next question
+    turns = {api: list(api.turns(*TRACES["tool loop"])) for api in APIS}
+
+    def blocks_of(number: int) -> list[bytes]:
+        return [send(product, upstream, api, turns[api][number], **user_header("u")).contexts for api in APIS]
+
+    asked = blocks_of(0)
+    add_context(product, "Ask the desk.")
+    wait_for_generation(product)
+    looped = [blocks_of(1), blocks_of(2)]
+    next_question = blocks_of(3)
+    assert looped == [asked, asked]
+    assert all(b"audit log" in block and b"Ask the desk." not in block for block in asked)
+    assert all(b"Ask the desk." in block for block in next_question)
 
 
-@every_api
-def test_several_workers_give_a_conversation_one_pattern_block(product: Product, upstream: Upstream, api: Api) -> None:
-    product.settings = {"proxy": {"workers": 2}}
-    product.write_config()
+def test_several_workers_give_a_conversation_one_pattern_block(new_product: NewProduct, upstream: Upstream) -> None:
+    product = new_product(settings={"proxy": {"workers": 2}})
     product.start("up")
     for rule in TRIALS:
         add_pattern(product, rule, "trial")
     wait_for_generation(product, n_probes=8)
-    turns = list(api.turns(*TRACES["plain chat"]))
-    blocks: list[set[bytes]] = []
-    for number in range(8):
-        found = []
-        for turn in turns:
-            found.append(send(product, upstream, api, turn, **user_header(f"user-{number}")).patterns)
-            # What one worker knows the others learn from the database.
-            product.row(
-                "SELECT count(*) AS n FROM responses WHERE user_id = :user HAVING n = :n",
-                user=f"user-{number}",
-                n=len(found),
-            )
-        blocks.append(set(found))
-    assert [len(found) for found in blocks] == [1] * 8
-    assert len(set.union(*blocks)) > 1
+    blocks: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+    for number in range(4):
+        for api in APIS:
+            turn = list(api.turns(*TRACES["plain chat"]))[number]
+            for user in range(5):
+                seen = send(product, upstream, api, turn, **user_header(f"{api.path}-{user}"))
+                blocks[api.path, user].append(seen.patterns)
+        # What one worker knows the others learn from the database.
+        n_sent = sum(map(len, blocks.values()))
+        product.row("SELECT count(*) AS n FROM responses WHERE user_id LIKE '/v1/%' HAVING n = :n", n=n_sent)
+    assert {key: len(set(found)) for key, found in blocks.items()} == dict.fromkeys(blocks, 1)
+    assert len({tuple(rules_in(found[0])) for found in blocks.values()}) > 1

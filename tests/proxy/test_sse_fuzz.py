@@ -200,7 +200,7 @@ def other_streams(draw: st.DrawFn, path: str) -> tuple[str, list[bytes]]:
 
 
 @pytest.mark.parametrize("path", OTHERS)
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(data=st.data(), places=cuts)
 def test_a_stream_of_the_other_apis_is_read_the_same_wherever_it_is_cut(
     path: str, data: st.DataObject, places: list[int]
@@ -231,7 +231,7 @@ def test_a_reply_is_whole_with_its_last_event_and_not_before(path: str, data: st
     assert is_whole[-1]
 
 
-@settings(max_examples=200)
+@settings(max_examples=120)
 @given(stream=streams(), places=cuts)
 def test_what_is_read_of_a_stream_is_what_it_says_wherever_it_is_cut(
     stream: tuple[Said, bytes], places: list[int]
@@ -243,7 +243,7 @@ def test_what_is_read_of_a_stream_is_what_it_says_wherever_it_is_cut(
     assert_says(reply, said)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(stream=streams(), n_before=st.integers(0, 2000), places=cuts)
 def test_a_long_stream_that_is_read_bit_by_bit_says_the_same(
     stream: tuple[Said, bytes], n_before: int, places: list[int]
@@ -271,7 +271,7 @@ def assert_says(reply: Reply, said: Said) -> None:
     assert (reply.is_readable, reply.has_error) == (True, False)
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(body=st.binary(max_size=200), places=cuts)
 @example(body=b"\xef\xbb\xbf", places=[1, 2])
 @example(body=b"data: [DONE]", places=[7])
@@ -280,7 +280,7 @@ def test_no_bytes_are_too_odd_to_be_read_and_a_cut_changes_nothing(body: bytes, 
     assert collected(pieces_of(body, places)) == collected([body])
 
 
-@settings(max_examples=150)
+@settings(max_examples=80)
 @given(stream=streams(), place=st.integers(0, 2**20), junk=st.binary(max_size=30), places=cuts)
 def test_a_stream_with_junk_in_it_is_read_the_same_wherever_it_is_cut(
     stream: tuple[Said, bytes], place: int, junk: bytes, places: list[int]
