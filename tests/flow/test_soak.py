@@ -162,7 +162,6 @@ def stops_after_half(peer: Peer, request: Request) -> None:
 
 def floods(peer: Peer, request: Request) -> None:
     """Send a stream of 60 MB to a client that takes nothing; the connection ends under it."""
-    hold_little(peer.socket)
     peer.send(STREAM_HEAD)
     event = request.events()[1].replace(WORDS[0].encode(), b"x" * 60_000)
     left = send_until_blocked(peer.socket, iter([chunked(event)] * 1000))
