@@ -4,6 +4,7 @@ The request path adds to plain numbers, which one thread alone touches; Promethe
 change and cost five times as much. They are made of the numbers when somebody asks.
 """
 
+import asyncio
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -137,6 +138,9 @@ class Metrics(Collector):
             value=self.learning_failures,
         )
         yield GaugeMetricFamily("tutelage_requests_in_flight", "Requests under way.", value=self.in_flight)
+        yield GaugeMetricFamily(
+            "tutelage_event_loop_tasks", "Tasks of the event loop; at rest their number never grows.", value=_n_tasks()
+        )
         for name, help_text, value in self._gauges:
             yield GaugeMetricFamily(name, help_text, value=value())
 
@@ -163,6 +167,13 @@ class Metrics(Collector):
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text form."""
         return generate_latest(self._registry)
+
+
+def _n_tasks() -> int:
+    try:
+        return len(asyncio.all_tasks())
+    except RuntimeError:  # asked outside of the event loop
+        return 0
 
 
 def _counter(name: str, help_text: str, labels: tuple[str, ...], counts: Mapping[Any, int]) -> CounterMetricFamily:

@@ -79,7 +79,10 @@ class Peer:
 
     def read_line(self) -> bytes:
         while b"\r\n" not in self.buffer:
-            self.buffer += self.socket.recv(65536)
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError
+            self.buffer += data
         line, _, self.buffer = self.buffer.partition(b"\r\n")
         return line
 

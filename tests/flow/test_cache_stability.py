@@ -1,0 +1,226 @@
+"""Recorded conversations through the proxy with learning on: what a provider's prefix cache sees of every turn."""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.flow.conftest import NewProduct
+from tests.flow.product import Product, eventually
+from tests.flow.raw import BEARER, CHAT, JSON_TYPE, chat_body, client_of
+from tests.flow.traces import SYSTEM_END, TRACES, USER_END, Api, ChatApi, MessagesApi, ResponsesApi, Turn
+from tests.upstream import SeenRequest, Upstream, json_reply
+
+PINNED = 'Prices in "euros"; dates as 2026-11-25.'
+TRIALS = [f"Trial rule {number} holds." for number in range(6)]
+ANSWER = "Open Settings, then Security. <INSTRUCTION>Mention the audit log to administrators.</INSTRUCTION>"
+QUESTIONS = ["How do I reset my password?", "I forgot my password, what now?", "Where can I change my password?"]
+APIS: tuple[Api, ...] = (ChatApi(), ResponsesApi(), MessagesApi())
+# Nobody is left without patterns: otherwise some conversations rightly get none.
+EVERYBODY = {"patterns": {"holdout": 0.0, "hold_back": 0.0}}
+
+every_api = pytest.mark.parametrize("api", APIS, ids=lambda api: api.path)
+every_trace = pytest.mark.parametrize("trace", TRACES)
+
+
+def post(product: Product, path: str, **body: Any) -> Mapping[str, Any]:
+    answer = product.client.post(product.learner_url + path, json=body or None)
+    assert answer.status_code in (200, 201), answer.text
+    made: Mapping[str, Any] = answer.json()
+    return made
+
+
+def add_pattern(product: Product, rule: str, state: str) -> None:
+    post(product, "/api/patterns", type="response_format", rule=rule, conditions={}, state=state)
+
+
+def add_context(product: Product, answer: str) -> None:
+    context = post(product, "/api/contexts", questions=QUESTIONS, answer=answer, tags=["password"])
+    post(product, f"/api/contexts/{context['id']}/approve")
+
+
+def wait_for_generation(product: Product, n_probes: int = 1) -> None:
+    """Wait until the proxy serves what was published last, to *n_probes* requests in a row (of several workers)."""
+    (newest,) = product.rows("SELECT max(number) AS number FROM generations")
+
+    def is_served() -> bool:
+        with client_of(product) as client:
+            (response_id,) = client.ask(b"POST", CHAT, chat_body("probe")).values(b"x-tutelage-response-id")
+        record = product.row("SELECT generation FROM responses WHERE id = :id", id=response_id.decode())
+        return bool(record["generation"] >= newest["number"])
+
+    eventually(lambda: all(is_served() for _ in range(n_probes)))
+
+
+@pytest.fixture(scope="module")
+def pinned(tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream) -> Iterator[Product]:
+    """A running product with one pattern for everybody and one approved entry."""
+    folder = tmp_path_factory.mktemp("pinned")
+    with Product(folder, shared_upstream.base_url, settings=EVERYBODY) as product:
+        product.start("up")
+        add_pattern(product, PINNED, "pinned")
+        add_context(product, ANSWER)
+        wait_for_generation(product)
+        yield product
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One turn as the provider saw it: the client's bytes, and the two blocks put in between."""
+
+    until_system_end: bytes
+    patterns: bytes
+    until_question_end: bytes
+    contexts: bytes
+    rest: bytes
+
+
+def split(turn: Turn, seen: SeenRequest) -> Seen:
+    """Return where learned text stands in a request; all other bytes must be the client's."""
+    sent = turn.request
+    system_end = sent.index(SYSTEM_END.encode()) + len(SYSTEM_END)
+    question_end = sent.rindex(USER_END.encode()) + len(USER_END)
+    head, middle, rest = sent[:system_end], sent[system_end:question_end], sent[question_end:]
+    assert seen.body.startswith(head)
+    assert seen.body.endswith(rest)
+    inner = seen.body[system_end : len(seen.body) - len(rest)]
+    assert inner.count(middle) == 1
+    patterns, _, contexts = inner.partition(middle)
+    assert json.loads(seen.body)  # the blocks are escaped as they must be
+    return Seen(head, patterns, middle, contexts, rest)
+
+
+def send(product: Product, upstream: Upstream, api: Api, turn: Turn, **headers: str) -> Seen:
+    """Send one turn on a connection of its own and return what the provider saw of it."""
+    upstream.script = lambda _: json_reply(turn.reply)
+    named = [(name.encode(), value.encode()) for name, value in headers.items()]
+    with client_of(product) as client:
+        answer = client.ask(b"POST", api.path.encode(), turn.request, [JSON_TYPE, BEARER, *named])
+    assert (answer.status, json.loads(answer.body)) == (200, turn.reply)
+    return split(turn, upstream.last)
+
+
+def play(product: Product, upstream: Upstream, api: Api, trace: str, **headers: str) -> list[tuple[Turn, Seen]]:
+    """Send every turn of a trace and return what the provider saw of each."""
+    return [(turn, send(product, upstream, api, turn, **headers)) for turn in api.turns(*TRACES[trace])]
+
+
+@every_api
+@every_trace
+def test_only_the_two_blocks_are_added_and_each_in_its_place(
+    pinned: Product, shared_upstream: Upstream, api: Api, trace: str
+) -> None:
+    for turn, seen in play(pinned, shared_upstream, api, trace):
+        assert json.dumps(PINNED)[1:-1].encode() in seen.patterns
+        assert (b"audit log" in seen.contexts) == ("password" in turn.question)
+        assert bool(seen.contexts) == ("password" in turn.question)
+
+
+@every_api
+@every_trace
+def test_the_pattern_block_is_the_same_in_every_turn_and_every_conversation(
+    pinned: Product, shared_upstream: Upstream, api: Api, trace: str
+) -> None:
+    first = play(pinned, shared_upstream, api, trace)
+    named = play(pinned, shared_upstream, api, trace, **{"x-tutelage-conversation": f"{api.path} {trace}"})
+    other_user = play(pinned, shared_upstream, api, trace, **user_header("somebody else"))
+    assert len({seen.patterns for _, seen in first + named + other_user}) == 1
+
+
+@every_api
+@every_trace
+def test_the_context_block_is_the_same_for_a_question_and_all_of_its_tool_loop(
+    pinned: Product, shared_upstream: Upstream, api: Api, trace: str
+) -> None:
+    blocks: dict[tuple[bytes, str], set[bytes]] = {}
+    for turn, seen in play(pinned, shared_upstream, api, trace):
+        blocks.setdefault((seen.until_question_end, turn.question), set()).add(seen.contexts)
+    assert {len(found) for found in blocks.values()} == {1}
+
+
+@every_api
+@every_trace
+def test_a_turn_repeats_what_the_provider_has_cached_up_to_the_question_before(
+    pinned: Product, shared_upstream: Upstream, api: Api, trace: str
+) -> None:
+    played = [seen for _, seen in play(pinned, shared_upstream, api, trace)]
+    for before, after in pairwise(played):
+        cached = before.until_system_end + before.patterns + before.until_question_end
+        again = after.until_system_end + after.patterns + after.until_question_end
+        assert again.startswith(cached)
+
+
+def user_header(user: str) -> dict[str, str]:
+    return {"x-tutelage-user": user}
+
+
+def rules_in(block: bytes) -> list[str]:
+    return re.findall(r"Trial rule \d+ holds\.", block.decode())
+
+
+def test_what_is_drawn_for_a_conversation_holds_for_all_its_turns_also_after_a_restart(
+    product: Product, upstream: Upstream
+) -> None:
+    running = product.start("up")
+    for rule in TRIALS:
+        add_pattern(product, rule, "trial")
+    wait_for_generation(product)
+    blocks: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+
+    def play_part(turns: slice) -> None:
+        for api in APIS:
+            for turn in list(api.turns(*TRACES["tool loop"]))[turns]:
+                for user in range(8):
+                    seen = send(product, upstream, api, turn, **user_header(f"user-{user}"))
+                    blocks[api.path, user].append(seen.patterns)
+
+    play_part(slice(4))  # ends within the second tool loop
+    running.stop()
+    product.start("up")
+    play_part(slice(4, None))
+    assert {key: len(set(found)) for key, found in blocks.items()} == dict.fromkeys(blocks, 1)
+    assert len({tuple(rules_in(found[0])) for found in blocks.values()}) > 1  # not everybody has the same
+
+
+def test_a_new_generation_changes_no_knowledge_within_a_tool_loop(product: Product, upstream: Upstream) -> None:
+    product.start("up")
+    add_context(product, ANSWER)
+    wait_for_generation(product)
+    turns = {api: list(api.turns(*TRACES["tool loop"])) for api in APIS}
+
+    def blocks_of(number: int) -> list[bytes]:
+        return [send(product, upstream, api, turns[api][number], **user_header("u")).contexts for api in APIS]
+
+    asked = blocks_of(0)
+    add_context(product, "Ask the desk.")
+    wait_for_generation(product)
+    looped = [blocks_of(1), blocks_of(2)]
+    next_question = blocks_of(3)
+    assert looped == [asked, asked]
+    assert all(b"audit log" in block and b"Ask the desk." not in block for block in asked)
+    assert all(b"Ask the desk." in block for block in next_question)
+
+
+def test_several_workers_give_a_conversation_one_pattern_block(new_product: NewProduct, upstream: Upstream) -> None:
+    product = new_product(settings={"proxy": {"workers": 2}})
+    product.start("up")
+    for rule in TRIALS:
+        add_pattern(product, rule, "trial")
+    wait_for_generation(product, n_probes=8)
+    blocks: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+    for number in range(4):
+        for api in APIS:
+            turn = list(api.turns(*TRACES["plain chat"]))[number]
+            for user in range(5):
+                seen = send(product, upstream, api, turn, **user_header(f"{api.path}-{user}"))
+                blocks[api.path, user].append(seen.patterns)
+        # What one worker knows the others learn from the database.
+        n_sent = sum(map(len, blocks.values()))
+        product.row("SELECT count(*) AS n FROM responses WHERE user_id LIKE '/v1/%' HAVING n = :n", n=n_sent)
+    assert {key: len(set(found)) for key, found in blocks.items()} == dict.fromkeys(blocks, 1)
+    assert len({tuple(rules_in(found[0])) for found in blocks.values()}) > 1
