@@ -169,7 +169,8 @@ def test_a_loop_with_parallel_tool_calls_ends_in_an_answer(is_stream: bool, comp
 
 
 def whole_message(client: OpenAI, asked: Any) -> dict[str, Any]:
-    return client.chat.completions.create(**asked).choices[0].message.to_dict()
+    message: dict[str, Any] = client.chat.completions.create(**asked).choices[0].message.to_dict()
+    return message
 
 
 def streamed_message(client: OpenAI, asked: Any) -> dict[str, Any]:
@@ -197,11 +198,13 @@ def test_structured_output_is_parsed_into_the_apps_own_model(compare: Compare) -
 
 
 def test_json_mode_and_unknown_fields_reach_the_provider(compare: Compare) -> None:
+    messages: Any = [{**USER, "name": "ann", "x_part": [None, 1.50]}]
+
     def ask(endpoint: Endpoint) -> Any:
         with client_of(endpoint) as client:
             completion = client.chat.completions.create(
                 model=endpoint.gpt,
-                messages=[{**USER, "name": "ann", "x_part": [None, 1.50]}],
+                messages=messages,
                 response_format={"type": "json_object"},
                 extra_body={"x_vendor": {"deep": [1, None, "é"]}, "top_k": 40},
                 extra_headers={"x-app-own": "kept"},

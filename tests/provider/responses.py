@@ -66,7 +66,7 @@ def _message_events(item: dict[str, Any], of_item: dict[str, Any]) -> Iterator[d
     (part,) = item["content"]
     of_part = {**of_item, "content_index": 0}
     field, kind = ("text", "output_text") if part["type"] == "output_text" else ("refusal", "refusal")
-    more = {"logprobs": []} if kind == "output_text" else {}
+    more: dict[str, Any] = {"logprobs": []} if kind == "output_text" else {}
     yield {"type": "response.content_part.added", **of_part, "part": {**part, field: ""}}
     for word in words(part[field]):
         yield {"type": f"response.{kind}.delta", **of_part, "delta": word, **more}
@@ -77,7 +77,7 @@ def _message_events(item: dict[str, Any], of_item: dict[str, Any]) -> Iterator[d
 def _output(answer: Answer, name: str) -> list[dict[str, Any]]:
     output: list[dict[str, Any]] = []
     if answer.text is not None or answer.refusal is not None:
-        part = (
+        part: dict[str, Any] = (
             {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}
             if answer.refusal is None
             else {"type": "refusal", "refusal": answer.refusal}
