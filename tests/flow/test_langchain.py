@@ -118,7 +118,7 @@ def test_a_stream_yields_the_text_piece_by_piece(make: MakeModel, compare: Compa
 @MODELS
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "streamed"])
 def test_an_agents_loop_over_bound_tools_ends_in_an_answer(is_stream: bool, make: MakeModel, compare: Compare) -> None:
-    def ask(endpoint: Endpoint) -> list[str]:
+    def ask(endpoint: Endpoint) -> list[Any]:
         model = make(endpoint).bind_tools([account_status])
         messages = list(QUESTIONS)
         while True:
@@ -176,11 +176,12 @@ def test_a_chain_of_responses_by_id_is_one_conversation(compare: Compare) -> Non
 
 
 def test_async_batches_are_taught_one_by_one(compare: Compare) -> None:
-    def ask(endpoint: Endpoint) -> list[str]:
-        answers = asyncio.run(chat_model(endpoint).abatch([QUESTIONS] * 3))
+    async def ask(endpoint: Endpoint) -> list[str]:
+        async with httpx.AsyncClient(timeout=CLIENT_S) as client:
+            answers = await chat_model(endpoint, http_async_client=client).abatch([QUESTIONS] * 3)
         return [answer.text for answer in answers]
 
-    played = compare(ask, *[Answer("Under Security.")] * 3)
+    played = compare(lambda endpoint: asyncio.run(ask(endpoint)), *[Answer("Under Security.")] * 3)
     assert played.result == ["Under Security."] * 3
     assert_taught(played)
     assert [row["outcome"] for row in played.records(3)] == ["ok"] * 3
@@ -209,17 +210,19 @@ def test_embeddings_pass_through(compare: Compare) -> None:
         (401, (openai.AuthenticationError, anthropic.AuthenticationError)),
         (429, (openai.RateLimitError, anthropic.RateLimitError)),
     ],
+    ids=["401", "429"],
 )
 def test_an_error_of_the_provider_is_the_sdks_own_error(
     status: int,
-    kinds: tuple[type[openai.APIStatusError], type[anthropic.APIStatusError]],
+    kinds: tuple[type[Any], ...],
     make: MakeModel,
     compare: Compare,
 ) -> None:
     def ask(endpoint: Endpoint) -> Any:
         with pytest.raises(kinds) as caught:
             make(endpoint).invoke(QUESTIONS)
-        return [caught.value.status_code, caught.value.response.headers["retry-after"]]
+        error: Any = caught.value
+        return [error.status_code, error.response.headers["retry-after"]]
 
     played = compare(ask, Failure(status, headers=(("retry-after", "17"),)))
     assert played.result == [status, "17"]
