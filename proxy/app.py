@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from proxy.authentication import Authenticator
+from proxy.dialect import LEARNED, dialect_of
 from proxy.disconnect import ClientWatch, Receive
 from proxy.errors import JSON_TYPE, ApiError, ClientGoneError, Header, UpstreamError, not_found, unavailable
 from proxy.forwarding import Forwarder
@@ -29,7 +30,6 @@ from store.config import ProxySection
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-CHAT_PATH: Final = "/v1/chat/completions"
 FEEDBACK_PATH: Final = "/v1/feedback"
 
 logger = logging.getLogger(__name__)
@@ -92,23 +92,26 @@ def create_app(
 ) -> App:
     """Return the application; *lifespan* is entered before the first request and left after the last."""
     forwarder = Forwarder(authenticator, metrics)
-    chat = LearnedEndpoint(
-        CHAT_PATH,
-        authenticator=authenticator,
-        router=router,
-        learning=learning,
-        forwarder=forwarder,
-        metrics=metrics,
-        clock=clock,
-        max_body_mb=section.max_body_mb,
-    )
+    learned = {
+        path: LearnedEndpoint(
+            path,
+            authenticator=authenticator,
+            router=router,
+            learning=learning,
+            forwarder=forwarder,
+            metrics=metrics,
+            clock=clock,
+            max_body_mb=section.max_body_mb,
+        )
+        for path in LEARNED
+    }
     signals = FeedbackEndpoint(authenticator, feedback, section.max_body_mb)
     pass_through = PassThrough(authenticator, router, forwarder, max_body_mb=section.max_body_mb)
     own = OwnEndpoints(health, metrics)
 
     def endpoint(path: str, method: str) -> tuple[str, App]:
-        if path == CHAT_PATH and method == "POST":
-            return "chat", chat
+        if method == "POST" and path in learned:
+            return LEARNED[path].name, learned[path]
         if path == FEEDBACK_PATH or path.startswith(FEEDBACK_PATH + "/"):
             return "feedback", signals
         if path.startswith("/v1/"):
@@ -130,6 +133,7 @@ def create_app(
 async def answer(endpoint: App, scope: Scope, receive: Receive, send: Send, *, count: Callable[[int], None]) -> None:
     """Let *endpoint* answer one request, with its errors in the API's shape; *count* is told the status, 0: none."""
     status = 0
+    error_body = dialect_of(scope["path"], scope["headers"]).error_body
 
     async def counting_send(message: MutableMapping[str, Any]) -> None:
         nonlocal status
@@ -140,14 +144,15 @@ async def answer(endpoint: App, scope: Scope, receive: Receive, send: Send, *, c
     try:
         await endpoint(scope, receive, counting_send)
     except ApiError as exc:
-        await send_error(counting_send, exc)
+        await send_error(counting_send, exc, error_body=error_body)
     except ClientGoneError:
         logger.debug("%s: the client left", scope["path"])
     except Exception:  # a fault of ours: this one request fails, in the API's shape
         logger.exception("%s %s failed", scope["method"], scope["path"])
         if status:
             raise
-        await send_error(counting_send, ApiError(500, "The proxy failed.", type="server_error", code="internal_error"))
+        failure = ApiError(500, "The proxy failed.", type="server_error", code="internal_error")
+        await send_error(counting_send, failure, error_body=error_body)
     finally:
         count(status)
 
@@ -168,6 +173,7 @@ class LearnedEndpoint:
         max_body_mb: float,
     ) -> None:
         self._path = path
+        self._error_body = LEARNED[path].error_body
         self._authenticator = authenticator
         self._router = router
         self._learning = learning
@@ -200,10 +206,10 @@ class LearnedEndpoint:
         except UpstreamError as exc:
             error = self._forwarder.failure(exc, upstream)
             turn.finish("upstream_error", error.status, upstream)
-            await send_error(send, error, [(RESPONSE_ID, turn.response_id.encode())])
+            await send_error(send, error, [(RESPONSE_ID, turn.response_id.encode())], error_body=self._error_body)
         except ApiError as exc:
             turn.finish("error", exc.status, upstream)
-            await send_error(send, exc, [(RESPONSE_ID, turn.response_id.encode())])
+            await send_error(send, exc, [(RESPONSE_ID, turn.response_id.encode())], error_body=self._error_body)
         except (ClientGoneError, asyncio.CancelledError):
             turn.finish("cancelled", 0, upstream)
             raise

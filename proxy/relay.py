@@ -93,6 +93,12 @@ async def send_body(send: Send, status: int, body: bytes, headers: Sequence[Head
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def send_error(send: Send, error: ApiError, headers: Sequence[Header] = ()) -> None:
+async def send_error(
+    send: Send,
+    error: ApiError,
+    headers: Sequence[Header] = (),
+    *,
+    error_body: Callable[[ApiError], bytes] = error_body,
+) -> None:
     """Send an error of our own in the API's shape."""
     await send_body(send, error.status, error_body(error), [JSON_TYPE, *error.headers, *headers])

@@ -140,6 +140,18 @@ def find_history(db: Database, tenant_id: str, history_hashes: Sequence[str]) ->
     return None
 
 
+def find_reply(db: Database, tenant_id: str, upstream_id: str) -> OpeningFacts | None:
+    """Return the conversation of the tenant's newest response with this id in its body, or None."""
+    conversation_id = db.value(
+        """
+        SELECT conversation_id FROM responses
+        WHERE tenant_id = :tenant_id AND upstream_id = :upstream_id ORDER BY seq DESC LIMIT 1
+        """,
+        {"tenant_id": tenant_id, "upstream_id": upstream_id},
+    )
+    return opening_facts(db, tenant_id, conversation_id) if conversation_id is not None else None
+
+
 def opening_facts(db: Database, tenant_id: str, conversation_id: str) -> OpeningFacts | None:
     """Return the facts of the conversation's first response, or None when it has none."""
     row = db.row(

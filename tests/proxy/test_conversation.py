@@ -7,8 +7,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat_request import ParsedRequest, parse_chat_request
-from proxy.conversation import Asker, ConversationBook, Place, Recent, history_hashes, reply_hash
+from proxy.chat_request import parse_chat_request
+from proxy.conversation import Asker, Conversation, ConversationBook, Place, Recent, history_hashes, reply_hash
+from proxy.parsed_request import ParsedRequest
 from store.responses import OpeningFacts
 
 SYSTEM = {"role": "system", "content": "It is 12:00. Be kind."}
@@ -31,9 +32,13 @@ class FakeDatabase:
     def __init__(self, history_hash: str = "", conversation_id: str = "") -> None:
         self.facts = OpeningFacts(conversation_id, "refund", "crm", "template", "gold")
         self.history_hash = history_hash
+        self.replies: dict[str, Conversation] = {}
 
     def find_history(self, _tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:
         return (self.facts, history_hashes.index(self.history_hash)) if self.history_hash in history_hashes else None
+
+    def find_reply(self, _tenant_id: str, upstream_id: str) -> Conversation | None:
+        return self.replies.get(upstream_id)
 
     def find_conversation(self, _tenant_id: str, conversation_id: str) -> OpeningFacts | None:
         return self.facts if conversation_id == self.facts.conversation_id else None
@@ -46,6 +51,7 @@ def book(database: FakeDatabase | None = None, size: int = 100) -> ConversationB
         regenerate_window_s=600,
         find_history=database.find_history,
         find_conversation=database.find_conversation,
+        find_reply=database.find_reply,
     )
 
 
@@ -121,7 +127,7 @@ def test_the_apps_own_name_for_a_conversation_wins() -> None:
 
 def test_a_conversation_that_memory_forgot_is_found_in_the_database() -> None:
     asked = ask(user("hi"))
-    history_hash = reply_hash(history_hashes(ANONYMOUS, asked.messages)[-1], REPLY)
+    history_hash = reply_hash(history_hashes(ANONYMOUS, asked)[-1], REPLY)
     conversations = book(FakeDatabase(history_hash, "conv_known"))
     place = conversations.place(ask(user("hi"), REPLY, user("more")), ANONYMOUS, 0)
     assert (place.conversation.id, place.n_known) == ("conv_known", 2)
@@ -146,7 +152,7 @@ def test_memory_is_bounded_and_forgets_the_least_used() -> None:
 
 
 def test_only_system_text_is_a_question_too() -> None:
-    one, two = (history_hashes(ANONYMOUS, ask({**SYSTEM, "content": text}).messages) for text in "ab")
+    one, two = (history_hashes(ANONYMOUS, ask({**SYSTEM, "content": text})) for text in "ab")
     assert len(one) == 1
     assert one != two
 
@@ -161,14 +167,14 @@ def test_the_same_text_as_a_string_or_as_parts_is_one_history(left: str, right: 
         {"type": "text", "text": right},
     ]
     message = {"role": "assistant", "content": left + right, "refusal": None, "tool_calls": None, "tool_call_id": None}
-    plain = history_hashes(ANONYMOUS, ask(user("q"), {"role": "assistant", "content": parts}).messages)
-    assert history_hashes(ANONYMOUS, ask(user("q"), message).messages) == plain
+    plain = history_hashes(ANONYMOUS, ask(user("q"), {"role": "assistant", "content": parts}))
+    assert history_hashes(ANONYMOUS, ask(user("q"), message)) == plain
     assert reply_hash(plain[0], {"role": "assistant", "content": left + right}) == plain[1]
 
 
 def test_other_images_are_another_request() -> None:
     def seen(url: str) -> list[str]:
         part = {"type": "image_url", "image_url": {"url": url}}
-        return history_hashes(ANONYMOUS, ask({"role": "user", "content": [part]}).messages)
+        return history_hashes(ANONYMOUS, ask({"role": "user", "content": [part]}))
 
     assert seen("data:a") == seen("data:a") != seen("data:b")
