@@ -18,6 +18,7 @@ QUESTION = "How do I reset my password?"
 PHRASINGS = [QUESTION, "I forgot my password, what now?", "Where can I change my password?"]
 KNOWLEDGE = "Open Settings, then Security, and choose Reset."
 RULE = "Answer in at most three steps."
+OF_THE_HOP = ("host", "connection", "content-length", "transfer-encoding")
 BLOCKS = {"<learned_guidance>": ("rule", RULE), "<reference_material>": ("knowledge", KNOWLEDGE)}
 
 
@@ -96,6 +97,7 @@ class Compare:
         direct, plain = self._play(ask, Endpoint(self.upstream.base_url.removesuffix("/v1"), case), answers)
         proxied, sent = self._play(ask, Endpoint(self.product.proxy_url, case), answers)
         assert proxied == direct
+        assert [app_headers(seen) for seen in sent] == [app_headers(seen) for seen in plain]
         return Compared(self.product, case, proxied, plain, sent)
 
     def _play(
@@ -105,6 +107,12 @@ class Compare:
         self.upstream.requests.clear()
         result = ask(endpoint)
         return result, list(self.upstream.requests)
+
+
+def app_headers(seen: SeenRequest) -> dict[str, str]:
+    """Return the headers that are the app's own: not those of the connection, the length or the body's boundary."""
+    headers = {name.decode(): value.decode("latin-1") for name, value in seen.headers}
+    return {name: value.partition("; boundary=")[0] for name, value in headers.items() if name not in OF_THE_HOP}
 
 
 def insertions(plain: Any, sent: Any, place: str = "") -> Iterator[tuple[str, str]]:

@@ -252,13 +252,13 @@ def test_a_streamed_response_sends_every_event_of_the_api(compare: Compare) -> N
             client_of(endpoint) as client,
             client.responses.stream(model=endpoint.gpt, instructions=SYSTEM["content"], input=QUESTION) as stream,
         ):
-            events = [event.to_dict() for event in stream]
-            return [events, stream.get_final_response().output_text]
+            # What the API says back of the instructions is what reached it, learned text and all.
+            return [[event.type for event in stream], stream.get_final_response().output_text]
 
     played = compare(ask, Answer("Open Settings."))
-    events, text = played.result
+    types, text = played.result
     assert text == "Open Settings."
-    assert [event["type"].removeprefix("response.") for event in events] == [
+    assert [kind.removeprefix("response.") for kind in types] == [
         "created",
         "in_progress",
         "output_item.added",

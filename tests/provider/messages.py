@@ -23,6 +23,16 @@ ERROR_TYPES = {
 }
 
 
+def refusal(request: SeenRequest) -> str | None:
+    """Return why the API does not take *request*; None when it does.
+
+    What continues a thread that the provider holds must not repeat what the thread was created with.
+    """
+    thread = request.json.get("thread") or {}
+    repeated = [name for name in ("system", "tools") if name in request.json and thread.get("type") == "continue"]
+    return f"{repeated[0]}: not allowed when a thread continues" if repeated else None
+
+
 def whole(request: SeenRequest, answer: Answer, name: str) -> dict[str, Any]:
     """Return the body of a reply that is not streamed."""
     return {

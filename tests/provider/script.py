@@ -32,6 +32,9 @@ class Provider:
 
     def _ask_model(self, request: SeenRequest) -> Reply:
         path = urlsplit(request.target).path
+        refusal = messages.refusal(request) if path == "/v1/messages" else None
+        if refusal:
+            return json_reply(_error_body(path, 400, refusal), 400)
         if self._n_asked >= len(self._answers):
             return json_reply(_error_body(path, 400, "the script has no further answer"), 400)
         answer = self._answers[self._n_asked]
