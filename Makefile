@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 NODE := tests/node
+NPM_INSTALL := npm install --no-package-lock --no-audit --no-fund --ignore-scripts \
+	--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=2000
 NODE_STAMP := $(NODE)/node_modules/.installed
 
 .PHONY: run test demo bench lint install node clean
@@ -24,8 +26,8 @@ run: install
 # make test tries again.
 $(NODE_STAMP): $(NODE)/package.json
 	@echo "Installing the Node clients that the tests run, once."
-	@cd $(NODE) && if npm install --no-package-lock --no-audit --no-fund --ignore-scripts --fetch-retries=1 >npm.log 2>&1; \
-	then touch node_modules/.installed; else echo "npm install failed (see $(NODE)/npm.log); their tests are skipped."; fi
+	@cd $(NODE) && if $(NPM_INSTALL) >npm.log 2>&1; then touch node_modules/.installed; \
+	else echo "npm install failed (see $(NODE)/npm.log): the tests of Node clients are skipped."; fi
 
 node: $(if $(shell command -v npm),$(NODE_STAMP))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.flow.compared import KNOWLEDGE, PHRASINGS, RULE, Compare
+from tests.flow.node import NodeClients
 from tests.flow.product import Product, eventually
 from tests.upstream import Upstream
 
@@ -115,3 +116,9 @@ def offline_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(socket, "getaddrinfo", watched)
     yield
     assert strangers == []
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[NodeClients]:
+    with NodeClients() as clients:
+        yield clients

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.flow.compared import Compare
-from tests.flow.node import needs_node, script
+from tests.flow.node import NodeClients, needs_node
 from tests.provider.answers import N_COMPLETION, N_PROMPT, Answer, Call, Failure
 
 pytestmark = needs_node
@@ -12,8 +12,10 @@ IN_BOTH = {"messages[0].content": "rule", "messages[1].content": "knowledge"}
 ADVICE = {"steps": ["Open Settings", "Choose Reset"], "severity": "low"}
 
 
-def test_a_chat_over_two_turns_is_taught_in_both_and_recorded_as_one_conversation(compare: Compare) -> None:
-    played = compare(script("openai", "turns"), Answer("Under Security (node)."), Answer("There, too."))
+def test_a_chat_over_two_turns_is_taught_in_both_and_recorded_as_one_conversation(
+    node: NodeClients, compare: Compare
+) -> None:
+    played = compare(node.play("openai", "turns"), Answer("Under Security (node)."), Answer("There, too."))
     assert played.result == ["Under Security (node).", "There, too."]
     first, second = played.injected
     assert first == IN_BOTH
@@ -22,8 +24,8 @@ def test_a_chat_over_two_turns_is_taught_in_both_and_recorded_as_one_conversatio
     played.assert_one_conversation(2)
 
 
-def test_a_streamed_chat_arrives_with_its_usage(compare: Compare) -> None:
-    played = compare(script("openai", "stream"), Answer("Open Settings,  then “Security” 🔑."))
+def test_a_streamed_chat_arrives_with_its_usage(node: NodeClients, compare: Compare) -> None:
+    played = compare(node.play("openai", "stream"), Answer("Open Settings,  then “Security” 🔑."))
     assert played.result["text"] == "Open Settings,  then “Security” 🔑."
     assert played.result["usage"]["total_tokens"] == N_PROMPT + N_COMPLETION
     assert played.injected == [IN_BOTH]
@@ -31,8 +33,8 @@ def test_a_streamed_chat_arrives_with_its_usage(compare: Compare) -> None:
 
 
 @pytest.mark.parametrize("scenario", ["tools", "streamedTools"])
-def test_the_sdks_own_tool_runner_comes_to_its_end(scenario: str, compare: Compare) -> None:
-    played = compare(script("openai", scenario), Answer(calls=CALLS), Answer("Not locked: reset it."))
+def test_the_sdks_own_tool_runner_comes_to_its_end(scenario: str, node: NodeClients, compare: Compare) -> None:
+    played = compare(node.play("openai", scenario), Answer(calls=CALLS), Answer("Not locked: reset it."))
     assert played.result == [
         "Not locked: reset it.",
         ["system", "user", "assistant", "tool", "tool", "assistant"],
@@ -41,15 +43,15 @@ def test_the_sdks_own_tool_runner_comes_to_its_end(scenario: str, compare: Compa
     played.assert_one_conversation(2)
 
 
-def test_structured_output_is_parsed_into_the_apps_own_schema(compare: Compare) -> None:
-    played = compare(script("openai", "parse"), Answer(Call("advice", ADVICE).arguments_json))
+def test_structured_output_is_parsed_into_the_apps_own_schema(node: NodeClients, compare: Compare) -> None:
+    played = compare(node.play("openai", "parse"), Answer(Call("advice", ADVICE).arguments_json))
     assert played.result == ADVICE
     assert played.injected == [IN_BOTH]
     played.assert_one_conversation(1)
 
 
-def test_a_streamed_response_calls_tools_and_goes_on_by_its_id(compare: Compare) -> None:
-    played = compare(script("openai", "responses"), Answer(calls=CALLS), Answer("Not locked: reset it."))
+def test_a_streamed_response_calls_tools_and_goes_on_by_its_id(node: NodeClients, compare: Compare) -> None:
+    played = compare(node.play("openai", "responses"), Answer(calls=CALLS), Answer("Not locked: reset it."))
     types, n_results, text = played.result
     assert (types[0], types[-1]) == ("response.created", "response.completed")
     assert types.count("response.function_call_arguments.done") == n_results == 2
@@ -59,23 +61,27 @@ def test_a_streamed_response_calls_tools_and_goes_on_by_its_id(compare: Compare)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, "AuthenticationError"), (429, "RateLimitError")])
-def test_an_error_of_the_provider_is_the_sdks_own_error(status: int, kind: str, compare: Compare) -> None:
-    played = compare(script("openai", "error"), Failure(status, headers=(("retry-after", "17"),)))
+def test_an_error_of_the_provider_is_the_sdks_own_error(
+    status: int, kind: str, node: NodeClients, compare: Compare
+) -> None:
+    played = compare(node.play("openai", "error"), Failure(status, headers=(("retry-after", "17"),)))
     assert played.result == [kind, status, f"{status} scripted failure", "17", "req_scripted"]
     assert [row["outcome"] for row in played.records(1)] == ["error"]
 
 
-def test_the_sdk_tries_again_when_the_provider_says_so(compare: Compare) -> None:
+def test_the_sdk_tries_again_when_the_provider_says_so(node: NodeClients, compare: Compare) -> None:
     busy = Failure(429, headers=(("retry-after-ms", "5"),))
-    played = compare(script("openai", "retry"), busy, busy, Answer("Under Security."))
+    played = compare(node.play("openai", "retry"), busy, busy, Answer("Under Security."))
     assert played.result == "Under Security."
     assert [row["outcome"] for row in played.records(3)] == ["error", "error", "ok"]
 
 
 @pytest.mark.parametrize("scenario", ["broken", "brokenResponse"])
 @pytest.mark.parametrize("end", ["cut", "error"])
-def test_a_stream_that_breaks_in_the_middle_never_ends_quietly(end: str, scenario: str, compare: Compare) -> None:
+def test_a_stream_that_breaks_in_the_middle_never_ends_quietly(
+    end: str, scenario: str, node: NodeClients, compare: Compare
+) -> None:
     answers = {"cut": Answer("Open Settings and Security.", end="cut"), "error": Answer("Open it.", end="error")}
-    played = compare(script("openai", scenario), answers[end])
+    played = compare(node.play("openai", scenario), answers[end])
     assert played.result is True
     assert [row["outcome"] for row in played.records(1)] == ["upstream_error"]

@@ -2,7 +2,7 @@
 import Anthropic from "@anthropic-ai/sdk";
 import { betaZodTool } from "@anthropic-ai/sdk/helpers/beta/zod";
 import { z } from "zod";
-import { SYSTEM, failure, run } from "./scenario.mjs";
+import { SYSTEM, failure } from "./scenario.mjs";
 
 const client = ({ root, apiKey }, maxRetries = 0) => new Anthropic({ baseURL: root, apiKey, maxRetries });
 const body = (input, more = {}) => ({
@@ -14,7 +14,7 @@ const body = (input, more = {}) => ({
 });
 const text = (message) => message.content.map((block) => block.text ?? "").join("");
 
-await run({
+export const scenarios = {
   async turns(input) {
     const system = [{ type: "text", text: SYSTEM, cache_control: { type: "ephemeral" } }];
     const messages = [{ role: "user", content: input.question }];
@@ -60,4 +60,4 @@ await run({
     const error = await failure(client(input).messages.stream(body(input)).finalMessage());
     return error instanceof Anthropic.AnthropicError;
   },
-});
+};

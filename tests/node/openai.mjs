@@ -2,7 +2,7 @@
 import OpenAI from "openai";
 import { zodResponseFormat } from "openai/helpers/zod";
 import { z } from "zod";
-import { SYSTEM, failure, run } from "./scenario.mjs";
+import { SYSTEM, failure } from "./scenario.mjs";
 
 const Advice = z.object({ steps: z.array(z.string()), severity: z.enum(["low", "high"]) });
 
@@ -33,7 +33,7 @@ function toolRun(input, stream) {
   return client(input).chat.completions.runTools(body);
 }
 
-await run({
+export const scenarios = {
   async turns(input) {
     const messages = opening(input.question);
     const ask = () => client(input).chat.completions.create({ model: input.gpt, messages, x_vendor: { deep: [null] } });
@@ -115,4 +115,4 @@ await run({
     };
     return (await failure(read())) !== null || types.at(-1) === "error";
   },
-});
+};

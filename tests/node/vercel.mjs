@@ -3,7 +3,7 @@ import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { APICallError, generateObject, generateText, stepCountIs, streamText, tool } from "ai";
 import { z } from "zod";
-import { SYSTEM, failure, run } from "./scenario.mjs";
+import { SYSTEM, failure } from "./scenario.mjs";
 
 globalThis.AI_SDK_LOG_WARNINGS = false;
 
@@ -34,7 +34,7 @@ const asked = (input, more = {}) => ({
   ...more,
 });
 
-await run({
+export const scenarios = {
   async turns(input) {
     const messages = [{ role: "user", content: input.question }];
     const ask = () => generateText({ ...asked(input), prompt: undefined, messages });
@@ -77,4 +77,4 @@ await run({
     const failed = await failure(read());
     return errors.length > 0 || failed !== null;
   },
-});
+};
