@@ -53,14 +53,16 @@ def _chat_content(content: msgspec.Raw) -> Any:
     return [_chat_part(part) for part in parts]
 
 
-_IMAGE_TYPES: Final = (b'"image"', b'"input_image"')
-
-
 def _chat_part(part: Fields) -> Any:
     if is_text_part(part):
         return {"type": "text", "text": part["text"]}
-    url = _image_url(part) if bytes(part.get("type", EMPTY)) in _IMAGE_TYPES else ""
-    return {"type": "image_url", "image_url": {"url": url}} if url else part
+    kind = bytes(part.get("type", EMPTY))
+    if kind in (b'"image"', b'"input_image"'):
+        url = plain_text(part.get("image_url", EMPTY)) or _source_url(part)
+        return {"type": "image_url", "image_url": {"url": url}} if url else part
+    if kind == b'"document"' and (url := _source_url(part)):
+        return {"type": "file", "file": {"file_data": url}}
+    return part
 
 
 class _Source(msgspec.Struct, gc=False):
@@ -73,10 +75,8 @@ class _Source(msgspec.Struct, gc=False):
 _source_decoder: Final = msgspec.json.Decoder(_Source)
 
 
-def _image_url(part: Fields) -> str:
-    """Return the URL of an image, a data URL when it lies in the request itself; "" for anything else."""
-    if url := plain_text(part.get("image_url", EMPTY)):
-        return url
+def _source_url(part: Fields) -> str:
+    """Return the URL of an image or file of Anthropic's, a data URL when it lies in the request itself; "" for none."""
     try:
         source = _source_decoder.decode(part.get("source", EMPTY))
     except msgspec.DecodeError:

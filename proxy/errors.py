@@ -164,6 +164,11 @@ def body_too_large(max_body_mb: float) -> ApiError:
     return ApiError(413, f"The request body is larger than {max_body_mb:g} MB.", code="request_too_large")
 
 
+def internal_error() -> ApiError:
+    """Return the 500 of a fault of ours; what it was stands in the log alone."""
+    return ApiError(500, "The proxy failed.", type="server_error", code="internal_error")
+
+
 def unavailable(message: str, code: str) -> ApiError:
     """Return a 503: nothing is wrong with the request, it may be tried again."""
     return ApiError(503, message, type="server_error", code=code, headers=((b"retry-after", b"1"),))

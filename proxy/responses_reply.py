@@ -173,7 +173,8 @@ class ResponsesReader:
 
 
 def _is_read(item: dict[str, Any]) -> bool:
-    return item.get("type") == "message" or item.get("type") in CALLS
+    kind = text_of(item.get("type"))
+    return kind == "message" or kind in CALLS
 
 
 def _call(item: _Item) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class Snapshots:
 
     def refresh(self) -> None:
         """Look for what changed, once."""
+        self.history.look_again()
         try:
             self._refresh()
         except UnavailableError as exc:
@@ -142,6 +143,7 @@ class HistoryReader:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._db: Database | None = None
+        self._is_due = False
 
     def find_history(self, tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:
         db = self._current()
@@ -173,6 +175,10 @@ class HistoryReader:
             self._give_up()
             return None
 
+    def look_again(self) -> None:
+        """Have the next look-up see whether the file is still the one that was opened: too dear for every request."""
+        self._is_due = True
+
     def open(self) -> None:
         """Connect when possible; call it away from the event loop, for it may wait for a lock."""
         if self._db is None:
@@ -186,8 +192,10 @@ class HistoryReader:
         self._give_up()
 
     def _current(self) -> Database | None:
-        if self._db is not None and not self._db.is_current():
-            self._give_up()
+        if self._is_due and self._db is not None:
+            self._is_due = False
+            if not self._db.is_current():
+                self._give_up()
         return self._db
 
     def _give_up(self) -> None:

@@ -13,12 +13,13 @@ from proxy.conversation import Conversation, ConversationBook, Place, Recent, re
 from proxy.description import Describer, Description, own_headers
 from proxy.dialect import LEARNED, Dialect
 from proxy.errors import ApiError
-from proxy.event_boundary import EventBoundary
+from proxy.headers import find
 from proxy.incoming import IncomingRequest
+from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
 from proxy.recorded_messages import messages_json
 from proxy.reply import Reply
-from proxy.reply_collector import IDENTITY, ReplyCollector
+from proxy.reply_collector import ReplyCollector
 from proxy.reply_shape import length_band, response_format
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
@@ -26,7 +27,7 @@ from store.clock import Clock, iso
 from store.config import Config
 from store.ids import new_id
 from store.plan import digest
-from store.records import InjectionRecord, ResponseRecord, encode_record, storable
+from store.records import InjectionRecord, ResponseRecord, decode_items, encode_items, encode_record, storable
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
@@ -94,6 +95,7 @@ class _Draft(msgspec.Struct, kw_only=True):
     generation: int = 0
     injected_tokens: int = 0
     injections: tuple[InjectionRecord, ...] = ()
+    drawn: tuple[msgspec.Raw, ...] = ()
 
 
 class FailOpen:
@@ -159,6 +161,8 @@ class Learning:
         self._describer = Describer()
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
         self._replies: Recent[tuple[str, str], _Known] = Recent(config.recording.response_cache)
+        self.tokens = TokenTotals()
+        """Of all responses that were recorded."""
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
@@ -173,7 +177,9 @@ class Learning:
         # A pure relay knows no bad body: what is wrong in it is the upstream's to say.
         if own.get("learn", "").lower() != "off" and (served is None or served.snapshot.learning):
             with turn.fail_open:
-                parsed = dialect.parse(request.body)
+                parsed = _parsed(dialect, request)
+                if parsed is None:
+                    return turn
                 turn.model, turn.is_stream = parsed.model or None, parsed.is_stream
                 turn.draft = draft = self._describe(request, dialect, parsed, own, tenant_id)
                 turn.collector = dialect.collector(self._max_chars)
@@ -225,7 +231,8 @@ class Learning:
         body, has_patterns, has_contexts = draft.dialect.inject(draft.parsed, patterns.block, contexts.block)
         draft.generation = served.snapshot.generation
         draft.is_holdout = blocks.holdout
-        draft.injections = _as_sent(patterns, is_sent=has_patterns) + _as_sent(contexts, is_sent=has_contexts)
+        draft.drawn = patterns.drawn if has_patterns or not patterns.block else tuple(map(_untreated, patterns.drawn))
+        draft.injections = contexts.injections if has_contexts else _not_treated(contexts.injections)
         draft.injected_tokens = patterns.tokens * has_patterns + contexts.tokens * has_contexts
         return body
 
@@ -327,8 +334,12 @@ class Learning:
             created_at=iso(draft.incoming.received_s),
             completed_at=iso(ending.at_s),
             injections=draft.injections,
+            drawn=draft.drawn,
         )
         self._writer.append(encode_record(record))
+        self.tokens.injected += draft.injected_tokens
+        self.tokens.prompt += reply.prompt_tokens or 0
+        self.tokens.cached += reply.cached_tokens or 0
         if reply.upstream_id:
             known = _Known(response_id, draft.place.conversation)
             self._replies.put((facts.asker.tenant_id, reply.upstream_id), known)
@@ -358,44 +369,24 @@ class Turn:
         self.draft: _Draft | None = None
         self.collector: ReplyCollector | None = None
         self._learning = learning
-        self._dialect = dialect
-        self._boundary = EventBoundary()
-        self._is_plain_stream = False
         self._first_byte_s: float | None = None
         self._is_finished = False
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the client has all of the reply once it has what was fed."""
-        if self.collector is not None:
-            with self.fail_open:
-                return self.collector.is_complete
-        return False
-
-    def begin_reply(self, status: int, content_encoding: str) -> None:
+    def begin_reply(self, content_encoding: str) -> None:
         """Take note of the reply's head."""
-        self._is_plain_stream = self.is_stream and status < 400 and content_encoding.strip().lower() in IDENTITY
         if self.collector is not None:
             with self.fail_open:
                 self.collector.begin(content_encoding)
 
-    def feed(self, chunk: bytes) -> None:
-        """Take note of the next bytes of the reply's body."""
-        if self._is_plain_stream:
-            self._boundary.feed(chunk)
-        if self.collector is None:
-            return
-        with self.fail_open:
-            if self._first_byte_s is None and chunk:
-                self._first_byte_s = self._learning.now_s()
-            self.collector.feed(chunk)
-
-    def stream_error(self, error: ApiError) -> bytes:
-        """Return the event that tells the client that its stream broke; nothing where none can be told.
-
-        That is a reply that is no stream, one that is encoded, and one that broke in the middle of an event.
-        """
-        return self._dialect.stream_error(error) if self._is_plain_stream and self._boundary.is_here else b""
+    def feed(self, chunk: bytes) -> bool:
+        """Take note of the next bytes of the body; return whether the client has all of the reply once it has them."""
+        if self.collector is not None:
+            with self.fail_open:
+                if self._first_byte_s is None and chunk:
+                    self._first_byte_s = self._learning.now_s()
+                self.collector.feed(chunk)
+                return self.collector.is_complete
+        return False
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
@@ -411,6 +402,16 @@ class Turn:
                 at_s=self._learning.now_s(),
             )
             self._learning.record(self.draft, self.response_id, self.collector.reply(), ending)
+
+
+def _parsed(dialect: Dialect, request: IncomingRequest) -> ParsedRequest | None:
+    """Return the body parsed; None when it is encoded: what is in it is for the upstream alone."""
+    try:
+        return dialect.parse(request.body)
+    except ApiError:
+        if find(request.headers, b"content-encoding") is not None:
+            return None
+        raise
 
 
 def _routed(body: bytes) -> tuple[str | None, bool]:
@@ -429,11 +430,13 @@ def _outcome(ending: Ending, reply: Reply) -> Outcome:
     return ending.outcome
 
 
-def _as_sent(selection: Selection, *, is_sent: bool) -> tuple[InjectionRecord, ...]:
-    """Return the items in play; none was treated when their block found no place in the request."""
-    if is_sent or not selection.block:
-        return selection.injections
-    return tuple(msgspec.structs.replace(injection, treated=False) for injection in selection.injections)
+def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
+    """Return *items* as they are recorded when their block found no place in the request."""
+    return tuple(msgspec.structs.replace(item, treated=False) for item in items)
+
+
+def _untreated(drawn: msgspec.Raw) -> msgspec.Raw:
+    return encode_items(_not_treated(decode_items(drawn)))
 
 
 def _json(value: Any) -> str:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from store.database import Database
 from store.files import open_private
+from store.injection_sets import InjectionSets
 from store.records import ResponseRecord, decode_record
 from store.responses import insert_records
 
@@ -26,6 +27,7 @@ SUFFIX = ".segment"
 LOCK_NAME = "recorder.lock"
 TROUBLE_NAME = "recorder.trouble"  # says, while it is there, why records do not reach the database
 READ_BYTES = 4 * 1024 * 1024  # one transaction's worth: about 1,000 records
+SLICE = 64  # records that are decoded at once: so many stay in the processor's cache until they are inserted
 BACKLOG_CHECK_BYTES = 1024 * 1024  # the folder is measured again after this much was appended
 
 
@@ -48,41 +50,34 @@ class SegmentWriter:
 
     def append(self, line: bytes) -> bool:
         """Append one record's *line*; return whether it is safe."""
+        self._unmeasured += len(line)
         try:
-            self._append(line)
+            if self._unmeasured >= self._check_bytes or self._backlog > self._max_backlog_bytes:
+                self._measure()
+            if self._backlog > self._max_backlog_bytes:
+                self._abandon()  # so that a reader may take it and delete it: it is part of the backlog
+                self._drop(f"{self._backlog} bytes wait in {self._directory}; no more are taken")
+                return False
+            if self._fd is None or self._size + len(line) > self._segment_bytes:
+                self._fd = self._begin_segment()
+            self._write(self._fd, line)
         except OSError as exc:
             self._drop(f"cannot write to {self._directory}: {exc}")
             self._abandon()
-            return False
-        if self._is_full:
-            self._drop(f"{self._backlog} bytes wait in {self._directory}; no more are taken")
             return False
         self.n_written += 1
         self.error = None
         return True
 
-    def _append(self, line: bytes) -> None:
-        self._measure(len(line))
-        if self._is_full:
-            self._abandon()  # so that a reader may take it and delete it: it is part of the backlog
-            return
-        if self._fd is None or self._size + len(line) > self._segment_bytes:
-            self._begin_segment()
-        assert self._fd is not None
-        n_written = os.write(self._fd, line)
+    def _write(self, fd: int, line: bytes) -> None:
+        n_written = os.write(fd, line)
         self._size += n_written
         if n_written != len(line):  # the disk is full: the torn line ends this segment
             raise OSError(f"{n_written} of {len(line)} bytes written")
 
-    @property
-    def _is_full(self) -> bool:
-        return self._backlog > self._max_backlog_bytes
-
-    def _measure(self, n_bytes: int) -> None:
-        self._unmeasured += n_bytes
-        if self._unmeasured >= self._check_bytes or self._is_full:
-            self._unmeasured = 0
-            self._backlog = backlog_bytes(self._directory)
+    def _measure(self) -> None:
+        self._unmeasured = 0
+        self._backlog = backlog_bytes(self._directory)
 
     def _drop(self, reason: str) -> None:
         self.n_dropped += 1
@@ -90,7 +85,7 @@ class SegmentWriter:
             logger.error("records are dropped: %s", reason)
         self.error = reason
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self) -> int:
         self._abandon()
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
@@ -103,8 +98,8 @@ class SegmentWriter:
         except OSError:
             os.close(fd)
             raise
-        self._fd = fd
         self._size = 0
+        return fd
 
     def _abandon(self) -> None:
         if self._fd is not None:
@@ -176,10 +171,12 @@ class SegmentReader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._offsets: dict[str, int] = {}
+        self._sets = InjectionSets()
 
     def forget_progress(self) -> None:
         """Begin all segments that are still there again: what was committed went into a database that is gone."""
         self._offsets.clear()
+        self._sets.forget()
 
     def move(self, db: Database) -> int:
         """Move what is there now; return how many records were read.
@@ -223,32 +220,45 @@ class SegmentReader:
         return n_records
 
     def _move_lines(self, db: Database, path: Path, lines: list[bytes]) -> int:
-        records: list[ResponseRecord] = []
-        for line in lines:
-            try:
-                records.append(decode_record(line))
-            except ValueError as exc:
-                self._reject(path, line, exc)
+        damaged: list[tuple[bytes, Exception]] = []
         try:
-            insert_records(db, records)
+            with db.transaction():
+                for start in range(0, len(lines), SLICE):
+                    records, unreadable = _decode(lines[start : start + SLICE])
+                    insert_records(db, records, self._sets)
+                    damaged += unreadable
         except (sqlite3.IntegrityError, UnicodeEncodeError):
-            self._move_one_by_one(db, path, lines)
-        return len(records)
+            damaged = self._move_one_by_one(db, lines)
+        for line, reason in damaged:
+            self._reject(path, line, reason)
+        return len(lines) - len(damaged)
 
-    def _move_one_by_one(self, db: Database, path: Path, lines: list[bytes]) -> None:
+    def _move_one_by_one(self, db: Database, lines: list[bytes]) -> list[tuple[bytes, Exception]]:
+        damaged: list[tuple[bytes, Exception]] = []
         for line in lines:
             try:
-                insert_records(db, [decode_record(line)])
-            except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
-                self._reject(path, line, exc)
-            except ValueError:
-                continue  # set aside before
+                insert_records(db, [decode_record(line)], self._sets)
+            except (ValueError, sqlite3.IntegrityError) as exc:
+                damaged.append((line, exc))
+        return damaged
 
     def _reject(self, path: Path, line: bytes, reason: Exception) -> None:
         rejected = path.with_suffix(".rejected")
         logger.error("%s: a damaged record is set aside in %s: %s", path, rejected.name, reason)
         with open(rejected, "ab", opener=open_private) as file:
             file.write(line + b"\n")
+
+
+def _decode(lines: list[bytes]) -> tuple[list[ResponseRecord], list[tuple[bytes, Exception]]]:
+    """Return the records in *lines*, and the lines without one."""
+    records: list[ResponseRecord] = []
+    damaged: list[tuple[bytes, Exception]] = []
+    for line in lines:
+        try:
+            records.append(decode_record(line))
+        except ValueError as exc:
+            damaged.append((line, exc))
+    return records, damaged
 
 
 def _is_finished(segment: BinaryIO) -> bool:
