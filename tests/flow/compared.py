@@ -82,6 +82,16 @@ class Compared:
         assert all(row["injected_tokens"] > 0 for row in rows)
         return rows
 
+    def assert_retried(self, n_busy: int) -> None:
+        """Assert that each try is recorded, *n_busy* that the provider put off and a good one.
+
+        A client that tries again may hang up on the body of an error: then its try counts as cancelled.
+        """
+        rows = self.records(n_busy + 1)
+        assert [row["status"] for row in rows] == [429] * n_busy + [200]
+        assert {row["outcome"] for row in rows[:-1]} <= {"error", "cancelled"}
+        assert rows[-1]["outcome"] == "ok"
+
 
 @dataclass
 class Compare:
@@ -97,7 +107,8 @@ class Compare:
         direct, plain = self._play(ask, Endpoint(self.upstream.base_url.removesuffix("/v1"), case), answers)
         proxied, sent = self._play(ask, Endpoint(self.product.proxy_url, case), answers)
         assert proxied == direct
-        assert [app_headers(seen) for seen in sent] == [app_headers(seen) for seen in plain]
+        # Sorted: what a scenario asks at the same time arrives in any order.
+        assert sorted(map(app_headers, sent)) == sorted(map(app_headers, plain))
         return Compared(self.product, case, proxied, plain, sent)
 
     def _play(
@@ -109,10 +120,10 @@ class Compare:
         return result, list(self.upstream.requests)
 
 
-def app_headers(seen: SeenRequest) -> dict[str, str]:
+def app_headers(seen: SeenRequest) -> list[tuple[str, str]]:
     """Return the headers that are the app's own: not those of the connection, the length or the body's boundary."""
-    headers = {name.decode(): value.decode("latin-1") for name, value in seen.headers}
-    return {name: value.partition("; boundary=")[0] for name, value in headers.items() if name not in OF_THE_HOP}
+    headers = [(name.decode(), value.decode("latin-1").partition("; boundary=")[0]) for name, value in seen.headers]
+    return [(name, value) for name, value in headers if name not in OF_THE_HOP]
 
 
 def insertions(plain: Any, sent: Any, place: str = "") -> Iterator[tuple[str, str]]:
