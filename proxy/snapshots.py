@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from proxy.authentication import Keys
+from proxy.context_graphs import ContextGraphs
+from proxy.retrieval import ContextSearch
 from proxy.selection import PlanIndex
-from store.config import Config
+from store.config import Config, context_graph_directory
 from store.database import Database, open_database
 from store.errors import UnavailableError
 from store.responses import OpeningFacts, find_history, find_reply, opening_facts
@@ -30,6 +32,7 @@ class ServedTenant:
 
     snapshot: TenantSnapshot
     index: PlanIndex
+    search: ContextSearch
 
 
 class Snapshots:
@@ -44,6 +47,7 @@ class Snapshots:
         self._config = config
         self._embedding_model = embedding_model
         self.history = HistoryReader(config)
+        self._graphs = ContextGraphs(context_graph_directory(config), config.contexts.exact_up_to)
         self._tenants: dict[str, ServedTenant] = {}
         self._keys: Keys | None = None
         self._problem: str | None = "the database was not read yet"
@@ -56,12 +60,14 @@ class Snapshots:
         """Load everything once, then keep it fresh; a database that is away is no error."""
         self.refresh()
         self._thread.start()
+        self._graphs.start()
 
     def stop(self) -> None:
         """Stop the thread and close the connection."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._graphs.stop()
         self._close()
         self.history.close()
 
@@ -118,6 +124,7 @@ class Snapshots:
         versions = list_versions(self._db)
         self._keys = live_keys(self._db)
         self._tenants = {version.tenant_id: self._fresh(self._db, version) for version in versions}
+        self._graphs.retain(self._tenants.keys())
         self._data_version = data_version
         if self._problem is not None:
             logger.info("snapshots of %d tenants are read", len(versions))
@@ -129,7 +136,8 @@ class Snapshots:
         if known and previous and (previous.learning, previous.generation) == (version.learning, version.generation):
             return known
         snapshot = load_snapshot(db, version.tenant_id, embedding_model=self._embedding_model, previous=previous)
-        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns))
+        search = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
+        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns), search)
 
     def _close(self) -> None:
         if self._db is not None:

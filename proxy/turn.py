@@ -21,13 +21,14 @@ from proxy.recorded_messages import messages_json
 from proxy.reply import Reply
 from proxy.reply_collector import ReplyCollector
 from proxy.reply_shape import length_band, response_format
-from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
+from proxy.retrieval import select_contexts
+from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
 from store.clock import Clock, iso
 from store.config import Config
 from store.ids import new_id
 from store.plan import digest
-from store.records import InjectionRecord, ResponseRecord, decode_items, encode_items, encode_record, storable
+from store.records import InjectionRecord, InjectionSet, ResponseRecord, encode_record, make_set, storable
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
@@ -95,7 +96,7 @@ class _Draft(msgspec.Struct, kw_only=True):
     generation: int = 0
     injected_tokens: int = 0
     injections: tuple[InjectionRecord, ...] = ()
-    drawn: tuple[msgspec.Raw, ...] = ()
+    drawn: tuple[InjectionSet, ...] = ()
 
 
 class FailOpen:
@@ -284,9 +285,9 @@ class Learning:
         is_begun_loop = blocks.contexts_generation >= 0 and draft.parsed.is_tool_loop
         if not is_begun_loop and blocks.contexts_generation != snapshot.generation:
             blocks.contexts = NOTHING
-            if snapshot.contexts.ids:
+            if len(snapshot.contexts):
                 question = self._embedding(draft, blocks)
-                blocks.contexts = select_contexts(snapshot.contexts, question, self._config.contexts)
+                blocks.contexts = select_contexts(served.search, question, self._config.contexts)
             blocks.contexts_generation = snapshot.generation
         return blocks.contexts
 
@@ -334,9 +335,9 @@ class Learning:
             created_at=iso(draft.incoming.received_s),
             completed_at=iso(ending.at_s),
             injections=draft.injections,
-            drawn=draft.drawn,
+            drawn=",".join([one.set for one in draft.drawn]),
         )
-        self._writer.append(encode_record(record))
+        self._writer.append(encode_record(record), draft.drawn)
         self.tokens.injected += draft.injected_tokens
         self.tokens.prompt += reply.prompt_tokens or 0
         self.tokens.cached += reply.cached_tokens or 0
@@ -435,8 +436,8 @@ def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, .
     return tuple(msgspec.structs.replace(item, treated=False) for item in items)
 
 
-def _untreated(drawn: msgspec.Raw) -> msgspec.Raw:
-    return encode_items(_not_treated(decode_items(drawn)))
+def _untreated(drawn: InjectionSet) -> InjectionSet:
+    return make_set(_not_treated(drawn.items))
 
 
 def _json(value: Any) -> str:

@@ -23,7 +23,7 @@ from store.config import Config, segment_directory
 from store.database import Database
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
-from store.records import InjectionRecord, ResponseRecord, decode_items, decode_record
+from store.records import InjectionRecord, InjectionSet, ResponseRecord, decode_line
 from store.responses import insert_records
 from store.segments import SUFFIX, SegmentWriter
 from store.tenants import ensure_tenant, set_learning
@@ -99,11 +99,16 @@ class Proxy:
 
     def records(self) -> list[ResponseRecord]:
         lines = [line for path in sorted(segments(self.config)) for line in path.read_bytes().splitlines()]
-        return [decode_record(line) for line in lines]
+        return [found for found in map(decode_line, lines) if isinstance(found, ResponseRecord)]
 
+    def sets(self) -> dict[str, InjectionSet]:
+        lines = [line for path in segments(self.config) for line in path.read_bytes().splitlines()]
+        return {found.set: found for found in map(decode_line, lines) if isinstance(found, InjectionSet)}
 
-def in_play(record: ResponseRecord) -> list[InjectionRecord]:
-    return [*(item for drawn in record.drawn for item in decode_items(drawn)), *record.injections]
+    def in_play(self, record: ResponseRecord) -> list[InjectionRecord]:
+        sets = self.sets()
+        drawn = [item for number in filter(None, record.drawn.split(",")) for item in sets[number].items]
+        return [*drawn, *record.injections]
 
 
 def segments(config: Config) -> list[Path]:
@@ -223,7 +228,7 @@ def test_what_is_recorded_is_the_whole_turn_without_what_was_injected(proxy: Pro
     )
     assert json.loads(record.messages_json) == chat(user("refund please"))["messages"]
     assert json.loads(record.reply_json or "") == {"role": "assistant", "content": "Sure."}
-    assert [(i.kind, i.item_id, i.propensity, i.treated) for i in in_play(record)] == [
+    assert [(i.kind, i.item_id, i.propensity, i.treated) for i in proxy.in_play(record)] == [
         ("pattern", "pat_1", 0.95, True),
         ("context", "ctx_1", 1.0, True),
     ]
@@ -269,7 +274,7 @@ def test_a_holdout_conversation_gets_contexts_but_no_pattern(proxy: Proxy, db: D
         proxy.ask(chat(user("refund")), conversation=f"c{number}")
     held = [record for record in proxy.records() if record.is_holdout]
     assert 0 < len(held) < 30
-    assert all([(i.kind, i.treated) for i in in_play(r)] == [("pattern", False), ("context", True)] for r in held)
+    assert all([(i.kind, i.treated) for i in proxy.in_play(r)] == [("pattern", False), ("context", True)] for r in held)
     assert {r.injected_tokens for r in held} == {74}
 
 
@@ -334,7 +339,7 @@ def test_a_broken_embedder_lets_the_request_pass_unmodified_and_recorded(proxy: 
     assert turn.body is body
     assert proxy.n_failures == 1
     (record,) = proxy.records()
-    assert (record.outcome, in_play(record), record.injected_tokens) == ("ok", [], 0)
+    assert (record.outcome, proxy.in_play(record), record.injected_tokens) == ("ok", [], 0)
 
 
 def test_a_missing_database_lets_the_request_pass_unmodified_until_it_is_back(
