@@ -13,8 +13,12 @@ import msgspec
 from proxy.chat_shape import assistant_message, encode_message, function_call
 from proxy.errors import ApiError
 from proxy.json_body import empty, invalid_head, invalid_messages, parse_body
-from proxy.parsed_request import EMPTY, Message, ParsedRequest, content_parts, content_text, is_list, is_string, plain
+from proxy.parsed_request import EMPTY, Message, ParsedRequest, content_parts, is_list, is_string, plain, plain_text
 from proxy.splice import Edit, escaped
+
+TEXT: Final = b'"text"'
+TOOL_USE: Final = b'"tool_use"'
+RESULT: Final = b'"tool_result"'
 
 
 class MessagesFields(msgspec.Struct, gc=False):
@@ -119,59 +123,52 @@ def _parse(body: bytes, source: bytes) -> MessagesRequest:
     for message in sent:
         blocks = _blocks(message.content)
         if message.role == "assistant":
-            messages.append(_assistant(message, blocks))
+            messages.append(_assistant(message.content, blocks))
             continue
-        messages += _results(blocks)
-        own = _own_content(message, blocks)
+        messages += [
+            Message("tool", block.content, tool_call_id=block.tool_use_id) for kind, block in blocks if kind == RESULT
+        ]
+        own = _own_content(message.content, blocks)
         if own:
             messages.append(Message(message.role, own))
-        if message.role == "user" and (is_string(own) or any(_is(block, b'"text"') for block in blocks)):
+        if message.role == "user" and (is_string(own) or any(kind == TEXT for kind, _ in blocks)):
             question = len(messages) - 1, message.content
     return MessagesRequest(body, source, fields, messages, question)
 
 
-def _blocks(content: msgspec.Raw) -> list[_Block]:
+def _blocks(content: msgspec.Raw) -> list[tuple[bytes, _Block]]:
+    """Return the blocks, each with its type as JSON; none for a string."""
     if not is_list(content):
         return []
     try:
-        return _blocks_decoder.decode(content)
+        return [(bytes(block.type), block) for block in _blocks_decoder.decode(content)]
     except msgspec.ValidationError:  # not a list of objects: the upstream's to refuse
         return []
 
 
-def _is(block: _Block, *types: bytes) -> bool:
-    return bytes(block.type) in types
-
-
-def _assistant(message: _SentMessage, blocks: Sequence[_Block]) -> Message:
+def _assistant(content: msgspec.Raw, blocks: Sequence[tuple[bytes, _Block]]) -> Message:
     """Return what the assistant said and called; its thinking, and tools that the API runs itself, left out."""
-    calls = [
-        function_call(block.id, block.name, bytes(block.input or b"{}").decode())
-        for block in blocks
-        if _is(block, b'"tool_use"')
-    ]
-    return assistant_message([content_text(message.content)], calls)
+    if is_string(content):
+        return Message("assistant", content)
+    return assistant_message(
+        [plain_text(block.text) for kind, block in blocks if kind == TEXT],
+        [
+            function_call(block.id, block.name, bytes(block.input or b"{}").decode())
+            for kind, block in blocks
+            if kind == TOOL_USE
+        ],
+    )
 
 
-def _results(blocks: Sequence[_Block]) -> list[Message]:
-    return [
-        Message("tool", block.content, tool_call_id=block.tool_use_id)
-        for block in blocks
-        if _is(block, b'"tool_result"')
-    ]
-
-
-def _own_content(message: _SentMessage, blocks: Sequence[_Block]) -> msgspec.Raw:
+def _own_content(content: msgspec.Raw, blocks: Sequence[tuple[bytes, _Block]]) -> msgspec.Raw:
     """Return the content without tool results; empty when nothing else is there."""
-    results = [_is(block, b'"tool_result"') for block in blocks]
-    if not any(results):
-        return message.content
-    others = [
-        bytes(raw)
-        for raw, is_result in zip(_raw_list_decoder.decode(message.content), results, strict=True)
-        if not is_result
-    ]
-    return msgspec.Raw(b"[" + b",".join(others) + b"]") if others else EMPTY
+    n_results = sum(kind == RESULT for kind, _ in blocks)
+    if n_results == 0:
+        return content
+    if n_results == len(blocks):
+        return EMPTY
+    sent = zip(_raw_list_decoder.decode(content), blocks, strict=True)
+    return msgspec.Raw(b"[" + b",".join([bytes(raw) for raw, (kind, _) in sent if kind != RESULT]) + b"]")
 
 
 def _invalid(value: dict[str, Any]) -> ApiError:

@@ -16,6 +16,7 @@ from proxy.splice import Edit, escaped
 
 EMPTY: Final = msgspec.Raw()
 LEADING_ROLES: Final = ("system", "developer")
+SEARCHED_BYTES: Final = 4096  # of a body take as long to search as two addresses to read
 TOOL_ROLES: Final = ("tool", "function")
 
 _QUOTE: Final = ord('"')
@@ -42,12 +43,13 @@ class Message(msgspec.Struct, gc=False):
 class ParsedRequest(ABC):
     """A valid body with its messages and where they lie in it; one subclass per API."""
 
-    __slots__ = ("body", "is_stream", "last_user", "messages", "model", "n_leading", "source")
+    __slots__ = ("_base", "body", "is_stream", "last_user", "messages", "model", "n_leading", "source")
 
     def __init__(self, body: bytes, source: bytes, *, model: str, is_stream: bool, messages: list[Message]) -> None:
         self.body = body
         self.source = source
         """What was parsed: *body* itself, or a copy of equal length in which unusual characters are replaced."""
+        self._base: int | None = None  # the address of the source, once it was needed
         self.model = model
         self.is_stream = is_stream
         self.messages = messages
@@ -109,13 +111,21 @@ class ParsedRequest(ABC):
             ValueError: *raw* does not lie in this request's body.
         """
         size = len(memoryview(raw))
-        # Addresses cost a microsecond each; a text of some length stands in a body once, and that is soon found out.
-        start = self.source.find(raw)
-        if start < 0 or self.source.find(raw, start + 1) >= 0:
-            start = _address(raw) - _address(self.source)
+        start = self._only_place(raw)
+        if start is None:
+            if self._base is None:
+                self._base = _address(self.source)
+            start = _address(raw) - self._base
         if start < 0 or start + size > len(self.source):
             raise ValueError("not a part of this body")
         return start, start + size
+
+    def _only_place(self, raw: msgspec.Raw) -> int | None:
+        """Return where *raw* stands if that is soon found out: an address costs more than a search of a short body."""
+        if len(self.source) > SEARCHED_BYTES:
+            return None
+        start = self.source.find(raw)
+        return start if start >= 0 and self.source.find(raw, start + 1) < 0 else None
 
     def before_end(self, raw: msgspec.Raw, text: bytes) -> Edit:
         """Return the edit that puts *text* before the last character of *raw*: its closing quote or bracket."""

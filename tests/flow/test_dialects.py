@@ -235,6 +235,29 @@ def test_a_stream_that_lacks_its_last_event_is_no_success(
     assert learned.response_row(answer)["outcome"] == "upstream_error"
 
 
+@pytest.mark.parametrize(("path", "events"), [(RESPONSES, RESPONSE_EVENTS), (MESSAGES, MESSAGE_EVENTS)])
+def test_a_stream_that_breaks_ends_with_an_error_event_of_its_api(
+    learned: Product, shared_upstream: Upstream, path: str, events: tuple[bytes, ...]
+) -> None:
+    stream = ((b"content-type", b"text/event-stream"),)
+    shared_upstream.script = lambda _: Reply(events[:3], headers=stream, is_chunked=True, end="cut")
+    body = {"model": "m", "input": "hi", "messages": [user("hi")], "stream": True}
+    pieces: list[bytes] = []
+    with learned.client.stream("POST", f"{learned.proxy_url}{path}", json=body) as answer:
+        with pytest.raises(httpx.RemoteProtocolError):
+            pieces.extend(answer.iter_raw())
+        row = learned.response_row(answer)
+    seen = b"".join(pieces)
+    sent = b"".join(events[:3])
+    assert seen.startswith(sent + b"event: error\ndata: ")
+    error = json.loads(seen.removeprefix(sent + b"event: error\ndata: "))
+    assert (error["type"], error["error"]["type"]) == (
+        "error",
+        {RESPONSES: "upstream_error", MESSAGES: "api_error"}[path],
+    )
+    assert row["outcome"] == "upstream_error"
+
+
 def scripted_gaps(request: SeenRequest) -> Reply:
     """The last event, then silence: the connection stays open."""
     events = {RESPONSES: RESPONSE_EVENTS, MESSAGES: MESSAGE_EVENTS}[request.target]
@@ -268,3 +291,22 @@ def test_with_learning_off_a_body_of_any_kind_goes_upstream_as_it_is(
     )
     assert (answer.status_code, answer.content) == (400, b"judged")
     assert shared_upstream.last.body == b'{"messages": ['
+
+
+def test_the_learner_finds_signals_in_the_traffic_of_both_apis(learned: Product, shared_upstream: Upstream) -> None:
+    shared_upstream.script = responses_reply
+    first = respond(learned, {"input": "How do I export my invoices?"})
+    again = "No, that's wrong. How do I export my invoices?"
+    respond(learned, {"input": again, "previous_response_id": first.json()["id"]})
+    shared_upstream.script = messages_reply
+    said = [user("Where do I see my plan?")]
+    answer = message(learned, {"messages": said})
+    said += [{"role": "assistant", "content": answer.json()["content"]}, user("And who may change it?")]
+    learned.response_row(message(learned, {"messages": said}))
+    learned.learn("patterns")
+    signals = {
+        row["response_id"]: (row["signal_type"], row["correction"])
+        for row in learned.rows("SELECT response_id, signal_type, correction FROM response_feedback")
+    }
+    assert signals[learned.response_row(first)["id"]] == ("correction", again)
+    assert signals[learned.response_row(answer)["id"]] == ("follow_up", None)

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from proxy.chat_request import parse_chat_request
 from proxy.errors import ApiError
 from proxy.injection import inject
+from proxy.parsed_request import SEARCHED_BYTES
 from proxy.splice import splice
 
 PATTERNS = '\n\n<guide>\n- Say "ü" \\ 😀\n</guide>'
@@ -161,6 +163,19 @@ def test_a_bad_body_is_a_400_that_names_the_field(body: bytes, param: str | None
     with pytest.raises(ApiError) as raised:
         parse_chat_request(body)
     assert (raised.value.status, raised.value.param) == (400, param)
+
+
+@pytest.mark.parametrize("n_messages", [2, SEARCHED_BYTES])
+def test_of_equal_texts_the_right_one_grows_in_short_and_long_bodies(n_messages: int) -> None:
+    body = json.dumps({"messages": [{"role": "user", "content": "hi"}] * n_messages}).encode()
+    new, _, _ = inject(parse_chat_request(body), "", CONTEXTS)
+    place = body.rindex(b"hi") + 2
+    assert new == body[:place] + json.dumps(CONTEXTS)[1:-1].encode() + body[place:]
+
+
+def test_what_is_no_part_of_a_body_has_no_place_in_it() -> None:
+    with pytest.raises(ValueError, match="not a part"):
+        parse_chat_request(b'{"messages":[{"role":"user"}]}').span(msgspec.Raw(b'"elsewhere"'))
 
 
 def test_insertions_at_several_places_keep_their_order() -> None:
