@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+NODE := tests/node
+NPM_INSTALL := npm install --no-package-lock --no-audit --no-fund --ignore-scripts \
+	--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=2000
+NODE_STAMP := $(NODE)/node_modules/.installed
 
-.PHONY: run test demo bench lint install clean
+.PHONY: run test demo bench lint install node clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tutelage needs Python 3.11 or newer; set PYTHON=...")'
@@ -18,7 +22,16 @@ install: $(VENV)/.installed
 run: install
 	@exec $(BIN)/tutelage up $(ARGS)
 
-test: install
+# The clients written in Node, where npm is there. Without a network their tests are skipped and say why; the next
+# make test tries again.
+$(NODE_STAMP): $(NODE)/package.json
+	@echo "Installing the Node clients that the tests run, once."
+	@cd $(NODE) && if $(NPM_INSTALL) >npm.log 2>&1; then touch node_modules/.installed; \
+	else echo "npm install failed (see $(NODE)/npm.log): the tests of Node clients are skipped."; fi
+
+node: $(if $(shell command -v npm),$(NODE_STAMP))
+
+test: install node
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 demo: install
@@ -33,4 +46,4 @@ lint: install
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache $(NODE)/node_modules $(NODE)/npm.log

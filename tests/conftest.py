@@ -11,6 +11,8 @@ from store.config import Config, load_config
 from store.database import Database, open_database
 from store.tenants import ensure_default_tenant
 
+pytest.register_assert_rewrite("tests.flow.compared")  # its assertions explain themselves as a test's own do
+
 # How long an example takes is the machine's business: on a busy one any of them may take a second.
 settings.register_profile("tutelage", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tutelage")
