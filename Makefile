@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: run test demo bench lint install clean
+.PHONY: run test demo bench bench-rivals lint install clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tutelage needs Python 3.11 or newer; set PYTHON=...")'
@@ -26,6 +26,10 @@ demo: install
 
 bench: install
 	@exec $(BIN)/python -m bench $(ARGS)
+
+# Other gateways to measure beside us, about 900 MB into .rivals/; Portkey's needs Node and npm.
+bench-rivals: install
+	$(BIN)/python -m bench.rivals
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,24 +1,56 @@
-"""``python -m bench [gateway|retrieval|all]``: every benchmark; none of them is a test."""
+"""``python -m bench [PART|all]``: every benchmark; none of them is a test. Parts: see ``PARTS``.
+
+``--quick`` measures shortly and prints only; otherwise RESULTS.md is written, with what other parts found before.
+"""
 
 import argparse
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 
-from bench import gateway
+from bench import cache_cost, gateway
+from bench.bars import Part, load_parts, save_parts
+from bench.report import RESULTS, page
+
+ROUNDS, SECONDS = 3, 2.0
+QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
+
+
+def _gateway(is_quick: bool) -> Part:
+    return gateway.run(*((QUICK_SECONDS, QUICK_ROUNDS) if is_quick else (SECONDS, ROUNDS)))
+
+
+def _retrieval(is_quick: bool) -> Part:
+    # A process of its own: its BLAS threads are set by the environment before numpy is loaded.
+    command = [sys.executable, "-m", "bench.retrieval", *(["--seeds", "1"] if is_quick else [])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return Part("retrieval", "Retrieval", f"```\n{done.stdout.strip()}\n```\n")
+
+
+PARTS: Mapping[str, Callable[[bool], Part]] = {
+    "gateway": _gateway,
+    "cache": lambda _: cache_cost.run(),
+    "retrieval": _retrieval,
+}
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("gateway", "retrieval", "all"), default="all")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
     arguments = parser.parse_args()
-    if arguments.part in ("gateway", "all"):
-        gateway.run(arguments.seconds, arguments.rounds)
-    if arguments.part in ("retrieval", "all"):
-        # A process of its own: its BLAS threads are set by the environment before numpy is loaded.
-        sys.exit(subprocess.run([sys.executable, "-m", "bench.retrieval"], check=False).returncode)
+    parts = load_parts()
+    for name, measure in PARTS.items():
+        if arguments.part in (name, "all"):
+            parts[name] = measure(arguments.quick)
+            if arguments.quick:
+                print(page({name: parts[name]}))
+            else:
+                save_parts(parts)
+                RESULTS.write_text(page(parts), encoding="utf-8")
+    if not arguments.quick:
+        print(page(parts))
 
 
 if __name__ == "__main__":
