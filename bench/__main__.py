@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import cache_cost, gateway
+from bench import cache_cost, gateway, memory
 from bench.bars import Part, load_parts, save_parts
 from bench.report import RESULTS, page
 
@@ -30,6 +30,7 @@ def _retrieval(is_quick: bool) -> Part:
 PARTS: Mapping[str, Callable[[bool], Part]] = {
     "gateway": _gateway,
     "cache": lambda _: cache_cost.run(),
+    "memory": lambda is_quick: memory.run(is_quick=is_quick),
     "retrieval": _retrieval,
 }
 

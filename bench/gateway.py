@@ -4,7 +4,6 @@ CPU time (the kernel's ``schedstat``, every process of the target, until it is i
 hardly depends on what else the machine does. Targets take turns within a round; medians over rounds are shown.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -17,13 +16,13 @@ from bench.bars import Part
 from bench.content import check_reply
 from bench.gateway_report import part
 from bench.installation import DATA_SOURCE, Reply, install, write_bodies
+from bench.load import drive
 from bench.measurement import Cell, Measurement, Target, median
 from bench.processes import free_port, idle_rate, running, settled_usage, tutelage_command, usage
 from bench.rivals import KEY, RIVALS
 
 HERE = Path(__file__).parent
 SERVER_CORE, LOAD_CORE = 0, 1
-WARM_S = 0.4
 HEADERS = (f"Authorization: Bearer {KEY}", f"x-tutelage-data-source: {DATA_SOURCE}")
 CONNECTIONS = (1, 16, 64)
 OPEN_LOOP_RATE = 100  # requests a second, for latency without saturation
@@ -63,11 +62,9 @@ def measure(target: Target, cell: Cell, driver: Path, bodies: Path, seconds: flo
     """Return one measurement of one target."""
     before = usage(target.pid) if target.pid else None
     headers = (*HEADERS, *target.headers)
-    arguments = [target.port, target.path, bodies, cell.connections, seconds, WARM_S, cell.rate, *headers]
-    printed = subprocess.run(
-        ["taskset", "-c", str(LOAD_CORE), driver, *map(str, arguments)], capture_output=True, text=True, check=True
-    ).stdout
-    seen = json.loads(printed)
+    seen = drive(
+        driver, target.port, target.path, bodies, cell.connections, seconds, headers, core=LOAD_CORE, rate=cell.rate
+    )
     cpu_us = serving_cpu_us = memory_mb = 0.0
     n_requests = max(1, seen["total"])
     if target.pid and before:
@@ -75,9 +72,15 @@ def measure(target: Target, cell: Cell, driver: Path, bodies: Path, seconds: flo
         cpu_us = (after.cpu_ns - before.cpu_ns) / 1e3 / n_requests
         serving_cpu_us = (after.serving_cpu_ns - before.serving_cpu_ns) / 1e3 / n_requests
         memory_mb = after.memory_mb
-    names = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "failed")
     return Measurement(
-        **{name: seen[name] for name in names}, cpu_us=cpu_us, serving_cpu_us=serving_cpu_us, memory_mb=memory_mb
+        requests_per_s=seen["requests_per_s"],
+        p50_us=seen["p50_us"],
+        p99_us=seen["p99_us"],
+        first_byte_us=seen["first_byte_us"],
+        cpu_us=cpu_us,
+        serving_cpu_us=serving_cpu_us,
+        memory_mb=memory_mb,
+        failed=round(seen["failed"]),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from store.blocks import pattern_line
 from store.clock import SystemClock
-from store.config import load_config
+from store.config import Config, load_config
 from store.context_proposals import create_context
 from store.database import Database, open_database
 from store.embedding import load_local_embedder
@@ -109,7 +109,7 @@ def install(folder: Path, port: int, upstream_port: int, *, is_learning: bool) -
 
 def _fill(db: Database, installation: Installation) -> None:
     now_s = SystemClock().now_s()
-    tokens, embedder = load_token_counter(), load_local_embedder(load_config(installation.config_path).embedding)
+    tokens = load_token_counter()
     patterns = []
     for number in range(N_PATTERNS):
         rule = (
@@ -131,11 +131,18 @@ def _fill(db: Database, installation: Installation) -> None:
         )
     with db.transaction():
         publish(db, DEFAULT_TENANT, plan=build_plan(patterns), actor=ACTOR, reason="bench", now_s=now_s)
-        for _, questions in zip(range(N_CONTEXTS), phrasings(), strict=False):
+        add_contexts(db, DEFAULT_TENANT, N_CONTEXTS, load_config(installation.config_path))
+
+
+def add_contexts(db: Database, tenant_id: str, n: int, config: Config) -> None:
+    """Write *n* approved entries, the same ones for the same *n*."""
+    tokens, embedder, now_s = load_token_counter(), load_local_embedder(config.embedding), SystemClock().now_s()
+    with db.transaction():
+        for _, questions in zip(range(n), phrasings(), strict=False):
             answer = " ".join(f"Step {step}: open the page, read the notice and confirm it." for step in range(1, 4))
             create_context(
                 db,
-                DEFAULT_TENANT,
+                tenant_id,
                 compose(questions, answer, ["bench"], embedder=embedder, tokens=tokens),
                 provenance="person",
                 source_chat_id=None,
