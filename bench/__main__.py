@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from bench import cache_cost, gateway, memory
+from bench import cache_cost, gateway, memory, start, workers
 from bench.bars import Part, load_parts, save_parts
 from bench.report import RESULTS, page
 
@@ -31,6 +31,8 @@ PARTS: Mapping[str, Callable[[bool], Part]] = {
     "gateway": _gateway,
     "cache": lambda _: cache_cost.run(),
     "memory": lambda is_quick: memory.run(is_quick=is_quick),
+    "start": lambda is_quick: start.run(is_quick=is_quick),
+    "workers": lambda is_quick: workers.run(is_quick=is_quick),
     "retrieval": _retrieval,
 }
 
