@@ -4,12 +4,14 @@
 """
 
 import argparse
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
 from bench import cache_cost, gateway, memory, start, workers
-from bench.bars import Part, load_parts, save_parts
+from bench.bars import BAR_PREFIX, Bar, Part, load_parts, save_parts
+from bench.machine import machine
 from bench.report import RESULTS, page
 
 ROUNDS, SECONDS = 3, 2.0
@@ -24,7 +26,10 @@ def _retrieval(is_quick: bool) -> Part:
     # A process of its own: its BLAS threads are set by the environment before numpy is loaded.
     command = [sys.executable, "-m", "bench.retrieval", *(["--seeds", "1"] if is_quick else [])]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return Part("retrieval", "Retrieval", f"```\n{done.stdout.strip()}\n```\n")
+    lines = done.stdout.strip().splitlines()
+    bars = [Bar(**json.loads(line.removeprefix(BAR_PREFIX))) for line in lines if line.startswith(BAR_PREFIX)]
+    text = "\n".join(line for line in lines if not line.startswith(BAR_PREFIX)).strip()
+    return Part("retrieval", "Retrieval", f"```\n{text}\n```\n\nMachine: {machine()}.\n", bars)
 
 
 PARTS: Mapping[str, Callable[[bool], Part]] = {

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+BAR_PREFIX = "BAR "  # begins a line that a part in a process of its own prints: a bar as JSON
 RESULTS = Path(__file__).parent / "results.json"
 
 
@@ -46,6 +47,11 @@ def at_least(what: str, limit: str, smallest: float, measured: Sequence[float], 
     return Bar(
         what, limit, shown or "not measured", all(figure >= smallest for figure in measured) if measured else None
     )
+
+
+def print_bar(bar: Bar) -> None:
+    """Print *bar* for the process that started this one."""
+    print(BAR_PREFIX + json.dumps(asdict(bar), ensure_ascii=False))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
