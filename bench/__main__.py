@@ -53,7 +53,7 @@ def main() -> None:
         if arguments.part in (name, "all"):
             parts[name] = measure(arguments.quick)
             if arguments.quick:
-                print(page({name: parts[name]}))
+                print(f"A short run: rough figures, and caches still fill.\n\n{page({name: parts[name]})}")
             else:
                 save_parts(parts)
                 RESULTS.write_text(page(parts), encoding="utf-8")

@@ -47,7 +47,8 @@ TEXT = """Resident memory of the serving process, shared pages included, its rec
 - With 1,000 patterns and 1,000 contexts of its own tenant: **{own:.0f} MB**. With {n_others:,} contexts more in the
   database, of a tenant that nobody asks for: **{others:.0f} MB**.
 - Every request another conversation, {connections} connections. After {warm:,} requests (`[recording]
-  conversation_cache` is full then and its table has grown once more), over {measured:,} more the fitted growth is **{growth:+.1f} MB**.
+  conversation_cache` is full then and its table has grown once more), over {measured:,} more the fitted growth is
+  **{growth:+.1f} MB**.
 - {streams:,} streams at once, the upstream pushing {megabytes:.0f} MB into each; half of the clients read one byte a
   second, half nothing, through receive buffers of 4 KB. Before {before:.0f} MB; most {most:.0f} MB, **{each:.0f} KB a
   stream**; growth in the second half of {stall:.0f} s {late:+.1f} MB; {after:.0f} MB once they hung up. Other requests
