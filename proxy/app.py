@@ -1,35 +1,45 @@
-"""The data plane as one ASGI application: the whole flow of a request at a glance.
+"""The data plane as one application: the whole flow of a request at a glance.
 
 Learned endpoint: authenticate -> read the body -> learning begins a turn (parse, select, inject) -> route -> upstream
 -> relay, while the turn collects -> the turn is recorded. Every other path under ``/v1`` passes through untouched.
+Every endpoint is ``async def endpoint(client)``.
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 from typing import Any, Final, Protocol
 
 import orjson
 
 from proxy.authentication import Authenticator
-from proxy.disconnect import ClientWatch, Receive
-from proxy.errors import JSON_TYPE, ApiError, ClientGoneError, Header, UpstreamError, not_found, unavailable
+from proxy.client import Client, read_body, send_body, send_error
+from proxy.dialect import LEARNED, Dialect, dialect_of
+from proxy.errors import (
+    JSON_TYPE,
+    ApiError,
+    ClientGoneError,
+    Header,
+    UpstreamError,
+    internal_error,
+    not_found,
+    unavailable,
+)
 from proxy.forwarding import Forwarder
 from proxy.headers import RESPONSE_ID
-from proxy.incoming import IncomingRequest, read_body
+from proxy.incoming import IncomingRequest
 from proxy.metrics import CONTENT_TYPE, Metrics
-from proxy.pass_through import PassThrough, realtime_unsupported
-from proxy.relay import Send, Tee, relay, send_body, send_error
+from proxy.pass_through import PassThrough
+from proxy.relay import Tee, relay
 from proxy.routing import Router
 from store.clock import Clock
 from store.config import ProxySection
 
 Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Endpoint = Callable[[Client], Awaitable[None]]
 
-CHAT_PATH: Final = "/v1/chat/completions"
 FEEDBACK_PATH: Final = "/v1/feedback"
 
 logger = logging.getLogger(__name__)
@@ -78,6 +88,57 @@ class Health(Protocol):
         ...
 
 
+class DataPlaneApp:
+    """Serves every request of a client; as an ASGI application it knows the server's start and stop alone."""
+
+    def __init__(
+        self,
+        endpoint: Callable[[str, str], tuple[str, Endpoint]],
+        metrics: Metrics,
+        lifespan: Callable[[], AbstractAsyncContextManager[None]],
+    ) -> None:
+        """Take what tells the name and the endpoint of a method and a path, what counts, and the lifespan."""
+        self._endpoint = endpoint
+        self._metrics = metrics
+        self._lifespan = lifespan
+
+    async def serve(self, client: Client) -> None:
+        """Answer one request, with its errors in the API's shape."""
+        name, endpoint = self._endpoint(client.method, client.path)
+        self._metrics.in_flight += 1
+        try:
+            await endpoint(client)
+        except ApiError as exc:
+            send_error(client, exc, dialect_of(client.path, client.headers))
+        except ClientGoneError:
+            logger.debug("%s: the client left", client.path)
+        except Exception:  # a fault of ours: this one request fails, in the API's shape
+            logger.exception("%s %s failed", client.method, client.path)
+            if client.status:
+                client.cut()
+            else:
+                send_error(client, internal_error(), dialect_of(client.path, client.headers))
+        finally:
+            self._metrics.in_flight -= 1
+            self._metrics.requests[name, client.status] += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Enter the lifespan when the server starts and leave it when it stops."""
+        assert scope["type"] == "lifespan"
+        await receive()
+        stage = "startup"
+        try:
+            async with self._lifespan():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                stage = "shutdown"
+        except Exception as exc:  # the server must hear of it, or it waits for ever
+            logger.exception("the proxy's %s failed", stage)
+            await send({"type": f"lifespan.{stage}.failed", "message": str(exc)})
+        else:
+            await send({"type": "lifespan.shutdown.complete"})
+
+
 def create_app(
     section: ProxySection,
     *,
@@ -89,75 +150,46 @@ def create_app(
     metrics: Metrics,
     clock: Clock,
     lifespan: Callable[[], AbstractAsyncContextManager[None]],
-) -> App:
+) -> DataPlaneApp:
     """Return the application; *lifespan* is entered before the first request and left after the last."""
     forwarder = Forwarder(authenticator, metrics)
-    chat = LearnedEndpoint(
-        CHAT_PATH,
-        authenticator=authenticator,
-        router=router,
-        learning=learning,
-        forwarder=forwarder,
-        metrics=metrics,
-        clock=clock,
-        max_body_mb=section.max_body_mb,
-    )
+    learned = {
+        path: LearnedEndpoint(
+            path,
+            dialect,
+            authenticator=authenticator,
+            router=router,
+            learning=learning,
+            forwarder=forwarder,
+            metrics=metrics,
+            clock=clock,
+            max_body_mb=section.max_body_mb,
+        )
+        for path, dialect in LEARNED.items()
+    }
     signals = FeedbackEndpoint(authenticator, feedback, section.max_body_mb)
     pass_through = PassThrough(authenticator, router, forwarder, max_body_mb=section.max_body_mb)
     own = OwnEndpoints(health, metrics)
 
-    def endpoint(path: str, method: str) -> tuple[str, App]:
-        if path == CHAT_PATH and method == "POST":
-            return "chat", chat
+    def endpoint(method: str, path: str) -> tuple[str, Endpoint]:
+        if method == "POST" and path in learned:
+            return LEARNED[path].name, learned[path]
         if path == FEEDBACK_PATH or path.startswith(FEEDBACK_PATH + "/"):
             return "feedback", signals
         if path.startswith("/v1/"):
             return "passed_through", pass_through
         return "own", own
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            name, chosen = endpoint(scope["path"], scope["method"])
-            await answer(chosen, scope, receive, send, count=partial(metrics.count_request, name))
-        elif scope["type"] == "lifespan":
-            await run_lifespan(lifespan, receive, send)
-        else:
-            await deny_websocket(scope, receive, send)
-
-    return app
-
-
-async def answer(endpoint: App, scope: Scope, receive: Receive, send: Send, *, count: Callable[[int], None]) -> None:
-    """Let *endpoint* answer one request, with its errors in the API's shape; *count* is told the status, 0: none."""
-    status = 0
-
-    async def counting_send(message: MutableMapping[str, Any]) -> None:
-        nonlocal status
-        if message["type"] == "http.response.start":
-            status = message["status"]
-        await send(message)
-
-    try:
-        await endpoint(scope, receive, counting_send)
-    except ApiError as exc:
-        await send_error(counting_send, exc)
-    except ClientGoneError:
-        logger.debug("%s: the client left", scope["path"])
-    except Exception:  # a fault of ours: this one request fails, in the API's shape
-        logger.exception("%s %s failed", scope["method"], scope["path"])
-        if status:
-            raise
-        await send_error(counting_send, ApiError(500, "The proxy failed.", type="server_error", code="internal_error"))
-    finally:
-        count(status)
+    return DataPlaneApp(endpoint, metrics, lifespan)
 
 
 class LearnedEndpoint:
-    """A chat endpoint: injected, relayed, recorded."""
+    """An endpoint of one of the learned APIs: injected, relayed, recorded."""
 
     def __init__(
         self,
         path: str,
+        dialect: Dialect,
         *,
         authenticator: Authenticator,
         router: Router,
@@ -168,6 +200,7 @@ class LearnedEndpoint:
         max_body_mb: float,
     ) -> None:
         self._path = path
+        self._dialect = dialect
         self._authenticator = authenticator
         self._router = router
         self._learning = learning
@@ -176,39 +209,35 @@ class LearnedEndpoint:
         self._clock = clock
         self._max_body_mb = max_body_mb
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers: list[Header] = scope["headers"]
-        caller = self._authenticator.authenticate(headers, "request")
-        body = await read_body(receive, headers, self._max_body_mb)
+    async def __call__(self, client: Client) -> None:
+        caller = self._authenticator.authenticate(client.headers, "request")
+        body = await read_body(client, self._max_body_mb)
         received_s = self._clock.now_s()
-        turn = self._learning.begin(IncomingRequest(self._path, headers, body, received_s), caller.tenant_id)
-        watch = ClientWatch(receive)
-        watch.start()
+        turn = self._learning.begin(IncomingRequest(self._path, client.headers, body, received_s), caller.tenant_id)
         try:
-            await self._ask(scope, turn, watch, send)
+            await self._ask(client, turn)
         finally:
-            watch.stop()
             self._metrics.request_seconds.observe(self._clock.now_s() - received_s)
 
-    async def _ask(self, scope: Scope, turn: Turn, watch: ClientWatch, send: Send) -> None:
+    async def _ask(self, client: Client, turn: Turn) -> None:
         """Send the turn upstream and relay the reply; or answer, and record, why there is none."""
         upstream = ""
         try:
             route = self._router.for_model(turn.model)
             upstream = route.upstream.name
-            response = await route.upstream.send(self._forwarder.request(scope, route, turn.body, watch))
+            response = await route.upstream.send(self._forwarder.request(client, route, turn.body))
         except UpstreamError as exc:
             error = self._forwarder.failure(exc, upstream)
             turn.finish("upstream_error", error.status, upstream)
-            await send_error(send, error, [(RESPONSE_ID, turn.response_id.encode())])
+            send_error(client, error, self._dialect, [(RESPONSE_ID, turn.response_id.encode())])
         except ApiError as exc:
             turn.finish("error", exc.status, upstream)
-            await send_error(send, exc, [(RESPONSE_ID, turn.response_id.encode())])
-        except (ClientGoneError, asyncio.CancelledError):
+            send_error(client, exc, self._dialect, [(RESPONSE_ID, turn.response_id.encode())])
+        except ClientGoneError:
             turn.finish("cancelled", 0, upstream)
             raise
         else:
-            await relay(send, response, turn, upstream)
+            await relay(client, response, turn, upstream)
 
 
 class FeedbackEndpoint:
@@ -219,20 +248,20 @@ class FeedbackEndpoint:
         self._feedback = feedback
         self._max_body_mb = max_body_mb
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = self._authenticator.authenticate(scope["headers"], "feedback")
-        signal_id = scope["path"][len(FEEDBACK_PATH) + 1 :]
+    async def __call__(self, client: Client) -> None:
+        caller = self._authenticator.authenticate(client.headers, "feedback")
+        signal_id = client.path[len(FEEDBACK_PATH) + 1 :]
         allowed = "DELETE" if signal_id else "POST"
-        if scope["method"] != allowed:
+        if client.method != allowed:
             raise ApiError(
-                405, f"{scope['method']} is not allowed here.", code="method_not_allowed", headers=_allow(allowed)
+                405, f"{client.method} is not allowed here.", code="method_not_allowed", headers=_allow(allowed)
             )
         if signal_id:
-            status, body = await self._feedback.withdraw(caller.tenant_id, signal_id)
+            status, answer = await self._feedback.withdraw(caller.tenant_id, signal_id)
         else:
-            sent = await read_body(receive, scope["headers"], self._max_body_mb)
-            status, body = await self._feedback.add(caller.tenant_id, sent)
-        await send_body(send, status, body, [JSON_TYPE])
+            body = await read_body(client, self._max_body_mb)
+            status, answer = await self._feedback.add(caller.tenant_id, body)
+        send_body(client, status, answer, [JSON_TYPE])
 
 
 class OwnEndpoints:
@@ -242,52 +271,23 @@ class OwnEndpoints:
         self._health = health
         self._metrics = metrics
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        if scope["method"] not in ("GET", "HEAD"):
+    async def __call__(self, client: Client) -> None:
+        path = client.path
+        if client.method not in ("GET", "HEAD"):
             raise not_found(path)
         if path == "/healthz":
             degraded = self._health.degraded()
             body = orjson.dumps({"status": "degraded" if degraded else "ok", "degraded": dict(degraded)})
-            await send_body(send, 200, body, [JSON_TYPE])
+            send_body(client, 200, body, [JSON_TYPE])
         elif path == "/readyz":
             if not self._health.is_ready():
                 raise unavailable("Not ready to serve yet.", "not_ready")
-            await send_body(send, 200, b'{"status":"ready"}', [JSON_TYPE])
+            send_body(client, 200, b'{"status":"ready"}', [JSON_TYPE])
         elif path == "/metrics":
-            await send_body(send, 200, self._metrics.text(), [(b"content-type", CONTENT_TYPE)])
+            send_body(client, 200, self._metrics.text(), [(b"content-type", CONTENT_TYPE)])
         else:
             raise not_found(path)
 
 
 def _allow(method: str) -> list[Header]:
     return [(b"allow", method.encode())]
-
-
-async def deny_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a websocket: with a 501 where the server can say so, else by closing it."""
-    await receive()
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1011, "reason": "not supported"})
-        return
-
-    async def send_denial(message: MutableMapping[str, Any]) -> None:
-        await send({**message, "type": f"websocket.{message['type']}"})
-
-    await send_error(send_denial, realtime_unsupported())
-
-
-async def run_lifespan(lifespan: Callable[[], AbstractAsyncContextManager[None]], receive: Receive, send: Send) -> None:
-    """Enter *lifespan* when the server starts and leave it when it stops."""
-    await receive()
-    stage = "startup"
-    try:
-        async with lifespan():
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
-            stage = "shutdown"
-    except Exception as exc:  # the server must hear of it, or it waits for ever
-        logger.exception("the proxy's %s failed", stage)
-        await send({"type": f"lifespan.{stage}.failed", "message": str(exc)})
-    else:
-        await send({"type": "lifespan.shutdown.complete"})

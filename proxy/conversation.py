@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
-from proxy.chat_request import Message, ParsedRequest, content_parts, is_text_part, leading_count
+from proxy.parsed_request import Message, ParsedRequest, content_parts, content_text, is_string, is_text_part, plain
 from proxy.selection import Facts
 from store.ids import new_id
 from store.responses import OpeningFacts
@@ -83,6 +83,8 @@ class Asker:
 # Both return None when the database does not know or cannot be asked.
 FindHistory = Callable[[str, Sequence[str]], tuple[OpeningFacts, int] | None]
 FindConversation = Callable[[str, str], OpeningFacts | None]
+# Returns the conversation of the tenant's newest reply with this id of its upstream's; None when nobody knows it.
+FindReply = Callable[[str, str], "Conversation | None"]
 
 
 class ConversationBook:
@@ -95,8 +97,10 @@ class ConversationBook:
         regenerate_window_s: float,
         find_history: FindHistory,
         find_conversation: FindConversation,
+        find_reply: FindReply,
     ) -> None:
         self._regenerate_window_s = regenerate_window_s
+        self._find_reply = find_reply
         self._find_history = find_history
         self._find_conversation = find_conversation
         self._by_history: Recent[str, list[_Link]] = Recent(size)
@@ -105,11 +109,13 @@ class ConversationBook:
 
     def place(self, request: ParsedRequest, asker: Asker, now_s: float) -> Place:
         """Return the conversation that *request* continues, or a new one."""
-        hashes = history_hashes(asker, request.messages)
-        request_hash = hashes[-1]
         ends = [index for index, message in enumerate(request.messages) if message.role == "assistant"]
+        hashes = history_hashes(asker, request, held=_held_history(request, now_s))
+        request_hash = hashes[-1]
         if asker.conversation_id:
-            return self._named(asker, hashes, ends)
+            return self._named(asker, request, hashes, ends)
+        if request.previous_id:
+            return self._linked(asker, request, request_hash, now_s)
         found = self._in_memory(asker, hashes, ends) or self._in_database(asker, hashes, ends)
         if found:
             return Place(found[0], found[1], request_hash)
@@ -122,20 +128,32 @@ class ConversationBook:
             self._first_turns.put(request_hash, (conversation, now_s))
         return Place(conversation, 0, request_hash)
 
-    def _named(self, asker: Asker, hashes: list[str], ends: list[int]) -> Place:
+    def _named(self, asker: Asker, request: ParsedRequest, hashes: list[str], ends: list[int]) -> Place:
         key = (asker.tenant_id, asker.conversation_id)
         conversation = self._by_id.get(key)
-        if conversation is None and ends:
+        if conversation is None and (ends or request.has_held_history):
             known = self._find_conversation(*key)
-            conversation = _recalled(known) if known else None
+            conversation = recalled(known) if known else None
         n_known = 0
-        if conversation is not None and ends:
+        if conversation is not None and request.has_held_history:
+            n_known = request.n_leading
+        elif conversation is not None and ends:
             recorded = [end for end in ends if self._is_turn_of(conversation, hashes[end])]
             n_known = (recorded or ends)[-1] + 1
         if conversation is None:
             conversation = Conversation(asker.conversation_id)
         self._by_id.put(key, conversation)
         return Place(conversation, n_known, hashes[-1])
+
+    def _linked(self, asker: Asker, request: ParsedRequest, request_hash: str, now_s: float) -> Place:
+        """Return the conversation of the reply that the request goes on from.
+
+        Every message is new then, but for the app's leading text, which it sends every time.
+        """
+        conversation = self._find_reply(asker.tenant_id, request.previous_id)
+        if conversation is None:
+            return Place(Conversation(new_id("conv", now_s)), 0, request_hash)
+        return Place(conversation, request.n_leading, request_hash)
 
     def _is_turn_of(self, conversation: Conversation, history_hash: str) -> bool:
         return any(link.conversation.id == conversation.id for link in self._by_history.get(history_hash) or ())
@@ -157,7 +175,7 @@ class ConversationBook:
         if found is None:
             return None
         facts, index = found
-        conversation = _recalled(facts)
+        conversation = recalled(facts)
         end = latest[index]
         self._link(hashes[end], _Link(conversation, hashes[-1]))
         return conversation, end + 1
@@ -187,59 +205,90 @@ def _choose(links: list[_Link], request_hash: str, *, is_user_known: bool) -> _L
     return (preferred or links[-1:])[0]
 
 
-def _recalled(known: OpeningFacts) -> Conversation:
+def recalled(known: OpeningFacts) -> Conversation:
+    """Return a conversation that the database knows."""
     facts = Facts(known.question_type, known.data_source, known.prompt_template, known.segment)
     return Conversation(known.conversation_id, facts)
 
 
-def history_hashes(asker: Asker, messages: Sequence[Message]) -> list[str]:
+def _held_history(request: ParsedRequest, now_s: float) -> str:
+    """Return what stands for the history that the upstream keeps; "" when the request holds all of it."""
+    if request.previous_id:
+        return request.previous_id
+    # A conversation that the upstream keeps has no name for its turns: the same words twice are two turns, and one
+    # that is asked again goes unnoticed. The other mistake would throw a turn away.
+    return new_id("turn", now_s) if request.has_held_history else ""
+
+
+def history_hashes(asker: Asker, request: ParsedRequest, *, held: str = "") -> list[str]:
     """Return, for each message, the hash of the history up to and with it (32 hex characters); never empty.
 
     What clients change without meaning it does not count: null fields, ``cache_control``, white space around a text,
-    a text as one part or as several, leading system text.
+    a text as one part or as several, leading system text. *held* stands for what came before the messages.
     """
-    current = _digest(b"", [asker.tenant_id.encode(), b"\0", asker.user_id.encode("utf-8", "surrogatepass")])
-    n_leading = leading_count(messages)
+    current = _digest(
+        b"%b\0%b%b"
+        % (
+            asker.tenant_id.encode(),
+            asker.user_id.encode("utf-8", "surrogatepass"),
+            b"\0" + held.encode("utf-8", "surrogatepass") if held else b"",
+        )
+    )
+    n_leading = request.n_leading
     hashes = [current] * n_leading
-    if n_leading == len(messages):  # nothing but system text: then it is the question
+    if n_leading == len(request.messages):  # nothing but system text: then it is the question
         n_leading = 0
         hashes = []
-    for message in messages[n_leading:]:
-        current = _digest(current.encode(), _message_pieces(message))
+    for message in request.messages[n_leading:]:
+        current = _digest(current.encode() + _message_bytes(message))
         hashes.append(current)
-    return hashes
+    return hashes or [current]
 
 
 def reply_hash(request_hash: str, reply: dict[str, Any]) -> str:
     """Return the hash of a history that ends with *reply*, an assistant's message."""
-    pieces = [b"assistant\0", _text_bytes(str(reply.get("content") or ""))]
-    pieces += _call_pieces(reply.get("tool_calls"), reply.get("function_call"))
-    return _digest(request_hash.encode(), pieces)
+    text = str(reply.get("content") or "").strip().encode("utf-8", "replace")
+    calls = _call_bytes(reply.get("tool_calls"), reply.get("function_call"))
+    return _digest(b"%bassistant\0%b%b" % (request_hash.encode(), text, calls))
 
 
-def _digest(previous: bytes, pieces: Sequence[bytes]) -> str:
-    return hashlib.blake2b(previous + b"".join(pieces), digest_size=16).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _message_pieces(message: Message) -> list[bytes]:
-    pieces = [message.role.encode("utf-8", "surrogatepass"), b"\0", _text_bytes(message.text)]
-    for part in content_parts(message.content) or ():
+def _message_bytes(message: Message) -> bytes:
+    data = b"%b\0%b" % (message.role.encode("utf-8", "surrogatepass"), _content_bytes(message.content))
+    if message.tool_calls or message.function_call:
+        data += _call_bytes(plain(message.tool_calls), plain(message.function_call))
+    if is_string(message.tool_call_id):
+        data += b"\0result " + bytes(message.tool_call_id)
+    return data
+
+
+def _content_bytes(content: msgspec.Raw) -> bytes:
+    if is_string(content):
+        data = bytes(content)
+        if data.isascii() and b"\\" not in data:  # then the text is what stands between the quotes
+            return data[1:-1].strip(b" ")
+        return _text_bytes(content)
+    pieces = [_text_bytes(content)]
+    for part in content_parts(content) or ():
         if not is_text_part(part):
             pieces += [bytes(part[name]) for name in sorted(part) if name != "cache_control"]
-    if message.tool_calls or message.function_call:
-        pieces += _call_pieces(_plain(message.tool_calls), _plain(message.function_call))
-    if bytes(memoryview(message.tool_call_id)[:1]) == b'"':
-        pieces += [b"\0result ", bytes(message.tool_call_id)]
-    return pieces
+    return b"".join(pieces)
 
 
-def _call_pieces(tool_calls: Any, function_call: Any) -> list[bytes]:
+def _text_bytes(content: msgspec.Raw) -> bytes:
+    return content_text(content).strip().encode("utf-8", "replace")
+
+
+def _call_bytes(tool_calls: Any, function_call: Any) -> bytes:
     pieces: list[bytes] = []
     for call in tool_calls if isinstance(tool_calls, list) else ():
         if isinstance(call, dict):
             function = call.get("function") or call.get("custom")
             pieces += [b"\0call ", str(call.get("id") or "").encode("utf-8", "replace"), *_function_pieces(function)]
-    return pieces + _function_pieces(function_call)
+    return b"".join(pieces + _function_pieces(function_call))
 
 
 def _function_pieces(function: Any) -> list[bytes]:
@@ -251,11 +300,3 @@ def _function_pieces(function: Any) -> list[bytes]:
     except (msgspec.DecodeError, TypeError, UnicodeError):
         arguments = str(arguments).encode("utf-8", "replace")
     return [b"\0name ", str(function.get("name") or "").encode("utf-8", "replace"), b"\0arguments ", arguments]
-
-
-def _text_bytes(text: str) -> bytes:
-    return text.strip().encode("utf-8", "replace")
-
-
-def _plain(raw: msgspec.Raw) -> Any:
-    return msgspec.json.decode(raw) if raw else None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
-from proxy.app import App, create_app
+from proxy.app import DataPlaneApp, create_app
 from proxy.authentication import Authenticator, KeyAuthenticator, OpenAuthenticator
 from proxy.feedback import FeedbackEndpoints, FeedbackWriter
 from proxy.litellm_upstream import LitellmUpstream
@@ -107,9 +107,13 @@ class DataPlane:
         self._routes = tuple(make_route(section, environment) for section in config.upstream)
         self.app = self._app()
 
-    def _app(self) -> App:
+    def _app(self) -> DataPlaneApp:
         config = self._config
-        self._metrics.watch_records(lambda: self._writer.n_written, lambda: self._writer.n_dropped)
+        writer = self._writer
+        self._metrics.watch("tutelage_records_written", "Records written to segments.", lambda: writer.n_written)
+        self._metrics.watch(
+            "tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", lambda: writer.n_dropped
+        )
         learning = Learning(
             config,
             snapshots=self._snapshots,
@@ -117,7 +121,7 @@ class DataPlane:
             classifier=self._understanding.classifier,
             writer=self._writer,
             clock=self._clock,
-            count_failure=self._metrics.learning_failures.inc,
+            count_failure=self._metrics.count_learning_failure,
         )
         return create_app(
             config.proxy,

@@ -1,7 +1,7 @@
 """Errors of the request path, and the one place that words them for clients.
 
 ProxyError
-├── ApiError                     what a client sees: a status and OpenAI's error body
+├── ApiError                     what a client sees: a status and the error body of its API
 ├── UpstreamError                the upstream did not answer as it should
 │   ├── UpstreamUnreachableError     no connection, or it went away before the first byte of the reply
 │   ├── UpstreamTimeoutError         no connection or no first byte in the configured time
@@ -71,13 +71,70 @@ def error_body(error: ApiError) -> bytes:
     >>> error_body(ApiError(404, "no such model", param="model", code="model_not_found")).decode()
     '{"error":{"message":"no such model","type":"invalid_request_error","param":"model","code":"model_not_found"}}'
     """
-    fields = {"message": error.message, "type": error.type, "param": error.param, "code": error.code}
-    try:
-        return orjson.dumps({"error": fields})
-    except orjson.JSONEncodeError:  # a lone surrogate out of the client's JSON stands in the message
-        fields["message"] = error.message.encode("utf-8", "replace").decode()
-        fields["param"] = error.param and error.param.encode("utf-8", "replace").decode()
-        return orjson.dumps({"error": fields})
+    return orjson.dumps({"error": _openai_fields(error)})
+
+
+def chat_stream_error(error: ApiError) -> bytes:
+    """Return the event that ends a stream of chat chunks with an error: clients look for ``error`` in the data."""
+    return b"data: %b\n\n" % error_body(error)
+
+
+def responses_stream_error(error: ApiError) -> bytes:
+    """Return the event that ends a stream of the Responses API with an error.
+
+    The reference documents code, message and param beside the type, the API itself sends them under ``error``, and
+    OpenAI's clients raise on that one alone: clients of either form find both.
+    """
+    fields = _openai_fields(error)
+    event = {
+        "type": "error",
+        "sequence_number": 0,
+        "code": fields["code"] or fields["type"],
+        "message": fields["message"],
+        "param": fields["param"],
+        "error": fields,
+    }
+    return b"event: error\ndata: %b\n\n" % orjson.dumps(event)
+
+
+# https://platform.claude.com/docs/en/api/errors; any other 4xx is an invalid_request_error there, any other 5xx ours.
+_ANTHROPIC_TYPES: Final = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+def anthropic_error_body(error: ApiError) -> bytes:
+    """Return the body in Anthropic's shape.
+
+    >>> anthropic_error_body(ApiError(413, "too large")).decode()
+    '{"type":"error","error":{"type":"request_too_large","message":"too large"}}'
+    """
+    default = "invalid_request_error" if error.status < 500 else "api_error"
+    kind = _ANTHROPIC_TYPES.get(error.status, default)
+    return orjson.dumps({"type": "error", "error": {"type": kind, "message": _storable(error.message)}})
+
+
+def anthropic_stream_error(error: ApiError) -> bytes:
+    """Return the event that ends a stream of the Messages API with an error."""
+    return b"event: error\ndata: %b\n\n" % anthropic_error_body(error)
+
+
+def _openai_fields(error: ApiError) -> dict[str, str | None]:
+    param = error.param and _storable(error.param)
+    return {"message": _storable(error.message), "type": error.type, "param": param, "code": error.code}
+
+
+def _storable(text: str) -> str:
+    # A lone surrogate out of the client's JSON may stand in a message.
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def invalid_api_key(message: str) -> ApiError:
@@ -105,6 +162,11 @@ def model_not_found(model: str) -> ApiError:
 def body_too_large(max_body_mb: float) -> ApiError:
     """Return the 413 of a chat body beyond the configured size."""
     return ApiError(413, f"The request body is larger than {max_body_mb:g} MB.", code="request_too_large")
+
+
+def internal_error() -> ApiError:
+    """Return the 500 of a fault of ours; what it was stands in the log alone."""
+    return ApiError(500, "The proxy failed.", type="server_error", code="internal_error")
 
 
 def unavailable(message: str, code: str) -> ApiError:

@@ -15,8 +15,8 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from proxy.chat_request import usual_form
 from proxy.errors import ApiError, unavailable
+from proxy.json_body import usual_form
 from store.clock import Clock
 from store.config import Config, FeedbackSection
 from store.database import Database, open_database

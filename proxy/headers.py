@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from proxy.errors import Header
+from proxy.errors import ApiError, Header
 
 OWN_PREFIX: Final = b"x-tutelage-"
 RESPONSE_ID: Final = b"x-tutelage-response-id"
@@ -35,6 +35,20 @@ def find(headers: Sequence[Header], name: bytes) -> bytes | None:
         if candidate == name:
             return value
     return None
+
+
+def content_length(headers: Sequence[Header]) -> int | None:
+    """Return the announced length of a body in bytes, None without one (no body, or chunks).
+
+    Raises:
+        ApiError: 400, it is not a number.
+    """
+    value = find(headers, b"content-length")
+    if value is None:
+        return None
+    if not value.isdigit():
+        raise ApiError(400, "The content-length header is not a number.")
+    return int(value)
 
 
 def request_headers(headers: Sequence[Header], credentials: Sequence[Header] | None) -> list[Header]:

@@ -1,14 +1,16 @@
 """Providers with another wire format, through litellm: chat completions in OpenAI's shape, streamed or not.
 
-The only import of litellm on this side. It takes seconds, so it happens in a thread, once, and only where such an
-upstream is configured.
+The only import of litellm on this side. It takes seconds, a call milliseconds and a piece of a stream another one. So
+all of it happens in a thread with an event loop of its own, and only where such an upstream is configured.
 """
 
 import asyncio
+import concurrent.futures
 import importlib
 import logging
 import os
-from collections.abc import AsyncIterator, Coroutine, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import orjson
@@ -25,6 +27,7 @@ from proxy.errors import (
     not_found,
 )
 from proxy.headers import find
+from proxy.stepping import Wakeup
 from proxy.upstream import UpstreamRequest
 from store.config import UpstreamSection
 
@@ -42,6 +45,7 @@ FIELDS: Final = frozenset(
     )
 )
 QUEUED_PIECES: Final = 64  # of a stream that the client has not taken yet
+STOP_S: Final = 5.0  # that its thread gets to end
 
 # Read by litellm at import: nothing is downloaded, no .env file is loaded.
 _OFFLINE: Final = {
@@ -62,6 +66,43 @@ def load_litellm() -> Any:
     return litellm
 
 
+class LitellmThread:
+    """A thread whose event loop runs everything of litellm's; ``module`` is litellm once it is imported."""
+
+    def __init__(self) -> None:
+        self.module: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.loop = self._runner.get_loop()
+        self._stopping = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="litellm", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def submit(self, coroutine: Coroutine[Any, Any, None]) -> "concurrent.futures.Future[None]":
+        """Run *coroutine* there; cancelling what comes back cancels it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+    def stop(self) -> None:
+        """Cancel what still runs there and end the loop."""
+        self.loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(STOP_S)
+
+    def _run(self) -> None:
+        try:
+            self.module.set_result(load_litellm())
+        except Exception as exc:  # whoever waits for the module is told
+            logger.exception("litellm cannot be imported")
+            self.module.set_exception(exc)
+        with self._runner as runner:
+            runner.run(self._work())
+
+    async def _work(self) -> None:
+        await self._stopping.wait()
+        if self.module.exception() is None:
+            await self.module.result().close_litellm_async_clients()
+
+
 class LitellmUpstream:
     """Chat completions of one provider."""
 
@@ -74,29 +115,29 @@ class LitellmUpstream:
         self._base_url = section.base_url
         self._key = key
         self._timeout_s = section.first_byte_timeout_s or None
-        self._module: asyncio.Future[Any] | None = None
+        self._thread: LitellmThread | None = None
 
     def start(self) -> None:
         """Begin to load litellm, off the event loop; requests wait for it."""
-        if self._module is None:
-            self._module = asyncio.ensure_future(asyncio.to_thread(load_litellm))
+        if self._thread is None:
+            self._thread = LitellmThread()
+            self._thread.start()
 
     async def send(self, request: UpstreamRequest) -> "LitellmResponse":
         if request.method != "POST" or request.target.partition(b"?")[0] != b"/chat/completions":
             raise not_found("/v1" + request.target.decode("latin-1"))
+        self.start()
+        assert self._thread is not None
         arguments = self._arguments(request)
-        response = LitellmResponse(is_stream=bool(arguments.get("stream")))
-        response.start(self._complete(arguments))
+        response = LitellmResponse(self._thread, is_stream=bool(arguments.get("stream")))
+        response.start(self._complete(self._thread, arguments))
         request.cancellation.listen(response.cancel)
-        try:
-            await response.begun()
-        except asyncio.CancelledError:
-            response.cancel()
-            raise
+        await response.begun()
         return response
 
     async def close(self) -> None:
-        """Nothing is kept open here."""
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.stop)
 
     def _arguments(self, request: UpstreamRequest) -> dict[str, Any]:
         body: dict[str, Any] = orjson.loads(request.body or b"{}")
@@ -116,10 +157,9 @@ class LitellmUpstream:
         arguments["_skip_mcp_handler"] = True
         return arguments
 
-    async def _complete(self, arguments: dict[str, Any]) -> Any:
-        self.start()
-        assert self._module is not None
-        litellm = await asyncio.shield(self._module)
+    async def _complete(self, thread: LitellmThread, arguments: dict[str, Any]) -> Any:
+        """Return litellm's answer; runs in its thread."""
+        litellm = await asyncio.wrap_future(thread.module)
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await litellm.acompletion(**arguments)
@@ -130,17 +170,22 @@ class LitellmUpstream:
 
 
 class LitellmResponse:
-    """A reply of litellm as the bytes that an OpenAI-compatible server would have sent."""
+    """A reply of litellm as the bytes that an OpenAI-compatible server would have sent.
 
-    def __init__(self, *, is_stream: bool) -> None:
+    Made and read on the server's event loop, filled from litellm's.
+    """
+
+    def __init__(self, thread: LitellmThread, *, is_stream: bool) -> None:
         self.status = 200
         self.headers: list[Header] = [_EVENT_STREAM if is_stream else JSON_TYPE]
         self._is_stream = is_stream
+        self._thread = thread
+        self._loop = asyncio.get_running_loop()
         self._pieces: list[bytes] = []
-        self._arrived = asyncio.Event()
-        self._taken = asyncio.Event()
-        self._begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task: asyncio.Task[None] | None = None
+        self._changed = Wakeup()
+        self._room = asyncio.Semaphore(QUEUED_PIECES)  # of litellm's loop
+        self._work: concurrent.futures.Future[None] | None = None
+        self._has_begun = False
         self._is_received = False
         self._error: Exception | None = None
 
@@ -150,70 +195,86 @@ class LitellmResponse:
 
     def start(self, completion: Coroutine[Any, Any, Any]) -> None:
         """Await *completion* and collect what it says."""
-        self._task = asyncio.get_running_loop().create_task(self._collect(completion))
+        self._work = self._thread.submit(self._collect(completion))
 
     async def begun(self) -> None:
         """Return once the provider answers; raises what ``Upstream.send`` raises."""
-        await self._begun
+        while not self._has_begun:
+            if self._error is not None:
+                raise self._error
+            await self._changed
 
     async def read(self) -> bytes:
         while not self._pieces and not self._is_received:
             if self._error is not None:
                 raise self._error
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self._changed
         if isinstance(self._error, ClientGoneError):
             raise self._error
-        data = b"".join(self._pieces)
+        n_pieces, data = len(self._pieces), b"".join(self._pieces)
         self._pieces.clear()
-        self._taken.set()
+        self._thread.loop.call_soon_threadsafe(self._make_room, n_pieces)
         return data
 
     def cancel(self) -> None:
         if self._is_received or self._error is not None:
             return
         self._fail(ClientGoneError("the request was cancelled"))
-        if self._task is not None:
-            self._task.cancel()
+        if self._work is not None:
+            self._work.cancel()
+
+    def _begin(self) -> None:
+        self._has_begun = True
+        self._changed.wake()
+
+    def _add(self, piece: bytes, is_last: bool) -> None:
+        self._pieces.append(piece)
+        self._is_received = is_last
+        self._changed.wake()
 
     def _fail(self, error: Exception) -> None:
-        self._error = error
-        if not self._begun.done():
-            self._begun.set_exception(error)
-        self._arrived.set()
+        if self._error is None:
+            self._error = error
+            self._changed.wake()
+
+    # In litellm's thread.
 
     async def _collect(self, completion: Coroutine[Any, Any, Any]) -> None:
         try:
             answer = await completion
         except Exception as exc:  # whatever it is, somebody waits for it
-            self._fail(exc)
+            self._tell(self._fail, exc)
             return
-        if not self._begun.done():
-            self._begun.set_result(None)
+        self._tell(self._begin)
         try:
             if self._is_stream:
                 await self._collect_stream(answer)
             else:
-                await self._put(orjson.dumps(shape_completion(answer.model_dump(mode="json", exclude_none=True))))
+                body = orjson.dumps(shape_completion(answer.model_dump(mode="json", exclude_none=True)))
+                await self._put(body, is_last=True)
         except Exception as exc:  # the provider's stream broke, in whatever way
             logger.warning("a stream broke: %s", exc)
-            self._fail(UpstreamCutError(str(exc)))
-            return
-        self._is_received = True
-        self._arrived.set()
+            self._tell(self._fail, UpstreamCutError(str(exc)))
 
     async def _collect_stream(self, chunks: AsyncIterator[Any]) -> None:
         async for chunk in chunks:
             shaped = shape_chunk(chunk.model_dump(mode="json", exclude_none=True))
             await self._put(b"data: " + orjson.dumps(shaped) + b"\n\n")
-        await self._put(b"data: [DONE]\n\n")
+        await self._put(b"data: [DONE]\n\n", is_last=True)
 
-    async def _put(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self._arrived.set()
-        while len(self._pieces) >= QUEUED_PIECES:
-            self._taken.clear()
-            await self._taken.wait()
+    async def _put(self, piece: bytes, *, is_last: bool = False) -> None:
+        await self._room.acquire()
+        self._tell(self._add, piece, is_last)
+
+    def _tell(self, change: Callable[..., None], *arguments: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(change, *arguments)
+        except RuntimeError:  # the server's loop was closed: nobody waits any more
+            logger.warning("an answer came after the proxy had stopped")
+
+    def _make_room(self, n_pieces: int) -> None:
+        for _ in range(n_pieces):
+            self._room.release()
 
 
 def shape_completion(completion: dict[str, Any]) -> dict[str, Any]:

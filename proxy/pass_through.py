@@ -1,17 +1,16 @@
 """Every path under ``/v1`` that nothing is learned from: untouched in both directions, bodies streamed."""
 
-from collections.abc import AsyncGenerator, MutableMapping
-from typing import Any, Final
+from collections.abc import AsyncGenerator
+from typing import Final
 
 import msgspec
 
 from proxy.authentication import Authenticator
-from proxy.disconnect import ClientWatch, Receive
+from proxy.client import Client
 from proxy.errors import ApiError, Header, UpstreamError, not_found
 from proxy.forwarding import Forwarder
-from proxy.headers import find
-from proxy.incoming import content_length, read_piece
-from proxy.relay import Send, relay_untouched
+from proxy.headers import content_length, find
+from proxy.relay import relay_untouched
 from proxy.routing import Route, Router
 
 REALTIME_PATH: Final = "/v1/realtime"
@@ -37,38 +36,34 @@ class PassThrough:
         self._forwarder = forwarder
         self._max_routed_bytes = int(max_body_mb * 1_000_000)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        headers: list[Header] = scope["headers"]
-        path: str = scope["path"]
+    async def __call__(self, client: Client) -> None:
+        headers, path = client.headers, client.path
         self._authenticator.authenticate(headers, "request")
         _check(path, headers)
-        watch = ClientWatch(receive)
-        held, is_whole = await self._hold(receive, headers)
+        held, is_whole = await self._hold(client)
         route = self._route(path, headers, held, is_whole=is_whole)
-        request = self._forwarder.request(scope, route, None, watch)
+        request = self._forwarder.request(client, route, None)
         if is_whole:
             request.body = held if held or _has_body(headers) else None
-            watch.start()
         else:
-            request.body_stream = _stream(held, receive, watch)
+            request.body_stream = _stream(held, client)
             request.content_length = content_length(headers)
         try:
             response = await route.upstream.send(request)
-            await relay_untouched(send, response, route.upstream.name)
         except UpstreamError as exc:
             raise self._forwarder.failure(exc, route.upstream.name) from exc
-        finally:
-            watch.stop()
+        await relay_untouched(client, response, route.upstream.name)
 
-    async def _hold(self, receive: Receive, headers: list[Header]) -> tuple[bytes, bool]:
+    async def _hold(self, client: Client) -> tuple[bytes, bool]:
         """Return the beginning of a body, and whether it is all: as much as routing and resending need."""
+        headers = client.headers
         limit = max(HELD_BYTES, self._max_routed_bytes) if self._is_routed_by_body(headers) else HELD_BYTES
-        body, is_last = await read_piece(receive)
+        body, is_last = await client.read_piece()
         if is_last or (content_length(headers) or 0) > limit:
             return body, is_last
         pieces, n_bytes = [body], len(body)
         while not is_last and n_bytes <= limit:
-            body, is_last = await read_piece(receive)
+            body, is_last = await client.read_piece()
             pieces.append(body)
             n_bytes += len(body)
         return b"".join(pieces), is_last
@@ -113,11 +108,10 @@ def _model_of(body: bytes) -> str | None:
         return None  # not ours to judge: the upstream answers
 
 
-async def _stream(held: bytes, receive: Receive, watch: ClientWatch) -> AsyncGenerator[bytes]:
-    """Yield a body piece by piece; from its end on *watch* notices when the client leaves."""
+async def _stream(held: bytes, client: Client) -> AsyncGenerator[bytes]:
+    """Yield a body piece by piece."""
     yield held
     is_last = False
     while not is_last:
-        piece, is_last = await read_piece(receive)
+        piece, is_last = await client.read_piece()
         yield piece
-    watch.start()

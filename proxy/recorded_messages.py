@@ -1,28 +1,32 @@
-"""The messages that a turn added, in the form that is recorded: as the app sent them, with very long parts cut."""
+"""The messages that a turn added, in the form that is recorded: OpenAI's chat, with very long parts cut."""
 
 from typing import Any, Final
 
 import msgspec
 
-from proxy.chat_request import ParsedRequest
+from proxy.parsed_request import ParsedRequest
 
 DATA_URL_CHARS: Final = 64  # kept of an image or file inside a message: enough to see what it was
 DATA_URL_BYTES: Final = 4096  # a message with a data URL is cut above this: a log of images fills disks
 DATA_URL_MARK: Final = ";base64,"
 
+_DATA_URL_MARK: Final = DATA_URL_MARK.encode()
+
 
 def messages_json(parsed: ParsedRequest, n_known: int, max_chars: int) -> str:
-    """Return the messages from *n_known* on as JSON text, as the app sent them.
+    """Return the messages from *n_known* on as JSON text: a chat's as the app sent them.
 
     Very long texts and data URLs are cut and marked.
     """
-    pieces = [parsed.message_bytes(index) for index in range(n_known, len(parsed.messages))]
-    pieces = [_cut_message(piece, max_chars) if _is_long(piece, max_chars) else piece for piece in pieces]
+    pieces = [
+        _cut_message(piece, max_chars) if _is_long(piece, max_chars) else piece
+        for piece in parsed.message_bytes(n_known)
+    ]
     return (b"[" + b",".join(pieces) + b"]").decode("utf-8", "replace")
 
 
 def _is_long(piece: bytes, max_chars: int) -> bool:
-    return len(piece) > max_chars or (len(piece) > DATA_URL_BYTES and DATA_URL_MARK.encode() in piece)
+    return len(piece) > max_chars or (len(piece) > DATA_URL_BYTES and _DATA_URL_MARK in piece)
 
 
 def _cut_message(piece: bytes, max_chars: int) -> bytes:

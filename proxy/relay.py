@@ -1,16 +1,13 @@
 """Bytes from an upstream to a client, unchanged and at once, with a tee to the turn that records them."""
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
-from proxy.errors import JSON_TYPE, ApiError, ClientGoneError, Header, UpstreamCutError, error_body
+from proxy.client import Client
+from proxy.errors import ApiError, ClientGoneError, UpstreamCutError, unavailable, upstream_failure
 from proxy.headers import RESPONSE_ID, find, response_headers
 from proxy.upstream import UpstreamResponse
 from store.vocabulary import Outcome
-
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
@@ -33,17 +30,21 @@ class Tee(Protocol):
         """Take note of the next bytes of the reply's body."""
         ...
 
+    def stream_error(self, error: ApiError) -> bytes:
+        """Return the event that tells a client that its stream broke; nothing where none can be told."""
+        ...
+
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
         ...
 
 
-async def relay(send: Send, response: UpstreamResponse, turn: Tee, upstream: str) -> None:
+async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream: str) -> None:
     """Pass a reply on to the client of a learned endpoint.
 
     The turn is recorded before the client gets the last byte, so what it saw complete outlives this process.
-    A cut upstream ends the client's connection in the middle of the body (our server closes it when the body was
-    not ended); a client that left ends the upstream's.
+    A cut upstream ends the client's connection in the middle of the body; a stream of events tells so with a last one
+    of its API. A client that left ends the upstream's.
     """
     status = response.status
     outcome: Outcome = "ok" if status < 400 else "error"
@@ -51,7 +52,7 @@ async def relay(send: Send, response: UpstreamResponse, turn: Tee, upstream: str
     turn.begin_reply(status, (find(headers, b"content-encoding") or b"").decode("latin-1"))
     headers.append((RESPONSE_ID, turn.response_id.encode()))
     try:
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        client.begin(status, headers)
         is_last = False
         while not is_last:
             data = await response.read()
@@ -59,40 +60,37 @@ async def relay(send: Send, response: UpstreamResponse, turn: Tee, upstream: str
             turn.feed(data)
             if is_last or turn.is_complete:
                 turn.finish(outcome, status, upstream)
-            await send({"type": "http.response.body", "body": data, "more_body": not is_last})
+            client.write(data, is_last=is_last)
+            if client.is_congested:
+                await client.drain()
     except UpstreamCutError as exc:
         turn.finish("upstream_error", status, upstream)
         logger.warning("%s: upstream %r: %s", turn.response_id, upstream, exc)
-    except (ClientGoneError, asyncio.CancelledError):
+        client.cut(turn.stream_error(upstream_failure(exc, upstream)))
+    except ClientGoneError:
         turn.finish("cancelled", status, upstream)
+        client.cut(turn.stream_error(unavailable("The proxy is shutting down.", "shutting_down")))
         raise
     finally:
         response.cancel()
 
 
-async def relay_untouched(send: Send, response: UpstreamResponse, upstream: str) -> None:
+async def relay_untouched(client: Client, response: UpstreamResponse, upstream: str) -> None:
     """Pass a reply on to the client of any other endpoint; cuts and disconnects as in ``relay``."""
     try:
-        headers = response_headers(response.headers, response.status)
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        client.begin(response.status, response_headers(response.headers, response.status))
         is_last = False
         while not is_last:
             data = await response.read()
             is_last = response.is_complete
-            await send({"type": "http.response.body", "body": data, "more_body": not is_last})
+            client.write(data, is_last=is_last)
+            if client.is_congested:
+                await client.drain()
     except UpstreamCutError as exc:
         logger.warning("upstream %r: %s", upstream, exc)
+        client.cut()
+    except ClientGoneError:
+        client.cut()
+        raise
     finally:
         response.cancel()
-
-
-async def send_body(send: Send, status: int, body: bytes, headers: Sequence[Header]) -> None:
-    """Send an answer of our own."""
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def send_error(send: Send, error: ApiError, headers: Sequence[Header] = ()) -> None:
-    """Send an error of our own in the API's shape."""
-    await send_body(send, error.status, error_body(error), [JSON_TYPE, *error.headers, *headers])

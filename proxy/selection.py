@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, context_block, pattern_line
 from store.config import ContextsSection, PatternsSection
 from store.plan import Conditions, Plan, ServedPattern
-from store.records import InjectionRecord
+from store.records import InjectionRecord, encode_items
 from store.snapshot import ServedContexts
 
 PATTERN_FRAME_TOKENS: Final = 28  # of store.blocks' header and footer, cl100k_base; a test holds them equal
@@ -44,8 +45,8 @@ class Arm:
     share: float
     line: str
     """As it stands in the block."""
-    injections: tuple[InjectionRecord, ...]
-    """Of all arms of its dimension when this one is drawn."""
+    drawn: msgspec.Raw
+    """All arms of its dimension when this one is drawn, as they are recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class Dimension:
     purpose: bytes
     """What its draw is hashed with."""
     arms: tuple[Arm, ...]
-    untreated: tuple[InjectionRecord, ...]
-    """Of all arms when none is drawn."""
+    untreated: msgspec.Raw
+    """All arms when none is drawn, as they are recorded."""
     dearest_tokens: int
 
 
@@ -69,6 +70,9 @@ class Selection:
     tokens: int = 0
     """cl100k_base, of the whole block; 0 without one."""
     injections: tuple[InjectionRecord, ...] = ()
+    """Contexts."""
+    drawn: tuple[msgspec.Raw, ...] = ()
+    """Patterns, by dimension; see ``ResponseRecord``."""
 
 
 NOTHING: Final = Selection()
@@ -151,19 +155,20 @@ def _dimension(name: str, patterns: list[ServedPattern], section: PatternsSectio
 
 
 def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]], holdout: float) -> Dimension:
-    def injections(drawn: ServedPattern | None) -> tuple[InjectionRecord, ...]:
-        return tuple(
+    def in_play(drawn: ServedPattern | None) -> msgspec.Raw:
+        injections = tuple(
             InjectionRecord(
                 "pattern", pattern.id, name, share * (1 - holdout), share, pattern is drawn, None, pattern.tokens
             )
             for pattern, share in shares
         )
+        return encode_items(injections)
 
     return Dimension(
         name=name,
         purpose=b"dimension " + name.encode(),
-        arms=tuple(Arm(pattern, share, pattern_line(pattern.rule), injections(pattern)) for pattern, share in shares),
-        untreated=injections(None),
+        arms=tuple(Arm(pattern, share, pattern_line(pattern.rule), in_play(pattern)) for pattern, share in shares),
+        untreated=in_play(None),
         dearest_tokens=max(pattern.tokens for pattern, _ in shares),
     )
 
@@ -171,7 +176,7 @@ def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]], ho
 def select_patterns(
     dimensions: Sequence[Dimension], seed: bytes, section: PatternsSection, *, holdout: bool
 ) -> Selection:
-    """Return the patterns drawn for the conversation of *seed* and all arms that were in play.
+    """Return the patterns drawn for the conversation of *seed* and all arms that were in play, by dimension.
 
     A dimension whose dearest arm does not fit into what is left of the budget is not drawn at all, so that
     propensities stay exact. A *holdout* conversation logs the same arms, all of them untreated.
@@ -179,8 +184,8 @@ def select_patterns(
     budget = section.max_tokens - PATTERN_FRAME_TOKENS - JOIN_TOKENS
     tokens_left = budget
     cheapest_tokens = min((dimension.dearest_tokens for dimension in dimensions), default=0)
-    drawn: list[Arm] = []
-    injections: list[InjectionRecord] = []
+    arms: list[Arm] = []
+    drawn: list[msgspec.Raw] = []
     for dimension in dimensions:
         if dimension.dearest_tokens > tokens_left:
             if cheapest_tokens > tokens_left:
@@ -188,16 +193,16 @@ def select_patterns(
             continue
         arm = _draw(dimension, uniform(seed, dimension.purpose))
         if arm is None:
-            injections += dimension.untreated
+            drawn.append(dimension.untreated)
             continue
-        drawn.append(arm)
+        arms.append(arm)
         tokens_left -= arm.pattern.tokens
-        injections += dimension.untreated if holdout else arm.injections
-    if holdout or not drawn:
-        return Selection(injections=tuple(injections))
-    drawn.sort(key=lambda arm: arm.pattern.id)
-    block = f"{PATTERN_HEADER}{''.join([arm.line for arm in drawn])}{PATTERN_FOOTER}"
-    return Selection(block, PATTERN_FRAME_TOKENS + budget - tokens_left, tuple(injections))
+        drawn.append(dimension.untreated if holdout else arm.drawn)
+    if holdout or not arms:
+        return Selection(drawn=tuple(drawn))
+    arms.sort(key=lambda arm: arm.pattern.id)
+    block = f"{PATTERN_HEADER}{''.join([arm.line for arm in arms])}{PATTERN_FOOTER}"
+    return Selection(block, PATTERN_FRAME_TOKENS + budget - tokens_left, drawn=tuple(drawn))
 
 
 def _draw(dimension: Dimension, point: float) -> Arm | None:

@@ -15,7 +15,7 @@ from proxy.selection import PlanIndex
 from store.config import Config
 from store.database import Database, open_database
 from store.errors import UnavailableError
-from store.responses import OpeningFacts, find_history, opening_facts
+from store.responses import OpeningFacts, find_history, find_reply, opening_facts
 from store.snapshot import TenantSnapshot, TenantVersion, list_versions, load_snapshot
 from store.tenants import live_keys
 
@@ -149,6 +149,16 @@ class HistoryReader:
             return None
         try:
             return find_history(db, tenant_id, history_hashes)
+        except UnavailableError:
+            self._give_up()
+            return None
+
+    def find_reply(self, tenant_id: str, upstream_id: str) -> OpeningFacts | None:
+        db = self._current()
+        if db is None:
+            return None
+        try:
+            return find_reply(db, tenant_id, upstream_id)
         except UnavailableError:
             self._give_up()
             return None

@@ -9,26 +9,38 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.chat_request import ParsedRequest, parse_chat_request
-from proxy.conversation import Conversation, ConversationBook, Place, Recent
-from proxy.description import Description, describe, own_headers
+from proxy.conversation import Conversation, ConversationBook, Place, Recent, recalled
+from proxy.description import Describer, Description, own_headers
+from proxy.dialect import LEARNED, Dialect
+from proxy.errors import ApiError
+from proxy.event_boundary import EventBoundary
 from proxy.incoming import IncomingRequest
-from proxy.injection import inject
+from proxy.parsed_request import ParsedRequest
 from proxy.recorded_messages import messages_json
-from proxy.reply import Reply, ReplyCollector, length_band, response_format
+from proxy.reply import Reply
+from proxy.reply_collector import IDENTITY, ReplyCollector
+from proxy.reply_shape import length_band, response_format
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
 from store.clock import Clock, iso
 from store.config import Config
 from store.ids import new_id
 from store.plan import digest
-from store.records import InjectionRecord, ResponseRecord, encode_record, storable
+from store.records import InjectionRecord, ResponseRecord, decode_items, encode_items, encode_record, storable
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
 logger = logging.getLogger(__name__)
 
-TOOL_ROLES: Final = ("tool", "function")
+
+class _Routed(msgspec.Struct, gc=False):
+    """What is read of a request that nothing is learned from."""
+
+    model: Any = None
+    stream: Any = None
+
+
+_routed_decoder: Final = msgspec.json.Decoder(_Routed)
 
 
 class Embedder(Protocol):
@@ -61,10 +73,18 @@ class _Blocks(msgspec.Struct):
     contexts: Selection = NOTHING
 
 
+class _Known(msgspec.Struct, frozen=True):
+    """One of the last responses, found by the id in its body."""
+
+    response_id: str
+    conversation: Conversation
+
+
 class _Draft(msgspec.Struct, kw_only=True):
     """A response's record in the making."""
 
     incoming: IncomingRequest
+    dialect: Dialect
     parsed: ParsedRequest
     facts: Description
     place: Place
@@ -74,10 +94,11 @@ class _Draft(msgspec.Struct, kw_only=True):
     generation: int = 0
     injected_tokens: int = 0
     injections: tuple[InjectionRecord, ...] = ()
+    drawn: tuple[msgspec.Raw, ...] = ()
 
 
 class FailOpen:
-    """Swallows and logs whatever fails inside learning: the request goes on without it.
+    """Swallows and logs whatever fails inside learning: the request goes on without it. A client's error is none.
 
     The only place on the request path that does.
     """
@@ -90,7 +111,7 @@ class FailOpen:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> bool:
-        if not isinstance(exc, Exception):
+        if not isinstance(exc, Exception) or isinstance(exc, ApiError):
             return False
         logger.error("%s: learning failed; the request goes on without it", self._response_id, exc_info=exc)
         self._count_failure()
@@ -98,7 +119,7 @@ class FailOpen:
 
 
 class Learning:
-    """Begins a turn for every chat request.
+    """Begins a turn for every request of a learned endpoint.
 
     Args:
         config: the whole settings.
@@ -134,9 +155,11 @@ class Learning:
             regenerate_window_s=config.recording.regenerate_window_s,
             find_history=snapshots.history.find_history,
             find_conversation=snapshots.history.find_conversation,
+            find_reply=self._find_reply,
         )
+        self._describer = Describer()
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
-        self._own_ids: Recent[tuple[str, str], str] = Recent(config.recording.response_cache)
+        self._replies: Recent[tuple[str, str], _Known] = Recent(config.recording.response_cache)
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
@@ -144,19 +167,21 @@ class Learning:
         Raises:
             ApiError: 400, the request itself is wrong.
         """
-        parsed = parse_chat_request(request.body)
-        response_id = new_id("resp", request.received_s)
-        fail_open = FailOpen(response_id, self._count_failure)
-        turn = Turn(self, parsed, response_id, fail_open, self._max_chars)
+        dialect = LEARNED[request.endpoint]
         served = self._snapshots.tenant(tenant_id)
-        with fail_open:
-            own = own_headers(request.headers)
-            if own.get("learn", "").lower() == "off" or (served is not None and not served.snapshot.learning):
-                return turn
-            draft = self._describe(request, parsed, own, tenant_id)
-            turn.draft = draft
-            if served is not None:
-                turn.body = self._inject(draft, served)
+        own = own_headers(request.headers)
+        turn = Turn(self, request, dialect, self._count_failure)
+        # A pure relay knows no bad body: what is wrong in it is the upstream's to say.
+        if own.get("learn", "").lower() != "off" and (served is None or served.snapshot.learning):
+            with turn.fail_open:
+                parsed = dialect.parse(request.body)
+                turn.model, turn.is_stream = parsed.model or None, parsed.is_stream
+                turn.draft = draft = self._describe(request, dialect, parsed, own, tenant_id)
+                turn.collector = dialect.collector(self._max_chars)
+                if served is not None:
+                    turn.body = self._inject(draft, served)
+        if turn.draft is None:
+            turn.model, turn.is_stream = _routed(request.body)
         return turn
 
     def now_s(self) -> float:
@@ -164,18 +189,30 @@ class Learning:
 
     def own_id(self, tenant_id: str, upstream_id: str) -> str | None:
         """Return our id of the tenant's newest response with this id in its body, if it was one of the last."""
-        return self._own_ids.get((tenant_id, upstream_id))
+        known = self._replies.get((tenant_id, upstream_id))
+        return known.response_id if known else None
 
-    def _describe(self, request: IncomingRequest, parsed: ParsedRequest, own: dict[str, str], tenant_id: str) -> _Draft:
-        facts = describe(parsed, own, tenant_id)
+    def _find_reply(self, tenant_id: str, upstream_id: str) -> Conversation | None:
+        known = self._replies.get((tenant_id, upstream_id))
+        if known is not None:
+            return known.conversation
+        facts = self._snapshots.history.find_reply(tenant_id, upstream_id)
+        return recalled(facts) if facts else None
+
+    def _describe(
+        self, request: IncomingRequest, dialect: Dialect, parsed: ParsedRequest, own: dict[str, str], tenant_id: str
+    ) -> _Draft:
+        facts = self._describer.describe(parsed, own, tenant_id)
         place = self._book.place(parsed, facts.asker, request.received_s)
         question_type = facts.question_type or UNKNOWN_QUESTION_TYPE
-        return _Draft(incoming=request, parsed=parsed, facts=facts, place=place, question_type=question_type)
+        return _Draft(
+            incoming=request, dialect=dialect, parsed=parsed, facts=facts, place=place, question_type=question_type
+        )
 
     def _inject(self, draft: _Draft, served: ServedTenant) -> bytes:
         """Return the body to send, and note in *draft* what went into it."""
         blocks = self._blocks_of(draft, served)
-        if not draft.facts.question_type and draft.facts.question:
+        if not draft.facts.question_type and (draft.facts.question or blocks.question_type):
             self._classify(draft, blocks)
         conversation = draft.place.conversation
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
@@ -183,13 +220,14 @@ class Learning:
             conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
         if blocks.generation != served.snapshot.generation:
             self._choose_patterns(conversation, conversation.facts, served, blocks)
-        if self._config.contexts.enabled:
-            self._choose_contexts(draft, served, blocks)
-        patterns, contexts = blocks.patterns, blocks.contexts
-        body, has_patterns, has_contexts = inject(draft.parsed, patterns.block, contexts.block)
+        patterns, contexts = blocks.patterns, NOTHING
+        if self._config.contexts.enabled and draft.facts.question:
+            contexts = self._choose_contexts(draft, served, blocks)
+        body, has_patterns, has_contexts = draft.dialect.inject(draft.parsed, patterns.block, contexts.block)
         draft.generation = served.snapshot.generation
         draft.is_holdout = blocks.holdout
-        draft.injections = _as_sent(patterns, is_sent=has_patterns) + _as_sent(contexts, is_sent=has_contexts)
+        draft.drawn = patterns.drawn if has_patterns or not patterns.block else tuple(map(_untreated, patterns.drawn))
+        draft.injections = contexts.injections if has_contexts else _not_treated(contexts.injections)
         draft.injected_tokens = patterns.tokens * has_patterns + contexts.tokens * has_contexts
         return body
 
@@ -200,6 +238,8 @@ class Learning:
         if blocks is None:
             blocks = _Blocks()
             self._blocks.put(key, blocks)
+        if not draft.facts.question and draft.parsed.has_held_history:
+            return blocks  # a tool's results alone: the question is one that the upstream was told before
         question_hash = hash(draft.facts.question)
         if blocks.question_hash != question_hash:
             blocks.question_hash = question_hash
@@ -233,16 +273,17 @@ class Learning:
             blocks.patterns = select_patterns(dimensions, seed, section, holdout=blocks.holdout)
         blocks.generation = snapshot.generation
 
-    def _choose_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> None:
-        """Bring the contexts up to date. Within a tool loop they stay as they are, whatever was published."""
+    def _choose_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
+        """Return the contexts. Within a tool loop they stay as they are, whatever was published."""
         snapshot = served.snapshot
-        is_begun_loop = blocks.contexts_generation >= 0 and draft.parsed.messages[-1].role in TOOL_ROLES
-        if is_begun_loop or blocks.contexts_generation == snapshot.generation:
-            return
-        blocks.contexts = NOTHING
-        if draft.facts.question and snapshot.contexts.ids:
-            blocks.contexts = select_contexts(snapshot.contexts, self._embedding(draft, blocks), self._config.contexts)
-        blocks.contexts_generation = snapshot.generation
+        is_begun_loop = blocks.contexts_generation >= 0 and draft.parsed.is_tool_loop
+        if not is_begun_loop and blocks.contexts_generation != snapshot.generation:
+            blocks.contexts = NOTHING
+            if snapshot.contexts.ids:
+                question = self._embedding(draft, blocks)
+                blocks.contexts = select_contexts(snapshot.contexts, question, self._config.contexts)
+            blocks.contexts_generation = snapshot.generation
+        return blocks.contexts
 
     def record(self, draft: _Draft, response_id: str, reply: Reply, ending: "Ending") -> None:
         """Append the finished response to the segment."""
@@ -256,7 +297,7 @@ class Learning:
             upstream_id=reply.upstream_id,
             endpoint=draft.incoming.endpoint,
             upstream=ending.upstream,
-            model=storable(parsed.fields.model),
+            model=storable(parsed.model),
             user_id=storable(facts.asker.user_id),
             segment=facts.segment,
             agent=facts.agent,
@@ -288,10 +329,12 @@ class Learning:
             created_at=iso(draft.incoming.received_s),
             completed_at=iso(ending.at_s),
             injections=draft.injections,
+            drawn=draft.drawn,
         )
         self._writer.append(encode_record(record))
         if reply.upstream_id:
-            self._own_ids.put((facts.asker.tenant_id, reply.upstream_id), response_id)
+            known = _Known(response_id, draft.place.conversation)
+            self._replies.put((facts.asker.tenant_id, reply.upstream_id), known)
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):
@@ -305,51 +348,64 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn:
-    """One chat request and its reply. Without a draft (learning is off) it only passes through."""
+    """One request and its reply. Without a draft (learning is off) it only passes through."""
 
     def __init__(
-        self, learning: Learning, parsed: ParsedRequest, response_id: str, fail_open: FailOpen, max_chars: int
+        self, learning: Learning, request: IncomingRequest, dialect: Dialect, count_failure: Callable[[], None]
     ) -> None:
-        self.body = parsed.body
-        self.model: str | None = parsed.fields.model or None
-        self.is_stream = parsed.is_stream
-        self.response_id = response_id
+        self.body = request.body
+        self.model: str | None = None
+        self.is_stream = False
+        self.response_id = new_id("resp", request.received_s)
+        self.fail_open = FailOpen(self.response_id, count_failure)
         self.draft: _Draft | None = None
+        self.collector: ReplyCollector | None = None
         self._learning = learning
-        self._fail_open = fail_open
-        self._collector = ReplyCollector(max_chars)
+        self._dialect = dialect
+        self._boundary = EventBoundary()
+        self._is_plain_stream = False
         self._first_byte_s: float | None = None
         self._is_finished = False
 
     @property
     def is_complete(self) -> bool:
         """Whether the client has all of the reply once it has what was fed."""
-        if self.draft is not None:
-            with self._fail_open:
-                return self._collector.is_complete
+        if self.collector is not None:
+            with self.fail_open:
+                return self.collector.is_complete
         return False
 
     def begin_reply(self, status: int, content_encoding: str) -> None:
         """Take note of the reply's head."""
-        del status
-        with self._fail_open:
-            self._collector.begin(content_encoding)
+        self._is_plain_stream = self.is_stream and status < 400 and content_encoding.strip().lower() in IDENTITY
+        if self.collector is not None:
+            with self.fail_open:
+                self.collector.begin(content_encoding)
 
     def feed(self, chunk: bytes) -> None:
         """Take note of the next bytes of the reply's body."""
-        if self.draft is None:
+        if self._is_plain_stream:
+            self._boundary.feed(chunk)
+        if self.collector is None:
             return
-        with self._fail_open:
+        with self.fail_open:
             if self._first_byte_s is None and chunk:
                 self._first_byte_s = self._learning.now_s()
-            self._collector.feed(chunk)
+            self.collector.feed(chunk)
+
+    def stream_error(self, error: ApiError) -> bytes:
+        """Return the event that tells the client that its stream broke; nothing where none can be told.
+
+        That is a reply that is no stream, one that is encoded, and one that broke in the middle of an event.
+        """
+        return self._dialect.stream_error(error) if self._is_plain_stream and self._boundary.is_here else b""
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
-        if self._is_finished or self.draft is None:
+        if self._is_finished or self.draft is None or self.collector is None:
             return
         self._is_finished = True
-        with self._fail_open:
+        with self.fail_open:
             ending = Ending(
                 outcome=outcome,
                 status=status,
@@ -357,7 +413,16 @@ class Turn:
                 first_byte_s=self._first_byte_s,
                 at_s=self._learning.now_s(),
             )
-            self._learning.record(self.draft, self.response_id, self._collector.reply(), ending)
+            self._learning.record(self.draft, self.response_id, self.collector.reply(), ending)
+
+
+def _routed(body: bytes) -> tuple[str | None, bool]:
+    """Return the model, None when the body does not name one, and whether a stream is asked for."""
+    try:
+        routed = _routed_decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None, False
+    return (routed.model or None) if isinstance(routed.model, str) else None, routed.stream is True
 
 
 def _outcome(ending: Ending, reply: Reply) -> Outcome:
@@ -367,11 +432,13 @@ def _outcome(ending: Ending, reply: Reply) -> Outcome:
     return ending.outcome
 
 
-def _as_sent(selection: Selection, *, is_sent: bool) -> tuple[InjectionRecord, ...]:
-    """Return the items in play; none was treated when their block found no place in the request."""
-    if is_sent or not selection.block:
-        return selection.injections
-    return tuple(msgspec.structs.replace(injection, treated=False) for injection in selection.injections)
+def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
+    """Return *items* as they are recorded when their block found no place in the request."""
+    return tuple(msgspec.structs.replace(item, treated=False) for item in items)
+
+
+def _untreated(drawn: msgspec.Raw) -> msgspec.Raw:
+    return encode_items(_not_treated(decode_items(drawn)))
 
 
 def _json(value: Any) -> str:

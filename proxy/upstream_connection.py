@@ -17,6 +17,7 @@ from proxy.errors import (
     UpstreamTimeoutError,
     UpstreamUnreachableError,
 )
+from proxy.stepping import Wakeup
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # of a reply; servers send 8 to 64 KB at most
 HIGH_WATER_BYTES: Final = 256 * 1024  # of a reply that the client has not taken yet; reading pauses above
@@ -37,7 +38,7 @@ class Exchange:
         "_loop",
         "_pieces",
         "_timer",
-        "_waiter",
+        "_wakeup",
         "has_begun",
         "headers",
         "is_head",
@@ -55,7 +56,7 @@ class Exchange:
         self._buffered = 0
         self._is_received = False
         self._error: Exception | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._wakeup = Wakeup()
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -71,14 +72,14 @@ class Exchange:
         while not self.has_begun:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self._wakeup
         self._stop_timer()
 
     async def read(self) -> bytes:
         while not self._pieces and not self._is_received:
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self._wakeup
         if isinstance(self._error, ClientGoneError):
             raise self._error
         pieces = self._pieces
@@ -133,16 +134,7 @@ class Exchange:
         )
 
     def wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
-
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        self._wakeup.wake()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

@@ -8,6 +8,8 @@ from typing import Final
 from sqlite_utils import Database as Tool
 from sqlite_utils.migrations import Migrations
 
+from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
+
 MIGRATIONS: Final = Migrations("tutelage")
 
 
@@ -46,6 +48,13 @@ def m005_training(tool: Tool) -> None:
 @MIGRATIONS()
 def m006_views(tool: Tool) -> None:
     _run(tool, VIEWS)
+
+
+@MIGRATIONS()
+def m007_injection_sets(tool: Tool) -> None:
+    _run(tool, INJECTION_SETS)
+    move_injections(tool.conn)
+    _run(tool, INJECTION_VIEWS)
 
 
 TENANTS: Final = """

@@ -1,12 +1,15 @@
 """One response as it travels from the proxy to the database: a line of JSON in a segment file."""
 
+from collections.abc import Sequence
+from typing import Final
+
 import msgspec
 
 from store.vocabulary import Outcome
 
 
-class InjectionRecord(msgspec.Struct, frozen=True, array_like=True):
-    """One item in play for a response; a row of ``injections``."""
+class InjectionRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One item in play for a response; a row of the view ``injections``."""
 
     kind: str  # pattern or context
     item_id: str
@@ -18,7 +21,7 @@ class InjectionRecord(msgspec.Struct, frozen=True, array_like=True):
     tokens: int  # cl100k_base
 
 
-class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One response with its injections; the columns of ``responses`` and what ``conversations`` needs."""
 
     id: str
@@ -59,6 +62,24 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     created_at: str
     completed_at: str
     injections: tuple[InjectionRecord, ...] = ()
+    drawn: tuple[msgspec.Raw, ...] = ()  # more injections, by dimension, as ``encode_items`` made them in advance
+
+
+_DECODER: Final = msgspec.json.Decoder(ResponseRecord)
+
+
+def encode_items(items: Sequence[InjectionRecord]) -> msgspec.Raw:
+    """Return *items* in the form in which ``ResponseRecord.drawn`` holds those of a dimension."""
+    return msgspec.Raw(msgspec.json.encode(items))
+
+
+def decode_items(encoded: msgspec.Raw | bytes) -> tuple[InjectionRecord, ...]:
+    """Return what ``encode_items`` was given.
+
+    Raises:
+        ValueError: *encoded* is something else.
+    """
+    return msgspec.json.decode(encoded, type=tuple[InjectionRecord, ...])
 
 
 def encode_record(record: ResponseRecord) -> bytes:
@@ -76,7 +97,7 @@ def decode_record(line: bytes) -> ResponseRecord:
     Raises:
         ValueError: *line* is not an encoded record.
     """
-    return msgspec.json.decode(line, type=ResponseRecord)
+    return _DECODER.decode(line)
 
 
 def storable(text: str) -> str:

@@ -1,11 +1,11 @@
-"""Tables ``responses``, ``injections`` and, for traffic, ``conversations``. Written by the recorder alone."""
+"""Tables ``responses`` and, for traffic, ``conversations``. Written by the recorder alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any
 
 from store.database import Database, Row
+from store.injection_sets import InjectionSets
 from store.records import ResponseRecord
 
 
@@ -41,20 +41,23 @@ class OpeningFacts:
     segment: str
 
 
-# The recorder's two larger statements take their values by position: dozens of rows and columns a response, and names
-# cost as much as the insertion itself.
-_COLUMNS = tuple(name for name in ResponseRecord.__struct_fields__ if name != "injections")
+# Values by position: names cost as much as the insertion itself.
+_COLUMNS = tuple(name for name in ResponseRecord.__struct_fields__ if name not in ("injections", "drawn"))
 _response_values = attrgetter(*_COLUMNS)
 
 _INSERT_RESPONSE = f"""
-INSERT INTO responses ({", ".join(_COLUMNS)})
-VALUES ({", ".join("?" for _ in _COLUMNS)})
+INSERT INTO responses (injection_sets_json, {", ".join(_COLUMNS)})
+VALUES (?, {", ".join("?" for _ in _COLUMNS)})
 ON CONFLICT DO NOTHING
 """
 
+_conversation_values = attrgetter(
+    "tenant_id", "conversation_id", "user_id", "is_holdout", "tags_json", "created_at", "completed_at"
+)
+
 _INSERT_CONVERSATION = """
 INSERT INTO conversations (tenant_id, id, source, user_id, is_holdout, tags_json, created_at, updated_at)
-VALUES (:tenant_id, :conversation_id, 'proxy', :user_id, :is_holdout, :tags_json, :created_at, :completed_at)
+VALUES (?, ?, 'proxy', ?, ?, ?, ?, ?)
 ON CONFLICT (tenant_id, id) DO UPDATE SET
   user_id = CASE WHEN conversations.user_id = '' THEN excluded.user_id ELSE conversations.user_id END,
   tags_json = CASE WHEN conversations.tags_json = '[]' THEN excluded.tags_json ELSE conversations.tags_json END,
@@ -62,53 +65,30 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
   updated_at = max(conversations.updated_at, excluded.updated_at)
 """
 
-_INSERT_INJECTION = """
-INSERT INTO injections (response_id, kind, item_id, dimension, propensity, share, treated, similarity, tokens)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT DO NOTHING
-"""
 
-
-def insert_records(db: Database, records: Sequence[ResponseRecord]) -> None:
+def insert_records(db: Database, records: Sequence[ResponseRecord], sets: InjectionSets | None = None) -> None:
     """Write *records* in one transaction; one that is there already changes nothing.
+
+    Args:
+        db: the database.
+        records: of any tenants.
+        sets: what is known of the database's sets, for callers that write again and again.
 
     Raises:
         UnavailableError: the database is missing, locked or damaged; nothing was written.
         sqlite3.IntegrityError: a record breaks a rule of the schema; nothing was written.
     """
-    with db.transaction():
-        db.execute_many(_INSERT_CONVERSATION, map(_conversation_parameters, records))
-        db.execute_many(_INSERT_RESPONSE, map(_response_values, records))
-        db.execute_many(_INSERT_INJECTION, _injection_values(records))
-
-
-def _conversation_parameters(record: ResponseRecord) -> dict[str, Any]:
-    return {
-        "tenant_id": record.tenant_id,
-        "conversation_id": record.conversation_id,
-        "user_id": record.user_id,
-        "is_holdout": record.is_holdout,
-        "tags_json": record.tags_json,
-        "created_at": record.created_at,
-        "completed_at": record.completed_at,
-    }
-
-
-def _injection_values(records: Iterable[ResponseRecord]) -> Iterable[tuple[Any, ...]]:
-    for record in records:
-        for item in record.injections:
-            treated = int(item.treated)  # sqlite3 looks for an adapter for each bool, in vain
-            yield (
-                record.id,
-                item.kind,
-                item.item_id,
-                item.dimension,
-                item.propensity,
-                item.share,
-                treated,
-                item.similarity,
-                item.tokens,
+    sets = InjectionSets() if sets is None else sets
+    try:
+        with db.transaction():
+            db.execute_many(_INSERT_CONVERSATION, map(_conversation_values, records))
+            db.execute_many(
+                _INSERT_RESPONSE,
+                [(sets.references(db, record), *_response_values(record)) for record in records],
             )
+    except BaseException:
+        sets.forget()
+        raise
 
 
 def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None:
@@ -138,6 +118,18 @@ def find_history(db: Database, tenant_id: str, history_hashes: Sequence[str]) ->
         if facts:
             return facts, index
     return None
+
+
+def find_reply(db: Database, tenant_id: str, upstream_id: str) -> OpeningFacts | None:
+    """Return the conversation of the tenant's newest response with this id in its body, or None."""
+    conversation_id = db.value(
+        """
+        SELECT conversation_id FROM responses
+        WHERE tenant_id = :tenant_id AND upstream_id = :upstream_id ORDER BY seq DESC LIMIT 1
+        """,
+        {"tenant_id": tenant_id, "upstream_id": upstream_id},
+    )
+    return opening_facts(db, tenant_id, conversation_id) if conversation_id is not None else None
 
 
 def opening_facts(db: Database, tenant_id: str, conversation_id: str) -> OpeningFacts | None:

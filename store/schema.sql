@@ -88,7 +88,7 @@ CREATE TABLE responses (
   history_hash TEXT NOT NULL, -- of all messages of the request and the reply: the next turn begins with them
   request_hash TEXT NOT NULL, -- of all messages of the request: equal when the same was asked again
   created_at TEXT NOT NULL, -- request received
-  completed_at TEXT NOT NULL, -- last byte
+  completed_at TEXT NOT NULL, injection_sets_json TEXT NOT NULL DEFAULT '[]' /* each injection_sets.id or [id, similarity]; see view injections */, -- last byte
   FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id)
 ) STRICT;
 
@@ -99,8 +99,6 @@ CREATE INDEX responses_by_conversation ON responses (tenant_id, conversation_id,
 CREATE INDEX responses_by_upstream_id ON responses (tenant_id, upstream_id, seq);
 
 CREATE INDEX responses_by_history ON responses (tenant_id, history_hash, seq);
-
-CREATE INDEX responses_by_user ON responses (tenant_id, user_id, created_at);
 
 CREATE TABLE response_feedback (
   seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
@@ -130,19 +128,6 @@ CREATE TABLE feedback_receipts (
   answer_json TEXT NOT NULL,
   created_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, id)
-) STRICT, WITHOUT ROWID;
-
-CREATE TABLE injections (
-  response_id TEXT NOT NULL REFERENCES responses (id) ON DELETE CASCADE,
-  kind TEXT NOT NULL CHECK (kind IN ('pattern', 'context')),
-  item_id TEXT NOT NULL, -- learned_patterns.id or ai_contexts.id
-  dimension TEXT NOT NULL, -- '' for contexts
-  propensity REAL NOT NULL CHECK (propensity BETWEEN 0 AND 1), -- P(treated), the draw of the holdout included
-  share REAL NOT NULL CHECK (share BETWEEN 0 AND 1), -- P(treated) outside the holdout
-  treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
-  similarity REAL, -- cosine to the question; NULL for patterns
-  tokens INTEGER NOT NULL,
-  PRIMARY KEY (response_id, kind, item_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE learning_runs (
@@ -399,6 +384,25 @@ CREATE INDEX training_jobs_by_tenant ON training_jobs (tenant_id, created_at);
 
 CREATE INDEX training_jobs_by_kind ON training_jobs (tenant_id, kind, due_at);
 
+CREATE TABLE injection_sets (
+  id INTEGER NOT NULL PRIMARY KEY, -- what responses.injection_sets_json refers to
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  digest TEXT NOT NULL, -- of its items: what was in play together is stored once
+  UNIQUE (tenant_id, digest)
+) STRICT;
+
+CREATE TABLE injection_set_items (
+  set_id INTEGER NOT NULL REFERENCES injection_sets (id),
+  kind TEXT NOT NULL CHECK (kind IN ('pattern', 'context')),
+  item_id TEXT NOT NULL, -- learned_patterns.id or ai_contexts.id
+  dimension TEXT NOT NULL, -- '' for contexts
+  propensity REAL NOT NULL CHECK (propensity BETWEEN 0 AND 1), -- P(treated), the draw of the holdout included
+  share REAL NOT NULL CHECK (share BETWEEN 0 AND 1), -- P(treated) outside the holdout
+  treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
+  tokens INTEGER NOT NULL,
+  PRIMARY KEY (set_id, kind, item_id)
+) STRICT, WITHOUT ROWID;
+
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,
   r.injected_tokens, r.created_at,
@@ -431,19 +435,32 @@ SELECT tenant_id, id, type, rule, conditions_json, state, grade, confidence, sco
 FROM learned_patterns
 WHERE state IN ('active', 'pinned', 'warmdown');
 
+CREATE VIEW v_pending_contexts AS
+SELECT c.tenant_id, c.id, r.revision, r.questions_json, r.answer, r.tags_json, c.provenance, c.n_users,
+  r.source_chat_id, c.status, r.created_at
+FROM ai_contexts AS c
+JOIN context_revisions AS r ON r.context_id = c.id AND r.status = 'pending_approval';
+
+CREATE VIEW injections AS -- one row per response and item in play; treated = 1: its text was in the request
+SELECT r.id AS response_id, i.kind, i.item_id, i.dimension, i.propensity, i.share, i.treated,
+  CASE s.type WHEN 'array' THEN json_extract(s.value, '$[1]') END AS similarity, -- cosine to the question
+  i.tokens
+FROM responses AS r -- in this order: a response, its sets, their items
+CROSS JOIN json_each(r.injection_sets_json) AS s
+CROSS JOIN injection_set_items AS i
+  ON i.set_id = CASE s.type WHEN 'array' THEN json_extract(s.value, '$[0]') ELSE s.value END;
+
 CREATE VIEW v_pattern_lift AS
 SELECT p.tenant_id, p.id, p.type, p.rule, p.state, p.grade, p.confidence, p.lift, p.lift_low, p.lift_high, p.e_value,
   p.share, p.trial_since,
   coalesce(i.n_treated, 0) AS n_treated,
   coalesce(i.n_control, 0) AS n_control
 FROM learned_patterns AS p
-LEFT JOIN ( -- counted in one pass: injections have no index by item
-  SELECT item_id, sum(treated) AS n_treated, sum(1 - treated) AS n_control
-  FROM injections WHERE kind = 'pattern' GROUP BY item_id
+LEFT JOIN ( -- counted in one pass over the responses, set by set
+  SELECT i.item_id, sum(u.n * i.treated) AS n_treated, sum(u.n * (1 - i.treated)) AS n_control
+  FROM (
+    SELECT CASE s.type WHEN 'array' THEN json_extract(s.value, '$[0]') ELSE s.value END AS set_id, count(*) AS n
+    FROM responses AS r CROSS JOIN json_each(r.injection_sets_json) AS s GROUP BY 1
+  ) AS u CROSS JOIN injection_set_items AS i ON i.set_id = u.set_id
+  WHERE i.kind = 'pattern' GROUP BY i.item_id
 ) AS i ON i.item_id = p.id;
-
-CREATE VIEW v_pending_contexts AS
-SELECT c.tenant_id, c.id, r.revision, r.questions_json, r.answer, r.tags_json, c.provenance, c.n_users,
-  r.source_chat_id, c.status, r.created_at
-FROM ai_contexts AS c
-JOIN context_revisions AS r ON r.context_id = c.id AND r.status = 'pending_approval';

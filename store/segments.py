@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from store.database import Database
 from store.files import open_private
+from store.injection_sets import InjectionSets
 from store.records import ResponseRecord, decode_record
 from store.responses import insert_records
 
@@ -26,6 +27,7 @@ SUFFIX = ".segment"
 LOCK_NAME = "recorder.lock"
 TROUBLE_NAME = "recorder.trouble"  # says, while it is there, why records do not reach the database
 READ_BYTES = 4 * 1024 * 1024  # one transaction's worth: about 1,000 records
+SLICE = 64  # records that are decoded at once: so many stay in the processor's cache until they are inserted
 BACKLOG_CHECK_BYTES = 1024 * 1024  # the folder is measured again after this much was appended
 
 
@@ -176,10 +178,12 @@ class SegmentReader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._offsets: dict[str, int] = {}
+        self._sets = InjectionSets()
 
     def forget_progress(self) -> None:
         """Begin all segments that are still there again: what was committed went into a database that is gone."""
         self._offsets.clear()
+        self._sets.forget()
 
     def move(self, db: Database) -> int:
         """Move what is there now; return how many records were read.
@@ -223,32 +227,45 @@ class SegmentReader:
         return n_records
 
     def _move_lines(self, db: Database, path: Path, lines: list[bytes]) -> int:
-        records: list[ResponseRecord] = []
-        for line in lines:
-            try:
-                records.append(decode_record(line))
-            except ValueError as exc:
-                self._reject(path, line, exc)
+        damaged: list[tuple[bytes, Exception]] = []
         try:
-            insert_records(db, records)
+            with db.transaction():
+                for start in range(0, len(lines), SLICE):
+                    records, unreadable = _decode(lines[start : start + SLICE])
+                    insert_records(db, records, self._sets)
+                    damaged += unreadable
         except (sqlite3.IntegrityError, UnicodeEncodeError):
-            self._move_one_by_one(db, path, lines)
-        return len(records)
+            damaged = self._move_one_by_one(db, lines)
+        for line, reason in damaged:
+            self._reject(path, line, reason)
+        return len(lines) - len(damaged)
 
-    def _move_one_by_one(self, db: Database, path: Path, lines: list[bytes]) -> None:
+    def _move_one_by_one(self, db: Database, lines: list[bytes]) -> list[tuple[bytes, Exception]]:
+        damaged: list[tuple[bytes, Exception]] = []
         for line in lines:
             try:
-                insert_records(db, [decode_record(line)])
-            except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
-                self._reject(path, line, exc)
-            except ValueError:
-                continue  # set aside before
+                insert_records(db, [decode_record(line)], self._sets)
+            except (ValueError, sqlite3.IntegrityError) as exc:
+                damaged.append((line, exc))
+        return damaged
 
     def _reject(self, path: Path, line: bytes, reason: Exception) -> None:
         rejected = path.with_suffix(".rejected")
         logger.error("%s: a damaged record is set aside in %s: %s", path, rejected.name, reason)
         with open(rejected, "ab", opener=open_private) as file:
             file.write(line + b"\n")
+
+
+def _decode(lines: list[bytes]) -> tuple[list[ResponseRecord], list[tuple[bytes, Exception]]]:
+    """Return the records in *lines*, and the lines without one."""
+    records: list[ResponseRecord] = []
+    damaged: list[tuple[bytes, Exception]] = []
+    for line in lines:
+        try:
+            records.append(decode_record(line))
+        except ValueError as exc:
+            damaged.append((line, exc))
+    return records, damaged
 
 
 def _is_finished(segment: BinaryIO) -> bool:

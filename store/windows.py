@@ -6,6 +6,7 @@ Complete answers of the assistant (outcome ok, agent ai) that went through the p
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -117,24 +118,75 @@ def _read_signals(db: Database, since: dict[str, str], index_of: dict[int, int])
 
 
 def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, int]) -> InjectionColumns:
-    rows = [
-        row
-        for row in db.rows(
-            """
-            SELECT r.seq, i.item_id, i.dimension, i.share, i.treated
-            FROM responses AS r JOIN injections AS i ON i.response_id = r.id
-            WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
-              AND i.kind = 'pattern'
-            ORDER BY r.seq, i.item_id
-            """,
-            since,
-        )
-        if row["seq"] in index_of
-    ]
+    """Return the patterns of each response's sets, without making a row in Python of each."""
+    sets = _read_sets(db, since["tenant_id"])
+    response, set_ids = _read_references(db, since, index_of)
+    known = set_ids < len(sets.count)  # a set may have been added since
+    response, set_ids = response[known], set_ids[known]
+    count = sets.count[set_ids]
+    ends = count.cumsum()
+    within = np.arange(ends[-1] if len(ends) else 0) - (ends - count).repeat(count)
+    place = sets.start[set_ids].repeat(count) + within
     return InjectionColumns(
-        response=np.array([index_of[row["seq"]] for row in rows], np.int64),
+        response=response.repeat(count),
+        share=sets.share[place],
+        treated=sets.treated[place],
+        items=sets.items[place].tolist(),
+        dimensions=sets.dimensions[place].tolist(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Sets:
+    """The patterns of all sets of a tenant, one set after the other; ``start`` and ``count`` go by the set's number."""
+
+    start: Integers
+    count: Integers
+    share: Floats
+    treated: Booleans
+    items: NDArray[np.object_]
+    dimensions: NDArray[np.object_]
+
+
+def _read_sets(db: Database, tenant_id: str) -> _Sets:
+    rows = db.rows(
+        """
+        SELECT i.set_id, i.item_id, i.dimension, i.share, i.treated
+        FROM injection_sets AS s JOIN injection_set_items AS i ON i.set_id = s.id
+        WHERE s.tenant_id = :tenant_id AND i.kind = 'pattern'
+        ORDER BY i.set_id, i.item_id
+        """,
+        {"tenant_id": tenant_id},
+    )
+    n_sets = int(db.value("SELECT max(id) FROM injection_sets") or 0) + 1
+    count = np.bincount(np.array([row["set_id"] for row in rows], np.int64), minlength=n_sets)
+    return _Sets(
+        start=count.cumsum() - count,
+        count=count,
         share=np.array([row["share"] for row in rows], np.float64),
         treated=np.array([row["treated"] for row in rows], np.bool_),
-        items=[row["item_id"] for row in rows],
-        dimensions=[row["dimension"] for row in rows],
+        items=np.array([row["item_id"] for row in rows], np.object_),
+        dimensions=np.array([row["dimension"] for row in rows], np.object_),
     )
+
+
+def _read_references(db: Database, since: dict[str, str], index_of: dict[int, int]) -> tuple[Integers, Integers]:
+    """Return which response refers to which set, (k,) each."""
+    rows = db.rows(
+        """
+        SELECT r.seq, r.injection_sets_json FROM responses AS r
+        WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
+        ORDER BY r.seq
+        """,
+        since,
+    )
+    decoder = msgspec.json.Decoder(list[int | tuple[int, float]])
+    set_ids: list[int] = []
+    counts: list[int] = []
+    rows = [row for row in rows if row["seq"] in index_of]
+    for row in rows:
+        references = decoder.decode(row["injection_sets_json"])
+        counts.append(len(references))
+        set_ids += [reference if isinstance(reference, int) else reference[0] for reference in references]
+    index = np.array([index_of[row["seq"]] for row in rows], np.int64)
+    return index.repeat(np.array(counts, np.int64)), np.array(set_ids, np.int64)

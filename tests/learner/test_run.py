@@ -137,14 +137,14 @@ def test_two_learners_never_work_the_same_tenant_and_a_killed_one_blocks_nobody(
 def test_a_run_that_fails_leaves_its_row_and_an_alert_and_publishes_nothing(db: Database, config: Config) -> None:
     world = prepared(db, config)
     plan = current_plan(db, DEFAULT_TENANT)
-    db.execute("DROP TABLE injections")
+    db.execute("DROP TABLE injection_set_items")
 
-    with pytest.raises(UnavailableError, match="injections"):
+    with pytest.raises(UnavailableError, match="injection_set_items"):
         world.learn()
 
     failed = list_runs(db, DEFAULT_TENANT)[0][0]
     assert failed.status == "failed"
-    assert "injections" in (failed.error or "")
+    assert "injection_set_items" in (failed.error or "")
     assert [alert.kind for alert in list_alerts(db, DEFAULT_TENANT)[0]] == ["run_failed"]
     assert current_plan(db, DEFAULT_TENANT) == plan
 

@@ -7,8 +7,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.chat_request import ParsedRequest, parse_chat_request
-from proxy.conversation import Asker, ConversationBook, Place, Recent, history_hashes, reply_hash
+from proxy.chat_request import parse_chat_request
+from proxy.conversation import Asker, Conversation, ConversationBook, Place, Recent, history_hashes, reply_hash
+from proxy.dialect import LEARNED, MESSAGES_PATH, RESPONSES_PATH
+from proxy.parsed_request import ParsedRequest
 from store.responses import OpeningFacts
 
 SYSTEM = {"role": "system", "content": "It is 12:00. Be kind."}
@@ -21,8 +23,8 @@ def ask(*messages: dict[str, Any]) -> ParsedRequest:
     return parse_chat_request(json.dumps({"messages": messages}).encode())
 
 
-def user(text: str) -> dict[str, Any]:
-    return {"role": "user", "content": text}
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
 
 
 class FakeDatabase:
@@ -31,9 +33,13 @@ class FakeDatabase:
     def __init__(self, history_hash: str = "", conversation_id: str = "") -> None:
         self.facts = OpeningFacts(conversation_id, "refund", "crm", "template", "gold")
         self.history_hash = history_hash
+        self.replies: dict[str, Conversation] = {}
 
     def find_history(self, _tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:
         return (self.facts, history_hashes.index(self.history_hash)) if self.history_hash in history_hashes else None
+
+    def find_reply(self, _tenant_id: str, upstream_id: str) -> Conversation | None:
+        return self.replies.get(upstream_id)
 
     def find_conversation(self, _tenant_id: str, conversation_id: str) -> OpeningFacts | None:
         return self.facts if conversation_id == self.facts.conversation_id else None
@@ -46,6 +52,7 @@ def book(database: FakeDatabase | None = None, size: int = 100) -> ConversationB
         regenerate_window_s=600,
         find_history=database.find_history,
         find_conversation=database.find_conversation,
+        find_reply=database.find_reply,
     )
 
 
@@ -121,7 +128,7 @@ def test_the_apps_own_name_for_a_conversation_wins() -> None:
 
 def test_a_conversation_that_memory_forgot_is_found_in_the_database() -> None:
     asked = ask(user("hi"))
-    history_hash = reply_hash(history_hashes(ANONYMOUS, asked.messages)[-1], REPLY)
+    history_hash = reply_hash(history_hashes(ANONYMOUS, asked)[-1], REPLY)
     conversations = book(FakeDatabase(history_hash, "conv_known"))
     place = conversations.place(ask(user("hi"), REPLY, user("more")), ANONYMOUS, 0)
     assert (place.conversation.id, place.n_known) == ("conv_known", 2)
@@ -146,7 +153,7 @@ def test_memory_is_bounded_and_forgets_the_least_used() -> None:
 
 
 def test_only_system_text_is_a_question_too() -> None:
-    one, two = (history_hashes(ANONYMOUS, ask({**SYSTEM, "content": text}).messages) for text in "ab")
+    one, two = (history_hashes(ANONYMOUS, ask({**SYSTEM, "content": text})) for text in "ab")
     assert len(one) == 1
     assert one != two
 
@@ -161,14 +168,108 @@ def test_the_same_text_as_a_string_or_as_parts_is_one_history(left: str, right: 
         {"type": "text", "text": right},
     ]
     message = {"role": "assistant", "content": left + right, "refusal": None, "tool_calls": None, "tool_call_id": None}
-    plain = history_hashes(ANONYMOUS, ask(user("q"), {"role": "assistant", "content": parts}).messages)
-    assert history_hashes(ANONYMOUS, ask(user("q"), message).messages) == plain
+    plain = history_hashes(ANONYMOUS, ask(user("q"), {"role": "assistant", "content": parts}))
+    assert history_hashes(ANONYMOUS, ask(user("q"), message)) == plain
     assert reply_hash(plain[0], {"role": "assistant", "content": left + right}) == plain[1]
 
 
 def test_other_images_are_another_request() -> None:
     def seen(url: str) -> list[str]:
         part = {"type": "image_url", "image_url": {"url": url}}
-        return history_hashes(ANONYMOUS, ask({"role": "user", "content": [part]}).messages)
+        return history_hashes(ANONYMOUS, ask({"role": "user", "content": [part]}))
 
     assert seen("data:a") == seen("data:a") != seen("data:b")
+
+
+def responses(**body: Any) -> ParsedRequest:
+    return LEARNED[RESPONSES_PATH].parse(json.dumps(body).encode())
+
+
+def messages(*sent: dict[str, Any]) -> ParsedRequest:
+    return LEARNED[MESSAGES_PATH].parse(json.dumps({"messages": sent, "system": "Be kind."}).encode())
+
+
+CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+CALLED = {"role": "assistant", "content": "Wait.", "tool_calls": [CALL]}
+
+
+def test_output_items_that_are_sent_again_continue_the_conversation() -> None:
+    conversations = book()
+    first = conversations.place(responses(instructions="Be kind.", input="hi"), ANONYMOUS, 0)
+    conversations.remember(first, CALLED)
+    items = [
+        user("hi"),
+        {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Wait."}]},
+        {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": '{"a": 1}'},
+        {"type": "function_call_output", "call_id": "c1", "output": "42"},
+    ]
+    second = conversations.place(responses(instructions="It is 12:01.", input=items), ANONYMOUS, 1)
+    conversations.remember(second, REPLY)
+    third = conversations.place(responses(input=[*items, REPLY, user("more")]), ANONYMOUS, 2)
+    assert first.conversation is second.conversation is third.conversation
+    assert [place.n_known for place in (first, second, third)] == [0, 3, 4]
+
+
+def test_content_blocks_that_are_sent_again_continue_the_conversation() -> None:
+    conversations = book()
+    first = conversations.place(messages(user("hi")), ANONYMOUS, 0)
+    conversations.remember(first, CALLED)
+    loop = [
+        user([{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral"}}]),
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "s"},
+                {"type": "text", "text": "Wait."},
+                {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}},
+            ],
+        },
+        user([{"type": "tool_result", "tool_use_id": "c1", "content": "42"}]),
+    ]
+    second = conversations.place(messages(*loop), ANONYMOUS, 1)
+    conversations.remember(second, REPLY)
+    third = conversations.place(messages(*loop, REPLY, user("more")), ANONYMOUS, 2)
+    assert first.conversation is second.conversation is third.conversation
+    assert [place.n_known for place in (first, second, third)] == [0, 3, 5]
+
+
+def test_a_previous_response_gives_the_conversation_and_all_messages_are_new() -> None:
+    database = FakeDatabase()
+    known = database.replies["resp_1"] = Conversation("conv_known")
+    conversations = book(database)
+    place = conversations.place(
+        responses(previous_response_id="resp_1", instructions="Be kind.", input="more"), ANONYMOUS, 0
+    )
+    assert place.conversation is known
+    assert place.n_known == 1
+    unknown = conversations.place(responses(previous_response_id="resp_2", input="more"), ANONYMOUS, 0)
+    assert unknown.conversation is not known
+    assert unknown.n_known == 0
+
+
+def test_the_same_words_after_another_response_are_another_request() -> None:
+    conversations = book()
+    hashes = [
+        conversations.place(responses(previous_response_id=name, input="next"), KNOWN, 0).request_hash
+        for name in ("resp_1", "resp_2", "resp_1")
+    ]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_a_conversation_that_the_upstream_keeps_goes_on_and_no_turn_is_taken_for_another() -> None:
+    conversations = book()
+    asker = Asker("default", "u", "conv_up")
+    first, second = (
+        conversations.place(responses(conversation="conv_up", instructions="Be kind.", input="next"), asker, now_s)
+        for now_s in (0, 1)
+    )
+    assert first.conversation is second.conversation
+    assert (first.n_known, second.n_known) == (0, 1)
+    assert first.request_hash != second.request_hash
+    found = book(FakeDatabase("", "conv_up")).place(responses(conversation="conv_up", input="next"), asker, 0)
+    assert found.conversation.facts is not None
+
+
+def test_a_request_without_any_message_has_a_place_too() -> None:
+    assert book().place(responses(prompt={"id": "p"}), ANONYMOUS, 0).n_known == 0

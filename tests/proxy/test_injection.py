@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from proxy.chat_request import parse_chat_request
 from proxy.errors import ApiError
-from proxy.injection import inject, splice
+from proxy.injection import inject
+from proxy.splice import splice
 
 PATTERNS = '\n\n<guide>\n- Say "ü" \\ 😀\n</guide>'
 CONTEXTS = "\n\n<reference>\nQ: a\n</reference>"
@@ -163,4 +164,4 @@ def test_a_bad_body_is_a_400_that_names_the_field(body: bytes, param: str | None
 
 
 def test_insertions_at_several_places_keep_their_order() -> None:
-    assert splice(b"abc", [(3, b"3"), (0, b"0"), (1, b"1")]) == b"0a1bc3"
+    assert splice(b"abc", [(3, 3, b"3"), (0, 0, b"0"), (1, 1, b"1")]) == b"0a1bc3"

@@ -89,6 +89,7 @@ def proxied(config: Config, upstream: RawUpstream, learning: FakeLearning) -> It
     async def lifespan():  # type: ignore[no-untyped-def]
         reached.start()
         yield
+        await reached.close()
 
     app = create_app(
         config.proxy,

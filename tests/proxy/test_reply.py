@@ -9,13 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.reply import PARSE_BYTES, Reply, ReplyCollector, length_band, response_format
+from proxy.dialect import CHAT_PATH, LEARNED
+from proxy.reply import Reply
+from proxy.reply_collector import PARSE_BYTES, ReplyCollector
+from proxy.reply_shape import length_band, response_format
 
 MAX_CHARS = 256_000
 
 
+def chat_collector(max_chars: int = MAX_CHARS) -> ReplyCollector:
+    return LEARNED[CHAT_PATH].collector(max_chars)
+
+
 def collect(pieces: list[bytes], encoding: str = "", max_chars: int = MAX_CHARS) -> Reply:
-    collector = ReplyCollector(max_chars)
+    collector = chat_collector(max_chars)
     collector.begin(encoding)
     for piece in pieces:
         collector.feed(piece)
@@ -58,7 +65,7 @@ def test_a_stream_reads_the_same_wherever_it_is_cut(places: list[int], end: str)
 
 
 def test_a_stream_cut_into_single_bytes_is_complete_exactly_with_its_end_mark() -> None:
-    collector = ReplyCollector(MAX_CHARS)
+    collector = chat_collector()
     collector.begin("")
     first = 0
     for position in range(len(STREAM)):
@@ -75,7 +82,7 @@ def test_encoded_streams_are_decoded(encoding: str, places: list[int]) -> None:
 
 
 def test_an_encoding_that_cannot_be_read_is_marked() -> None:
-    reply = collect([b"\x1b\x2f"], "br")
+    reply = collect([b"\x1b\x2f"], "compress")
     assert (reply.is_readable, reply.message) == (False, None)
     assert collect([b"no gzip"], "gzip").is_readable is False
 
@@ -126,7 +133,7 @@ def test_tool_call_deltas_join_by_index_by_id_or_by_order(deltas: list[dict[str,
 def test_a_whole_body_is_read_and_complete() -> None:
     message = {"role": "assistant", "content": "hi", "tool_calls": [CALL, SECOND], "refusal": None}
     body = json.dumps({"id": "x", "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}, indent=1)
-    collector = ReplyCollector(MAX_CHARS)
+    collector = chat_collector()
     collector.begin("")
     collector.feed(body[:40].encode())
     assert not collector.is_complete
@@ -146,7 +153,7 @@ def test_a_cut_body_is_not_complete() -> None:
 def test_an_end_mark_inside_a_text_ends_nothing_wherever_the_text_is_cut(n_after: int) -> None:
     stream = sse(delta({"content": "data: [DONE] and more"}), done=False)
     place = stream.index(b"[DONE]") + len(b"[DONE]") + n_after
-    collector = ReplyCollector(MAX_CHARS)
+    collector = chat_collector()
     collector.feed(stream[:place])
     collector.feed(stream[place:])
     assert not collector.is_complete

@@ -11,6 +11,7 @@ from proxy.selection import (
     CONTEXT_FRAME_TOKENS,
     PATTERN_FRAME_TOKENS,
     Facts,
+    Selection,
     conversation_seed,
     is_holdout,
     matching_dimensions,
@@ -21,6 +22,7 @@ from proxy.selection import (
 from store import blocks
 from store.config import Config, load_config
 from store.plan import Conditions, ServedPattern, build_plan
+from store.records import InjectionRecord, decode_items
 from store.snapshot import ServedContexts
 from store.tokens import TokenCounter, load_token_counter
 from store.vocabulary import PatternState
@@ -58,6 +60,10 @@ def pattern(
     )
 
 
+def in_play(selection: Selection) -> list[InjectionRecord]:
+    return [injection for drawn in selection.drawn for injection in decode_items(drawn)]
+
+
 def test_the_frames_cost_what_the_constants_say(counter: TokenCounter) -> None:
     assert counter.count(blocks.PATTERN_HEADER) + counter.count(blocks.PATTERN_FOOTER) == PATTERN_FRAME_TOKENS
     assert counter.count(blocks.CONTEXT_HEADER) + counter.count(blocks.CONTEXT_FOOTER) == CONTEXT_FRAME_TOKENS
@@ -82,7 +88,7 @@ def test_the_whole_block_never_exceeds_the_budget(
     selection = select_patterns(dimensions, conversation_seed(SECRET, conversation), SECTION, holdout=False)
     assert counter.count(selection.block) <= selection.tokens <= SECTION.max_tokens
     assert counter.count("Be kind. " + selection.block) - counter.count("Be kind. ") <= SECTION.max_tokens
-    drawn = {injection.item_id for injection in selection.injections if injection.treated}
+    drawn = {injection.item_id for injection in in_play(selection) if injection.treated}
     assert selection.block == blocks.pattern_block(p.rule for p in patterns if p.id in drawn)
 
 
@@ -93,7 +99,7 @@ def test_realised_shares_outside_the_holdout_are_the_planned_ones() -> None:
     counts: Counter[tuple[str, ...]] = Counter()
     for index in range(n):
         selection = select_patterns(dimensions, conversation_seed(SECRET, f"conv_{index}"), SECTION, holdout=False)
-        counts[tuple(injection.item_id for injection in selection.injections if injection.treated)] += 1
+        counts[tuple(injection.item_id for injection in in_play(selection) if injection.treated)] += 1
     expected = {(): 0.05, ("a",): 0.03, ("b",): 0.02, ("c",): 0.45, ("c", "a"): 0.27, ("c", "b"): 0.18}
     for drawn, share in expected.items():
         assert abs(counts[drawn] / n - share) < 5 * np.sqrt(share * (1 - share) / n)
@@ -108,8 +114,8 @@ def test_over_all_conversations_the_logged_propensities_are_the_realised_shares(
     for index in range(n):
         seed = conversation_seed(SECRET, f"conv_{index}")
         selection = select_patterns(dimensions, seed, SECTION, holdout=is_holdout(seed, SECTION.holdout))
-        treated.update(injection.item_id for injection in selection.injections if injection.treated)
-        for injection in selection.injections:
+        treated.update(injection.item_id for injection in in_play(selection) if injection.treated)
+        for injection in in_play(selection):
             expected[injection.item_id] += injection.propensity
     for item in ("a", "p"):
         p = expected[item] / n
@@ -136,7 +142,7 @@ def test_a_pinned_pattern_takes_its_dimension_outside_the_holdout() -> None:
     dimensions = matching_dimensions(plan, FACTS, SECTION)
     for index in range(50):
         selection = select_patterns(dimensions, conversation_seed(SECRET, str(index)), SECTION, holdout=False)
-        assert [(i.item_id, i.propensity, i.share, i.treated) for i in selection.injections] == [("b", 0.95, 1.0, True)]
+        assert [(i.item_id, i.propensity, i.share, i.treated) for i in in_play(selection)] == [("b", 0.95, 1.0, True)]
 
 
 def test_of_two_pinned_patterns_the_more_specific_then_the_newer_wins() -> None:
@@ -153,10 +159,8 @@ def test_a_holdout_conversation_logs_the_same_arms_untreated() -> None:
     treated = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=False)
     held = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=True)
     assert (held.block, held.tokens) == ("", 0)
-    assert [(i.item_id, i.propensity) for i in held.injections] == [
-        (i.item_id, i.propensity) for i in treated.injections
-    ]
-    assert not any(i.treated for i in held.injections)
+    assert [(i.item_id, i.propensity) for i in in_play(held)] == [(i.item_id, i.propensity) for i in in_play(treated)]
+    assert not any(i.treated for i in in_play(held))
 
 
 def test_a_dimension_whose_dearest_arm_does_not_fit_is_not_drawn_and_the_next_still_is() -> None:
@@ -170,7 +174,7 @@ def test_a_dimension_whose_dearest_arm_does_not_fit_is_not_drawn_and_the_next_st
     )
     dimensions = matching_dimensions(plan, FACTS, SECTION)
     selection = select_patterns(dimensions, conversation_seed(SECRET, "conv"), SECTION, holdout=False)
-    assert [i.item_id for i in selection.injections] == ["fits"]
+    assert [i.item_id for i in in_play(selection)] == ["fits"]
 
 
 @pytest.mark.parametrize("name", ["question_type", "data_source", "prompt_template", "segment"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from proxy.dialect import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
 from proxy.errors import ApiError
 from proxy.incoming import IncomingRequest
 from proxy.selection import conversation_seed, is_holdout
@@ -21,11 +22,12 @@ from store.config import Config, segment_directory
 from store.database import Database
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
-from store.records import ResponseRecord, decode_record
+from store.records import InjectionRecord, ResponseRecord, decode_items, decode_record
 from store.responses import insert_records
 from store.segments import SUFFIX, SegmentWriter
 from store.tenants import ensure_tenant, set_learning
 from tests.conftest import NOW_S
+from tests.upstream_dialects import message_events, message_object, response_object, typed_sse
 
 REPLY = {
     "id": "chatcmpl-1",
@@ -81,22 +83,26 @@ class Proxy:
     def _count(self) -> None:
         self.n_failures += 1
 
-    def begin(self, body: Any, tenant_id: str = "default", **headers: str) -> Turn:
+    def begin(self, body: Any, tenant_id: str = "default", path: str = CHAT_PATH, **headers: str) -> Turn:
         encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
         own = [(b"x-tutelage-" + name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        request = IncomingRequest("/v1/chat/completions", own, encoded, self.clock.now_s())
+        request = IncomingRequest(path, own, encoded, self.clock.now_s())
         return self.learning.begin(request, tenant_id)
 
-    def ask(self, body: Any, **headers: str) -> Turn:
-        turn = self.begin(body, **headers)
+    def ask(self, body: Any, reply: bytes = REPLY_BYTES, path: str = CHAT_PATH, **headers: str) -> Turn:
+        turn = self.begin(body, path=path, **headers)
         turn.begin_reply(200, "")
-        turn.feed(REPLY_BYTES)
+        turn.feed(reply)
         turn.finish("ok", 200, "local")
         return turn
 
     def records(self) -> list[ResponseRecord]:
         lines = [line for path in sorted(segments(self.config)) for line in path.read_bytes().splitlines()]
         return [decode_record(line) for line in lines]
+
+
+def in_play(record: ResponseRecord) -> list[InjectionRecord]:
+    return [*(item for drawn in record.drawn for item in decode_items(drawn)), *record.injections]
 
 
 def segments(config: Config) -> list[Path]:
@@ -216,7 +222,7 @@ def test_what_is_recorded_is_the_whole_turn_without_what_was_injected(proxy: Pro
     )
     assert json.loads(record.messages_json) == chat(user("refund please"))["messages"]
     assert json.loads(record.reply_json or "") == {"role": "assistant", "content": "Sure."}
-    assert [(i.kind, i.item_id, i.propensity, i.treated) for i in record.injections] == [
+    assert [(i.kind, i.item_id, i.propensity, i.treated) for i in in_play(record)] == [
         ("pattern", "pat_1", 0.95, True),
         ("context", "ctx_1", 1.0, True),
     ]
@@ -262,7 +268,7 @@ def test_a_holdout_conversation_gets_contexts_but_no_pattern(proxy: Proxy, db: D
         proxy.ask(chat(user("refund")), conversation=f"c{number}")
     held = [record for record in proxy.records() if record.is_holdout]
     assert 0 < len(held) < 30
-    assert all([(i.kind, i.treated) for i in r.injections] == [("pattern", False), ("context", True)] for r in held)
+    assert all([(i.kind, i.treated) for i in in_play(r)] == [("pattern", False), ("context", True)] for r in held)
     assert {r.injected_tokens for r in held} == {74}
 
 
@@ -327,7 +333,7 @@ def test_a_broken_embedder_lets_the_request_pass_unmodified_and_recorded(proxy: 
     assert turn.body is body
     assert proxy.n_failures == 1
     (record,) = proxy.records()
-    assert (record.outcome, record.injections, record.injected_tokens) == ("ok", (), 0)
+    assert (record.outcome, in_play(record), record.injected_tokens) == ("ok", [], 0)
 
 
 def test_a_missing_database_lets_the_request_pass_unmodified_until_it_is_back(
@@ -397,3 +403,157 @@ def test_what_is_kept_of_a_huge_message_is_cut_and_marked(proxy: Proxy) -> None:
     assert parts["content"][1]["image_url"]["url"].endswith(" characters cut]")
     assert len(parts["content"][1]["image_url"]["url"]) < 100
     assert long["content"] == "x" * 256_000 + " [44000 characters cut]"
+
+
+@pytest.mark.parametrize("path", [CHAT_PATH, RESPONSES_PATH, MESSAGES_PATH])
+@pytest.mark.parametrize(
+    ("body", "model"),
+    [
+        (b'{"model": "m", "messages": 5, "stream": true}', "m"),
+        (b'{"model": "m", "messages": [', None),
+        (b'{"model": 5}', None),
+        (b"\xff", None),
+        (b"", None),
+    ],
+)
+def test_with_learning_off_any_body_is_the_upstreams_to_judge(
+    proxy: Proxy, path: str, body: bytes, model: str | None
+) -> None:
+    turn = proxy.ask(body, path=path, learn="off")
+    assert turn.body is body
+    assert turn.model == model
+    assert proxy.records() == []
+    assert proxy.n_failures == 0
+
+
+def respond(proxy: Proxy, body: Any, reply_id: str, *, calls: Any = (), **headers: str) -> Turn:
+    reply = response_object("Sure.", reply_id=reply_id, calls=calls)
+    return proxy.ask(body, json.dumps(reply).encode(), RESPONSES_PATH, **headers)
+
+
+def test_a_response_is_recorded_in_the_form_of_a_chat(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    name = not_held(proxy)
+    body = {"model": "gpt-test", "instructions": "Be kind.", "input": "refund please", "user": "u"}
+    sent = json.loads(respond(proxy, body, "resp_1", conversation=name).body)
+    assert sent["instructions"].startswith("Be kind." + PATTERN_HEADER)
+    assert sent["input"].startswith("refund please" + CONTEXT_HEADER)
+    (record,) = proxy.records()
+    assert json.loads(record.messages_json) == [{"role": "system", "content": "Be kind."}, user("refund please")]
+    assert json.loads(record.reply_json or "") == {"role": "assistant", "content": "Sure."}
+    assert (record.endpoint, record.upstream_id, record.user_id) == (RESPONSES_PATH, "resp_1", "u")
+    assert (record.outcome, record.finish_reason, record.question) == ("ok", "stop", "refund please")
+    assert (record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (30, 5, 20)
+    assert record.injected_tokens == 28 + 10 + 54 + 20
+    insert_records(db, [record])
+
+
+def test_a_message_is_recorded_in_the_form_of_a_chat(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    name = not_held(proxy)
+    body = {
+        "model": "claude-test",
+        "system": "Be kind.",
+        "messages": [user("refund please")],
+        "metadata": {"user_id": "u"},
+        "stream": True,
+    }
+    stream = b"".join(typed_sse(message_events(message_object("Sure.", reply_id="msg_1"))))
+    sent = json.loads(proxy.ask(body, stream, MESSAGES_PATH, conversation=name).body)
+    assert sent["system"].startswith("Be kind." + PATTERN_HEADER)
+    assert sent["messages"][0]["content"].startswith("refund please" + CONTEXT_HEADER)
+    (record,) = proxy.records()
+    assert json.loads(record.messages_json) == [{"role": "system", "content": "Be kind."}, user("refund please")]
+    assert json.loads(record.reply_json or "") == {"role": "assistant", "content": "Sure. "}
+    assert (record.endpoint, record.upstream_id, record.user_id) == (MESSAGES_PATH, "msg_1", "u")
+    assert (record.outcome, record.finish_reason, record.is_stream) == ("ok", "stop", True)
+    assert (record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (30, 5, 20)
+    insert_records(db, [record])
+
+
+def test_the_same_system_text_is_the_same_template_in_every_api(proxy: Proxy) -> None:
+    proxy.ask(chat(user("hi")))
+    respond(proxy, {"instructions": "Be kind.", "input": "hi"}, "resp_1")
+    proxy.ask({"system": [{"type": "text", "text": "Be kind."}], "messages": [user("hi")]}, path=MESSAGES_PATH)
+    assert len({record.prompt_template for record in proxy.records()}) == 1
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_previous_response_links_its_conversation_and_patterns(
+    proxy: Proxy, db: Database, config: Config, is_restarted: bool
+) -> None:
+    trials = [served_pattern(f"pat_{i}", state="trial", share=0.5) for i in range(8)]
+    serve(proxy, db, served_pattern("pat_r", conditions=Conditions(question_type=("refund",))), *trials)
+    first = respond(proxy, {"instructions": "Be kind.", "input": "refund"}, "resp_1")
+    insert_records(db, proxy.records())
+    later = {False: lambda: proxy, True: lambda: Proxy(config)}[is_restarted]()
+    body = {"instructions": "Be kind.", "input": "invoice", "previous_response_id": "resp_1"}
+    second = respond(later, body, "resp_2")
+    assert json.loads(second.body)["instructions"] == json.loads(first.body)["instructions"]
+    records = proxy.records()
+    assert records[0].conversation_id == records[1].conversation_id
+    assert json.loads(records[1].messages_json) == [user("invoice")]
+    later.snapshots.stop()
+
+
+def test_a_tool_loop_over_a_kept_history_keeps_its_question_type_and_gets_no_knowledge(
+    proxy: Proxy, db: Database
+) -> None:
+    approve(proxy, db, "ctx_1", "refund")
+    call = {"call_id": "c", "name": "f", "arguments": "{}"}
+    respond(proxy, {"input": "refund"}, "resp_1", calls=[call])
+    output = {"type": "function_call_output", "call_id": "c", "output": "42"}
+    turn = respond(proxy, {"input": [output], "previous_response_id": "resp_1"}, "resp_2")
+    assert json.loads(turn.body)["input"] == [output]
+    first, second = proxy.records()
+    assert first.finish_reason == "tool_calls"
+    assert (second.question_type, second.conversation_id) == ("refund", first.conversation_id)
+    assert [item.kind for item in second.injections] == []
+
+
+def test_blocks_stay_equal_through_a_tool_loop_of_messages_whatever_is_published(proxy: Proxy, db: Database) -> None:
+    approve(proxy, db, "ctx_1", "refund")
+    call = {"id": "t", "name": "f", "input": {"a": 1}}
+    question = {"role": "user", "content": [{"type": "text", "text": "refund", "cache_control": {"type": "ephemeral"}}]}
+    reply = message_object(None, reply_id="msg_1", calls=[call])
+    first = proxy.ask({"messages": [question]}, json.dumps(reply).encode(), MESSAGES_PATH)
+    approve(proxy, db, "ctx_1", "refund", is_served=False)
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "42"}]}
+    loop = [question, {"role": "assistant", "content": reply["content"]}, result]
+    second = proxy.begin({"messages": loop}, path=MESSAGES_PATH)
+    blocks = [json.loads(turn.body)["messages"][0] for turn in (first, second)]
+    assert blocks[0] == blocks[1]
+    assert blocks[0]["content"][0] == question["content"][0]
+    assert "ctx_1" in blocks[0]["content"][1]["text"]
+    assert json.loads(second.body)["messages"][1:] == loop[1:]
+    assert second.draft is not None
+    assert second.draft.place.n_known == 2
+
+
+CUT = ApiError(502, "gone", type="upstream_error")
+
+
+@pytest.mark.parametrize("learn", ["on", "off"])
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(CHAT_PATH, b'data: {"error"'), (RESPONSES_PATH, b"event: error\n"), (MESSAGES_PATH, b"event: error\n")],
+)
+def test_a_stream_that_broke_between_two_events_is_told_so(
+    proxy: Proxy, path: str, expected: bytes, learn: str
+) -> None:
+    turn = proxy.begin({"messages": [user("hi")], "stream": True}, path=path, learn=learn)
+    turn.begin_reply(200, "")
+    assert turn.stream_error(CUT).startswith(expected)
+    turn.feed(b"data: {}\n\nda")
+    assert turn.stream_error(CUT) == b""
+    turn.feed(b"ta: {}\n\n")
+    assert turn.stream_error(CUT).startswith(expected)
+
+
+@pytest.mark.parametrize(("is_stream", "status", "encoding"), [(False, 200, ""), (True, 500, ""), (True, 200, "gzip")])
+def test_what_is_no_plain_stream_gets_no_event(proxy: Proxy, is_stream: bool, status: int, encoding: str) -> None:
+    turn = proxy.begin(chat(user("hi"), stream=is_stream))
+    turn.begin_reply(status, encoding)
+    assert turn.stream_error(CUT) == b""

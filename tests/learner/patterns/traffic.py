@@ -91,7 +91,7 @@ class World:
                     request_hash=conversation,
                     created_at=iso(self.now_s),
                     completed_at=iso(self.now_s + 2),
-                    injections=selection.injections,
+                    drawn=selection.drawn,
                 )
                 insert_records(self.db, [record])
                 signal = vote(is_table, float(self.rng.random()))
