@@ -5,6 +5,7 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,31 +14,44 @@ from bench import cache_cost, gateway, memory, start, workers
 from bench.bars import BAR_PREFIX, Bar, Part, load_parts, save_parts
 from bench.machine import machine
 from bench.report import RESULTS, page
+from tutelage.cli_serve import ONE_THREAD
 
 ROUNDS, SECONDS = 3, 2.0
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
 
 
-def _gateway(is_quick: bool) -> Part:
+def _gateway(is_quick: bool, _data: str | None) -> Part:
     return gateway.run(*((QUICK_SECONDS, QUICK_ROUNDS) if is_quick else (SECONDS, ROUNDS)))
 
 
-def _retrieval(is_quick: bool) -> Part:
-    # A process of its own: its BLAS threads are set by the environment before numpy is loaded.
-    command = [sys.executable, "-m", "bench.retrieval", *(["--seeds", "1"] if is_quick else [])]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+def _printed(name: str, title: str, *arguments: str) -> Part:
+    """Return what ``bench.NAME`` prints, its bars (``bars.print_bar``) taken out.
+
+    A process of its own: its BLAS threads are set by the environment before numpy is loaded, as the proxy's are.
+
+    Raises:
+        CalledProcessError: it did not run to its end.
+    """
+    command = [sys.executable, "-m", f"bench.{name}", *arguments]
+    one_thread = dict.fromkeys(ONE_THREAD, "1")
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **one_thread})
     lines = done.stdout.strip().splitlines()
     bars = [Bar(**json.loads(line.removeprefix(BAR_PREFIX))) for line in lines if line.startswith(BAR_PREFIX)]
     text = "\n".join(line for line in lines if not line.startswith(BAR_PREFIX)).strip()
-    return Part("retrieval", "Retrieval", f"```\n{text}\n```\n\nMachine: {machine()}.\n", bars)
+    return Part(name, title, f"```\n{text}\n```\n\nMachine: {machine()}.\n", bars)
 
 
-PARTS: Mapping[str, Callable[[bool], Part]] = {
+def _retrieval(is_quick: bool, data: str | None) -> Part:
+    chosen = [*(["--seeds", "1"] if is_quick else []), *(["--data", data] if data else [])]
+    return _printed("retrieval", "How well entries are found", *chosen)
+
+
+PARTS: Mapping[str, Callable[[bool, str | None], Part]] = {
     "gateway": _gateway,
-    "cache": lambda _: cache_cost.run(),
-    "memory": lambda is_quick: memory.run(is_quick=is_quick),
-    "start": lambda is_quick: start.run(is_quick=is_quick),
-    "workers": lambda is_quick: workers.run(is_quick=is_quick),
+    "cache": lambda _is_quick, _data: cache_cost.run(),
+    "memory": lambda is_quick, _data: memory.run(is_quick=is_quick),
+    "start": lambda is_quick, _data: start.run(is_quick=is_quick),
+    "workers": lambda is_quick, _data: workers.run(is_quick=is_quick),
     "retrieval": _retrieval,
 }
 
@@ -47,18 +61,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
+    parser.add_argument("--data", help="folder with BANKING77 and CLINC150, for retrieval")
     arguments = parser.parse_args()
-    parts = load_parts()
+    parts, failed = load_parts(), []
     for name, measure in PARTS.items():
-        if arguments.part in (name, "all"):
-            parts[name] = measure(arguments.quick)
-            if arguments.quick:
-                print(f"A short run: rough figures, and caches still fill.\n\n{page({name: parts[name]})}")
-            else:
-                save_parts(parts)
-                RESULTS.write_text(page(parts), encoding="utf-8")
+        if arguments.part not in (name, "all"):
+            continue
+        try:
+            parts[name] = measure(arguments.quick, arguments.data)
+        except subprocess.CalledProcessError as exc:
+            print(f"{name} was not measured: {exc}", file=sys.stderr)
+            failed.append(name)
+            continue
+        if arguments.quick:
+            print(f"A short run: rough figures, and caches still fill.\n\n{page({name: parts[name]})}")
+        else:
+            save_parts(parts)
+            RESULTS.write_text(page(parts), encoding="utf-8")
     if not arguments.quick:
         print(page(parts))
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":
