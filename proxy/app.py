@@ -237,7 +237,7 @@ class LearnedEndpoint:
             turn.finish("cancelled", 0, upstream)
             raise
         else:
-            await relay(client, response, turn, upstream)
+            await relay(client, response, turn, upstream, self._dialect)
 
 
 class FeedbackEndpoint:

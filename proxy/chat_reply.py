@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from proxy.reply import EndMark, Kept, Reply, assistant_message, count, objects
+from proxy.reply import EndMark, Kept, Reply, count, objects
 from store.records import storable
 
 
@@ -49,13 +49,29 @@ class ChatReader:
         return bool(self._seen) and self._seen <= self._finished
 
     def take_events(self, events: list[bytes]) -> None:
+        texts: list[str] = []  # of events that hold a piece of text and nothing else, as nearly all do
         for event in events:
             chunk = _decoded(event)
-            if chunk is not None:
-                if chunk.id != self.reply.upstream_id or chunk.usage or chunk.error:
-                    self._take_common(chunk)
-                for choice in chunk.choices or ():
-                    self._take_choice(choice, choice.delta)
+            if chunk is None:
+                continue
+            if chunk.id != self.reply.upstream_id or chunk.usage or chunk.error:
+                self._take_common(chunk)
+            for choice in chunk.choices or ():
+                delta = choice.delta
+                is_plain = choice.index == 0 and choice.finish_reason is None and type(delta) is dict
+                if is_plain and len(delta) == 1 and type(text := delta.get("content")) is str:
+                    texts.append(text)
+                    continue
+                self._take_texts(texts)
+                self._take_choice(choice, delta)
+        self._take_texts(texts)
+
+    def _take_texts(self, texts: list[str]) -> None:
+        """Keep *texts* of the first choice and empty the list."""
+        if texts:
+            self._seen.add(0)
+            self._text.append(self._kept.cut("".join(texts)))
+            texts.clear()
 
     def take_body(self, body: bytes) -> bool:
         chunk = _decoded(body)
@@ -71,12 +87,12 @@ class ChatReader:
     def message(self) -> dict[str, Any] | None:
         if not self._seen:
             return None
-        calls = sorted(self._tool_calls, key=lambda call: call["index"])
-        message = assistant_message(
-            self._kept.marked(self._text),
-            storable("".join(self._refusal)),
-            [{name: value for name, value in call.items() if name != "index"} for call in calls],
-        )
+        message: dict[str, Any] = {"role": "assistant", "content": self._kept.marked(self._text) or None}
+        if self._refusal:
+            message["refusal"] = storable("".join(self._refusal))
+        if self._tool_calls:
+            calls = sorted(self._tool_calls, key=lambda call: call["index"])
+            message["tool_calls"] = [{name: value for name, value in call.items() if name != "index"} for call in calls]
         if self._function_call:
             message["function_call"] = self._function_call
         return message
@@ -107,8 +123,6 @@ class ChatReader:
     def _take_message(self, message: dict[str, Any]) -> None:
         if content := message.get("content"):
             self._take_text(self._text, content)
-            if len(message) == 1:
-                return  # the usual event of a stream
         if refusal := message.get("refusal"):
             self._take_text(self._refusal, refusal)
         if "tool_calls" in message:

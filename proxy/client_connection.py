@@ -25,6 +25,7 @@ from proxy.upstream import Cancellation
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections (5 to 60 s), so that they close first
 HELD_BYTES: Final = 64 * 1024  # of a request's body that nobody has read yet; reading from the client pauses above
+MAX_HEAD_BYTES: Final = 256 * 1024  # of a request; servers take 8 to 64 KB at most
 MAX_PIPELINED: Final = 16  # requests that wait for the one before; reading from the client pauses there
 UPGRADE_TO_HTTP2: Final = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
 BODILESS: Final = (204, 304)
@@ -257,6 +258,7 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._headers: list[Header] = []
         self._expects_continue = False
+        self._n_head_bytes: int | None = None  # of a head that is being received
         self._newest: ClientExchange | None = None  # whose request is being received, or was last
         self._running: ClientExchange | None = None
         self._waiting: deque[ClientExchange] = deque()  # pipelined: their turn comes when the one before has ended
@@ -296,11 +298,16 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
-            self._refuse("Invalid HTTP request received.")
+            self._refuse(400, "Invalid HTTP request received.")
             return
         except httptools.HttpParserUpgrade:  # to a protocol that is not spoken here: answered as what it is
             if self._newest is not None:
                 self._newest.keep_alive = self._newest.more_body = False
+        if self._n_head_bytes is not None:
+            self._n_head_bytes += len(data)
+            if self._n_head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, "The request's head is too large.")
+                return
         # Not in the parser's callbacks: by now the whole of a short request is here, and one step takes it upstream.
         if self._running is not None:
             self._running.advance()
@@ -325,11 +332,14 @@ class ClientConnection(asyncio.Protocol):
         self._url = b""
         self._headers = []
         self._expects_continue = False
+        self._n_head_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._n_head_bytes is None:  # trailers are no headers
+            return
         name = name.lower()
         if name == b"expect" and value.lower() == b"100-continue":
             self._expects_continue = True
@@ -337,6 +347,7 @@ class ClientConnection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         is_http_10 = self._parser.get_http_version() == "1.0"
+        self._n_head_bytes = None
         exchange = self._newest = ClientExchange(
             self,
             method=self._parser.get_method().decode("ascii"),
@@ -386,10 +397,10 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._idle_since_s = self._loop.time()
 
-    def _refuse(self, message: str) -> None:
-        body = error_body(ApiError(400, message))
+    def _refuse(self, status: int, message: str) -> None:
+        body = error_body(ApiError(status, message))
         lines = [
-            b"HTTP/1.1 400 Bad Request",
+            STATUS_LINES[status].rstrip(),
             b": ".join(JSON_TYPE),
             b"content-length: %d" % len(body),
             b"connection: close",

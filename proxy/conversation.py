@@ -7,7 +7,6 @@ next. Leading system text is left out of the hash: many apps write the time of d
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -61,8 +60,7 @@ class _Link(msgspec.Struct):
     next_hash: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, gc=False):
     """Where in its conversation a request stands."""
 
     conversation: Conversation
@@ -71,8 +69,7 @@ class Place:
     request_hash: str
 
 
-@dataclass(frozen=True, slots=True)
-class Asker:
+class Asker(msgspec.Struct, frozen=True, gc=False):
     """Who asks, and in which conversation as the app names it ("" when it does not)."""
 
     tenant_id: str
@@ -257,25 +254,25 @@ def _digest(data: bytes) -> str:
 
 
 def _message_bytes(message: Message) -> bytes:
-    data = b"%b\0%b" % (message.role.encode("utf-8", "surrogatepass"), _content_bytes(message.content))
+    head = message.role.encode("utf-8", "surrogatepass") + b"\0"
+    content = bytes(message.content)
+    if content[:1] == b'"' and content.isascii() and b"\\" not in content:
+        data = head + content[1:-1].strip(b" ")  # the text is what stands between the quotes
+    else:
+        data = b"".join([head, *_content_pieces(message.content)])
     if message.tool_calls or message.function_call:
         data += _call_bytes(plain(message.tool_calls), plain(message.function_call))
-    if is_string(message.tool_call_id):
+    if message.tool_call_id and is_string(message.tool_call_id):
         data += b"\0result " + bytes(message.tool_call_id)
     return data
 
 
-def _content_bytes(content: msgspec.Raw) -> bytes:
-    if is_string(content):
-        data = bytes(content)
-        if data.isascii() and b"\\" not in data:  # then the text is what stands between the quotes
-            return data[1:-1].strip(b" ")
-        return _text_bytes(content)
+def _content_pieces(content: msgspec.Raw) -> list[bytes]:
     pieces = [_text_bytes(content)]
     for part in content_parts(content) or ():
         if not is_text_part(part):
             pieces += [bytes(part[name]) for name in sorted(part) if name != "cache_control"]
-    return b"".join(pieces)
+    return pieces
 
 
 def _text_bytes(content: msgspec.Raw) -> bytes:

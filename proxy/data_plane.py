@@ -123,6 +123,7 @@ class DataPlane:
             clock=self._clock,
             count_failure=self._metrics.count_learning_failure,
         )
+        self._metrics.watch_tokens(learning.tokens)
         return create_app(
             config.proxy,
             authenticator=make_authenticator(config, self._snapshots),

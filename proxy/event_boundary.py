@@ -1,6 +1,6 @@
 """Whether a stream stands between two events, so that one of our own may follow."""
 
-from typing import Final
+from typing import Final, Self
 
 _N_BYTES: Final = 4  # of the longest empty line: CR LF CR LF
 _ENDS: Final = (b"\n\n", b"\r\r", b"\n\r\n")
@@ -13,6 +13,11 @@ class EventBoundary:
 
     def __init__(self) -> None:
         self._tail = b""
+
+    @classmethod
+    def of(cls, content_type: bytes | None) -> Self | None:
+        """Return one for a body of *content_type*, None when that is no stream of events."""
+        return cls() if content_type is not None and content_type.startswith(b"text/event-stream") else None
 
     def feed(self, chunk: bytes) -> None:
         """Take note of the next bytes that go to the client."""

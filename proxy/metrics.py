@@ -7,6 +7,7 @@ change and cost five times as much. They are made of the numbers when somebody a
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -37,6 +38,26 @@ class Histogram:
         return [(name, float(sum(self.counts[: index + 1]))) for index, name in enumerate(names)]
 
 
+@dataclass(slots=True, eq=False)  # a registry holds collectors by identity
+class TokenTotals(Collector):
+    """Tokens of all recorded responses so far. Plain numbers: they are added to with every response."""
+
+    injected: int = 0
+    """cl100k_base, of what was put into requests."""
+    prompt: int = 0
+    """As the upstreams counted, like the next."""
+    cached: int = 0
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Yield the totals in the form that a registry shows."""
+        for name, help_text, total in (
+            ("tutelage_injected_tokens", "Tokens put into requests, as counted here (cl100k_base).", self.injected),
+            ("tutelage_prompt_tokens", "Tokens of all prompts, as the upstreams counted them.", self.prompt),
+            ("tutelage_cached_tokens", "Of these, tokens that the upstreams took from their caches.", self.cached),
+        ):
+            yield CounterMetricFamily(name, help_text, value=total)
+
+
 class Metrics(Collector):
     """Numbers of one process; with several workers each answers for itself.
 
@@ -64,6 +85,10 @@ class Metrics(Collector):
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Show what *value* returns whenever somebody asks."""
         self._gauges.append((name, help_text, value))
+
+    def watch_tokens(self, totals: TokenTotals) -> None:
+        """Show what the responses of this process cost and saved in tokens."""
+        self._registry.register(totals)
 
     def collect(self) -> Iterator[Metric]:
         """Yield everything in Prometheus' terms."""

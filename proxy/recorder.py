@@ -5,6 +5,7 @@ a time works in a folder; others wait for its lock. It never makes a database: o
 """
 
 import contextlib
+import gc
 import logging
 import os
 import select
@@ -28,6 +29,9 @@ logger = logging.getLogger("proxy.recorder")  # not __name__, which is __main__ 
 
 BUSY_TIMEOUT_MS = 1000  # a recorder tries again for ever: sooner a word to /healthz than the whole busy_timeout_ms
 RETRY_S = 0.5  # between tries to reach a database that is away
+BUSY_RECORDS = 50  # in one move: then the next one waits longer, for a transaction costs much and a record little
+BUSY_PAUSES = 4  # times poll_ms
+GC_OBJECTS = 50_000  # made and not freed before garbage is looked for: records come and go without a cycle
 LAST_TRIES = 4  # at the end, before segments are left to the next recorder
 
 
@@ -179,7 +183,8 @@ def run(settings: RecorderSettings) -> None:
 def _move_until_stopped(recorder: Recorder, stop: _Stop, poll_s: float) -> None:
     pause_s = poll_s
     while not stop.wait(pause_s):
-        pause_s = poll_s if recorder.move() is not None else RETRY_S
+        n_records = recorder.move()
+        pause_s = RETRY_S if n_records is None else poll_s * (BUSY_PAUSES if n_records >= BUSY_RECORDS else 1)
     for _ in range(LAST_TRIES):
         n_records = recorder.move()
         if n_records == 0:
@@ -191,6 +196,7 @@ def _move_until_stopped(recorder: Recorder, stop: _Stop, poll_s: float) -> None:
 def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=RecorderSettings)
     configure_logging(settings.log)
+    gc.set_threshold(GC_OBJECTS)
     run(settings)
 
 

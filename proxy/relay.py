@@ -4,7 +4,9 @@ import logging
 from typing import Protocol
 
 from proxy.client import Client
-from proxy.errors import ApiError, ClientGoneError, UpstreamCutError, unavailable, upstream_failure
+from proxy.dialect import Dialect
+from proxy.errors import ApiError, ClientGoneError, UpstreamError, unavailable, upstream_failure
+from proxy.event_boundary import EventBoundary
 from proxy.headers import RESPONSE_ID, find, response_headers
 from proxy.upstream import UpstreamResponse
 from store.vocabulary import Outcome
@@ -17,21 +19,12 @@ class Tee(Protocol):
 
     response_id: str
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the client has all of the reply once it has what was fed (``data: [DONE]``)."""
-        ...
-
-    def begin_reply(self, status: int, content_encoding: str) -> None:
+    def begin_reply(self, content_encoding: str) -> None:
         """Take note of the reply's head."""
         ...
 
-    def feed(self, chunk: bytes) -> None:
-        """Take note of the next bytes of the reply's body."""
-        ...
-
-    def stream_error(self, error: ApiError) -> bytes:
-        """Return the event that tells a client that its stream broke; nothing where none can be told."""
+    def feed(self, chunk: bytes) -> bool:
+        """Take note of the next bytes of the body; return whether the client has all of the reply once it has them."""
         ...
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
@@ -39,7 +32,7 @@ class Tee(Protocol):
         ...
 
 
-async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream: str) -> None:
+async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream: str, dialect: Dialect) -> None:
     """Pass a reply on to the client of a learned endpoint.
 
     The turn is recorded before the client gets the last byte, so what it saw complete outlives this process.
@@ -49,7 +42,9 @@ async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream:
     status = response.status
     outcome: Outcome = "ok" if status < 400 else "error"
     headers = response_headers(response.headers, status)
-    turn.begin_reply(status, (find(headers, b"content-encoding") or b"").decode("latin-1"))
+    encoding = find(headers, b"content-encoding")
+    turn.begin_reply(encoding.decode("latin-1") if encoding else "")
+    boundary = None if encoding else EventBoundary.of(find(headers, b"content-type"))
     headers.append((RESPONSE_ID, turn.response_id.encode()))
     try:
         client.begin(status, headers)
@@ -57,22 +52,28 @@ async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream:
         while not is_last:
             data = await response.read()
             is_last = response.is_complete
-            turn.feed(data)
-            if is_last or turn.is_complete:
+            if turn.feed(data) or is_last:
                 turn.finish(outcome, status, upstream)
             client.write(data, is_last=is_last)
+            if boundary is not None:
+                boundary.feed(data)
             if client.is_congested:
                 await client.drain()
-    except UpstreamCutError as exc:
+    except UpstreamError as exc:
         turn.finish("upstream_error", status, upstream)
         logger.warning("%s: upstream %r: %s", turn.response_id, upstream, exc)
-        client.cut(turn.stream_error(upstream_failure(exc, upstream)))
+        _cut(client, boundary, dialect, upstream_failure(exc, upstream))
     except ClientGoneError:
         turn.finish("cancelled", status, upstream)
-        client.cut(turn.stream_error(unavailable("The proxy is shutting down.", "shutting_down")))
+        _cut(client, boundary, dialect, unavailable("The proxy is shutting down.", "shutting_down"))
         raise
     finally:
         response.cancel()
+
+
+def _cut(client: Client, boundary: EventBoundary | None, dialect: Dialect, error: ApiError) -> None:
+    """End the client's connection; where it reads events and stands between two of them, *error* is the last one."""
+    client.cut(dialect.stream_error(error) if boundary is not None and boundary.is_here else b"")
 
 
 async def relay_untouched(client: Client, response: UpstreamResponse, upstream: str) -> None:
@@ -86,7 +87,7 @@ async def relay_untouched(client: Client, response: UpstreamResponse, upstream: 
             client.write(data, is_last=is_last)
             if client.is_congested:
                 await client.drain()
-    except UpstreamCutError as exc:
+    except UpstreamError as exc:
         logger.warning("upstream %r: %s", upstream, exc)
         client.cut()
     except ClientGoneError:

@@ -7,10 +7,12 @@ long one.
 from typing import Final
 
 from proxy.content_coding import Decoder, decoder_for
-from proxy.reply import BLANK_LINES, Reply, ReplyReader
+from proxy.reply import Reply, ReplyReader
 
 PARSE_BYTES: Final = 64 * 1024  # of a stream are kept before they are parsed: rare enough to cost nothing per chunk
 FULL_BODY_FACTOR: Final = 8  # a body without a stream is kept up to this many times the text kept of it
+BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
+BLANK_LINE_BYTES: Final = 4
 IDENTITY: Final = ("", "identity")
 
 
@@ -26,6 +28,8 @@ class ReplyCollector:
         self._max_bytes = max_chars * FULL_BODY_FACTOR
         self._reader = reader
         self._end_mark = reader.end_mark
+        self._words = reader.end_mark.words  # to look for in the bytes that pass; then what ends the last event
+        self._n_tail = reader.end_mark.n_bytes
         self._buffer: list[bytes] = []
         self._n_buffered = 0
         self._rest = b""  # of a stream: the event that is not complete yet
@@ -60,28 +64,31 @@ class ReplyCollector:
         self._buffer.append(chunk)
         self._n_buffered += len(chunk)
         if self._is_stream:
-            if not self._is_done:
-                self._look_for_end(self._tail + chunk)
+            window = self._tail + chunk
+            self._tail = window[-self._n_tail :]
+            for word in self._words:
+                if word in window:
+                    self._look_for_end(window)
+                    break
             if self._n_buffered > PARSE_BYTES:
                 self._parse_stream()
         elif self._n_buffered > self._max_bytes:
             self._lose()
 
     def _look_for_end(self, window: bytes) -> None:
-        mark = self._end_mark
+        """Look closer at the end of the stream, in which one of the words stands."""
         if not self._is_ending:
-            for word in mark.words:
-                place = window.find(word)
-                if place < 0:
-                    continue
-                found = mark.pattern.search(window, max(place - mark.n_bytes, 0))
-                if found:
-                    self._is_ending = True
-                    window = window[found.end() :]
-                    break
-        if self._is_ending:
-            self._is_done = mark.is_whole or any(line in window for line in BLANK_LINES)
-        self._tail = window[-mark.n_bytes :]
+            place = min(place for word in self._words if (place := window.find(word)) >= 0)
+            found = self._end_mark.pattern.search(window, max(place - self._n_tail, 0))
+            if found is None:
+                return
+            self._is_ending = True
+            self._tail = window = window[found.end() :]
+            self._words = BLANK_LINES
+            self._n_tail = BLANK_LINE_BYTES
+        if self._end_mark.is_whole or any(line in window for line in BLANK_LINES):
+            self._is_done = True
+            self._words = ()
 
     def _lose(self) -> None:
         """Give up: too large or not readable."""
@@ -97,7 +104,7 @@ class ReplyCollector:
         if self._is_stream is None or self._is_lost:
             return False
         if self._is_stream:
-            return self._reader.has_finished and not self._n_buffered
+            return not self._n_buffered and self._reader.has_finished
         return self._read_body()
 
     def _read_body(self) -> bool:

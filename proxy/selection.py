@@ -1,4 +1,4 @@
-"""Which patterns and contexts a request gets: pure functions of a snapshot and the facts of its conversation.
+"""Which patterns a request gets: pure functions of a snapshot and the facts of its conversation.
 
 The draw is an HMAC of the tenant's secret, the conversation and the dimension: stable for every turn, independent of
 what the conversation says, unknown to clients. DESIGN section 6; PATTERNS.md section 4.2. All that does not depend on
@@ -11,18 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, context_block, pattern_line
-from store.config import ContextsSection, PatternsSection
+from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, pattern_line
+from store.config import PatternsSection
 from store.plan import Conditions, Plan, ServedPattern
-from store.records import InjectionRecord, encode_items
-from store.snapshot import ServedContexts
+from store.records import InjectionRecord, InjectionSet, make_set
 
 PATTERN_FRAME_TOKENS: Final = 28  # of store.blocks' header and footer, cl100k_base; a test holds them equal
-CONTEXT_FRAME_TOKENS: Final = 54
 MAX_KNOWN_FACTS: Final = 1000  # combinations of facts kept per plan; more are worked out again
 JOIN_TOKENS: Final = 4  # spare: where a block meets the app's own text, the two may encode otherwise than alone
 
@@ -45,8 +39,8 @@ class Arm:
     share: float
     line: str
     """As it stands in the block."""
-    drawn: msgspec.Raw
-    """All arms of its dimension when this one is drawn, as they are recorded."""
+    drawn: InjectionSet
+    """All arms of its dimension when this one is drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +51,8 @@ class Dimension:
     purpose: bytes
     """What its draw is hashed with."""
     arms: tuple[Arm, ...]
-    untreated: msgspec.Raw
-    """All arms when none is drawn, as they are recorded."""
+    untreated: InjectionSet
+    """All arms when none is drawn."""
     dearest_tokens: int
 
 
@@ -71,8 +65,8 @@ class Selection:
     """cl100k_base, of the whole block; 0 without one."""
     injections: tuple[InjectionRecord, ...] = ()
     """Contexts."""
-    drawn: tuple[msgspec.Raw, ...] = ()
-    """Patterns, by dimension; see ``ResponseRecord``."""
+    drawn: tuple[InjectionSet, ...] = ()
+    """Patterns, by dimension."""
 
 
 NOTHING: Final = Selection()
@@ -155,14 +149,14 @@ def _dimension(name: str, patterns: list[ServedPattern], section: PatternsSectio
 
 
 def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]], holdout: float) -> Dimension:
-    def in_play(drawn: ServedPattern | None) -> msgspec.Raw:
+    def in_play(drawn: ServedPattern | None) -> InjectionSet:
         injections = tuple(
             InjectionRecord(
                 "pattern", pattern.id, name, share * (1 - holdout), share, pattern is drawn, None, pattern.tokens
             )
             for pattern, share in shares
         )
-        return encode_items(injections)
+        return make_set(injections)
 
     return Dimension(
         name=name,
@@ -185,7 +179,7 @@ def select_patterns(
     tokens_left = budget
     cheapest_tokens = min((dimension.dearest_tokens for dimension in dimensions), default=0)
     arms: list[Arm] = []
-    drawn: list[msgspec.Raw] = []
+    drawn: list[InjectionSet] = []
     for dimension in dimensions:
         if dimension.dearest_tokens > tokens_left:
             if cheapest_tokens > tokens_left:
@@ -211,45 +205,3 @@ def _draw(dimension: Dimension, point: float) -> Arm | None:
         if point < 0:
             return arm
     return None
-
-
-def select_contexts(contexts: ServedContexts, question: NDArray[np.float32], section: ContextsSection) -> Selection:
-    """Return the entries most similar to the question, best first, whole ones only.
-
-    Args:
-        contexts: what the tenant approved.
-        question: (256,), unit length, or all zero for a question without words.
-        section: threshold, number and tokens.
-    """
-    if not contexts.ids:
-        return NOTHING
-    similarities = contexts.vectors @ question
-    (near,) = (similarities >= section.similarity_threshold).nonzero()
-    tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
-    tokens_before = tokens_left
-    chosen: list[int] = []
-    for index in near[(-similarities[near]).argsort(kind="stable")].tolist():
-        if len(chosen) == section.max_items:
-            break
-        if contexts.tokens[index] <= tokens_left:
-            chosen.append(index)
-            tokens_left -= contexts.tokens[index]
-    if not chosen:
-        return NOTHING
-    return Selection(
-        context_block(contexts.entries[index] for index in chosen),
-        CONTEXT_FRAME_TOKENS + tokens_before - tokens_left,
-        tuple(
-            InjectionRecord(
-                "context",
-                contexts.ids[index],
-                "",
-                1.0,
-                1.0,
-                True,
-                round(float(similarities[index]), 6),
-                contexts.tokens[index],
-            )
-            for index in chosen
-        ),
-    )

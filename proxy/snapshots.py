@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from proxy.authentication import Keys
+from proxy.context_graphs import ContextGraphs
+from proxy.retrieval import ContextSearch
 from proxy.selection import PlanIndex
-from store.config import Config
+from store.config import Config, context_graph_directory
 from store.database import Database, open_database
 from store.errors import UnavailableError
 from store.responses import OpeningFacts, find_history, find_reply, opening_facts
@@ -30,6 +32,7 @@ class ServedTenant:
 
     snapshot: TenantSnapshot
     index: PlanIndex
+    search: ContextSearch
 
 
 class Snapshots:
@@ -44,6 +47,7 @@ class Snapshots:
         self._config = config
         self._embedding_model = embedding_model
         self.history = HistoryReader(config)
+        self._graphs = ContextGraphs(context_graph_directory(config), config.contexts.exact_up_to)
         self._tenants: dict[str, ServedTenant] = {}
         self._keys: Keys | None = None
         self._problem: str | None = "the database was not read yet"
@@ -56,12 +60,14 @@ class Snapshots:
         """Load everything once, then keep it fresh; a database that is away is no error."""
         self.refresh()
         self._thread.start()
+        self._graphs.start()
 
     def stop(self) -> None:
         """Stop the thread and close the connection."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._graphs.stop()
         self._close()
         self.history.close()
 
@@ -88,6 +94,7 @@ class Snapshots:
 
     def refresh(self) -> None:
         """Look for what changed, once."""
+        self.history.look_again()
         try:
             self._refresh()
         except UnavailableError as exc:
@@ -117,6 +124,7 @@ class Snapshots:
         versions = list_versions(self._db)
         self._keys = live_keys(self._db)
         self._tenants = {version.tenant_id: self._fresh(self._db, version) for version in versions}
+        self._graphs.retain(self._tenants.keys())
         self._data_version = data_version
         if self._problem is not None:
             logger.info("snapshots of %d tenants are read", len(versions))
@@ -128,7 +136,8 @@ class Snapshots:
         if known and previous and (previous.learning, previous.generation) == (version.learning, version.generation):
             return known
         snapshot = load_snapshot(db, version.tenant_id, embedding_model=self._embedding_model, previous=previous)
-        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns))
+        search = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
+        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns), search)
 
     def _close(self) -> None:
         if self._db is not None:
@@ -142,6 +151,7 @@ class HistoryReader:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._db: Database | None = None
+        self._is_due = False
 
     def find_history(self, tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:
         db = self._current()
@@ -173,6 +183,10 @@ class HistoryReader:
             self._give_up()
             return None
 
+    def look_again(self) -> None:
+        """Have the next look-up see whether the file is still the one that was opened: too dear for every request."""
+        self._is_due = True
+
     def open(self) -> None:
         """Connect when possible; call it away from the event loop, for it may wait for a lock."""
         if self._db is None:
@@ -186,8 +200,10 @@ class HistoryReader:
         self._give_up()
 
     def _current(self) -> Database | None:
-        if self._db is not None and not self._db.is_current():
-            self._give_up()
+        if self._is_due and self._db is not None:
+            self._is_due = False
+            if not self._db.is_current():
+                self._give_up()
         return self._db
 
     def _give_up(self) -> None:

@@ -13,20 +13,21 @@ from proxy.conversation import Conversation, ConversationBook, Place, Recent, re
 from proxy.description import Describer, Description, own_headers
 from proxy.dialect import LEARNED, Dialect
 from proxy.errors import ApiError
-from proxy.event_boundary import EventBoundary
 from proxy.incoming import IncomingRequest
+from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
 from proxy.recorded_messages import messages_json
 from proxy.reply import Reply
-from proxy.reply_collector import IDENTITY, ReplyCollector
+from proxy.reply_collector import ReplyCollector
 from proxy.reply_shape import length_band, response_format
-from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_contexts, select_patterns
+from proxy.retrieval import select_contexts
+from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
 from proxy.snapshots import ServedTenant, Snapshots
 from store.clock import Clock, iso
 from store.config import Config
 from store.ids import new_id
 from store.plan import digest
-from store.records import InjectionRecord, ResponseRecord, decode_items, encode_items, encode_record, storable
+from store.records import InjectionRecord, InjectionSet, ResponseRecord, encode_record, make_set, storable
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
@@ -94,7 +95,7 @@ class _Draft(msgspec.Struct, kw_only=True):
     generation: int = 0
     injected_tokens: int = 0
     injections: tuple[InjectionRecord, ...] = ()
-    drawn: tuple[msgspec.Raw, ...] = ()
+    drawn: tuple[InjectionSet, ...] = ()
 
 
 class FailOpen:
@@ -160,6 +161,8 @@ class Learning:
         self._describer = Describer()
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
         self._replies: Recent[tuple[str, str], _Known] = Recent(config.recording.response_cache)
+        self.tokens = TokenTotals()
+        """Of all responses that were recorded."""
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
@@ -279,9 +282,9 @@ class Learning:
         is_begun_loop = blocks.contexts_generation >= 0 and draft.parsed.is_tool_loop
         if not is_begun_loop and blocks.contexts_generation != snapshot.generation:
             blocks.contexts = NOTHING
-            if snapshot.contexts.ids:
+            if len(snapshot.contexts):
                 question = self._embedding(draft, blocks)
-                blocks.contexts = select_contexts(snapshot.contexts, question, self._config.contexts)
+                blocks.contexts = select_contexts(served.search, question, self._config.contexts)
             blocks.contexts_generation = snapshot.generation
         return blocks.contexts
 
@@ -329,9 +332,12 @@ class Learning:
             created_at=iso(draft.incoming.received_s),
             completed_at=iso(ending.at_s),
             injections=draft.injections,
-            drawn=draft.drawn,
+            drawn=",".join([one.set for one in draft.drawn]),
         )
-        self._writer.append(encode_record(record))
+        self._writer.append(encode_record(record), draft.drawn)
+        self.tokens.injected += draft.injected_tokens
+        self.tokens.prompt += reply.prompt_tokens or 0
+        self.tokens.cached += reply.cached_tokens or 0
         if reply.upstream_id:
             known = _Known(response_id, draft.place.conversation)
             self._replies.put((facts.asker.tenant_id, reply.upstream_id), known)
@@ -361,44 +367,24 @@ class Turn:
         self.draft: _Draft | None = None
         self.collector: ReplyCollector | None = None
         self._learning = learning
-        self._dialect = dialect
-        self._boundary = EventBoundary()
-        self._is_plain_stream = False
         self._first_byte_s: float | None = None
         self._is_finished = False
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether the client has all of the reply once it has what was fed."""
-        if self.collector is not None:
-            with self.fail_open:
-                return self.collector.is_complete
-        return False
-
-    def begin_reply(self, status: int, content_encoding: str) -> None:
+    def begin_reply(self, content_encoding: str) -> None:
         """Take note of the reply's head."""
-        self._is_plain_stream = self.is_stream and status < 400 and content_encoding.strip().lower() in IDENTITY
         if self.collector is not None:
             with self.fail_open:
                 self.collector.begin(content_encoding)
 
-    def feed(self, chunk: bytes) -> None:
-        """Take note of the next bytes of the reply's body."""
-        if self._is_plain_stream:
-            self._boundary.feed(chunk)
-        if self.collector is None:
-            return
-        with self.fail_open:
-            if self._first_byte_s is None and chunk:
-                self._first_byte_s = self._learning.now_s()
-            self.collector.feed(chunk)
-
-    def stream_error(self, error: ApiError) -> bytes:
-        """Return the event that tells the client that its stream broke; nothing where none can be told.
-
-        That is a reply that is no stream, one that is encoded, and one that broke in the middle of an event.
-        """
-        return self._dialect.stream_error(error) if self._is_plain_stream and self._boundary.is_here else b""
+    def feed(self, chunk: bytes) -> bool:
+        """Take note of the next bytes of the body; return whether the client has all of the reply once it has them."""
+        if self.collector is not None:
+            with self.fail_open:
+                if self._first_byte_s is None and chunk:
+                    self._first_byte_s = self._learning.now_s()
+                self.collector.feed(chunk)
+                return self.collector.is_complete
+        return False
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         """Record the response; only the first call counts. *status*: what the client saw, 0 when nothing."""
@@ -437,8 +423,8 @@ def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, .
     return tuple(msgspec.structs.replace(item, treated=False) for item in items)
 
 
-def _untreated(drawn: msgspec.Raw) -> msgspec.Raw:
-    return encode_items(_not_treated(decode_items(drawn)))
+def _untreated(drawn: InjectionSet) -> InjectionSet:
+    return make_set(_not_treated(drawn.items))
 
 
 def _json(value: Any) -> str:

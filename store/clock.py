@@ -1,6 +1,8 @@
 """Time as a collaborator: the system's clock, or one that a demo or test moves by hand."""
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from math import floor
 from time import time
 from typing import Protocol
 
@@ -44,7 +46,16 @@ class ManualClock:
 
 def iso(moment_s: float) -> str:
     """Return *moment_s* as UTC text with milliseconds, the form of every ``*_at`` column; sorts as time does."""
-    return datetime.fromtimestamp(moment_s, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+    second = floor(moment_s)
+    microseconds = round((moment_s - second) * 1e6)  # to the nearest, as datetime does: a float is seldom exact
+    if microseconds == 1_000_000:
+        second, microseconds = second + 1, 0
+    return f"{_iso_second(second)}.{microseconds // 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)  # twice a response, and mostly of the same few seconds
+def _iso_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:-6]
 
 
 def parse_iso(text: str) -> float:

@@ -118,6 +118,7 @@ class ContextsSection:
     max_tokens: int
     max_items: int
     similarity_threshold: float
+    exact_up_to: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -424,3 +425,9 @@ def segment_directory(config: Config) -> Path:
         return Path(config.recording.directory)
     path = database_path(config.store)
     return path.with_name(path.name + ".segments")
+
+
+def context_graph_directory(config: Config) -> Path:
+    """Return where the graphs over many contexts are kept: beside the database file."""
+    path = database_path(config.store)
+    return path.with_name(path.name + ".graphs")

@@ -5,6 +5,7 @@ from typing import Final
 
 ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: nothing that reads like something else
 PAIRS: Final = tuple(first + second for first in ALPHABET for second in ALPHABET)
+_CHANCE: Final = bytes(ord(ALPHABET[byte % 32]) for byte in range(256))  # 5 of a random byte's 8 bits
 
 
 def new_id(prefix: str, now_s: float) -> str:
@@ -13,6 +14,9 @@ def new_id(prefix: str, now_s: float) -> str:
     >>> new_id("resp", 0.0)[:14]
     'resp_000000000'
     """
-    value = int.from_bytes(os.urandom(10), "big") | (int(now_s * 1000) << 80)
-    pairs = [PAIRS[(value >> shift) & 1023] for shift in range(110, -10, -10)]
-    return f"{prefix}_{ALPHABET[(value >> 120) & 31]}{''.join(pairs)}"
+    ms = int(now_s * 1000)
+    time = (
+        f"{ALPHABET[ms >> 40 & 31]}{PAIRS[ms >> 30 & 1023]}{PAIRS[ms >> 20 & 1023]}{PAIRS[ms >> 10 & 1023]}"
+        f"{PAIRS[ms & 1023]}"
+    )
+    return f"{prefix}_{time}{os.urandom(16).translate(_CHANCE).decode()}"

@@ -16,15 +16,8 @@ DROP VIEW v_pattern_lift;
 
 DROP INDEX responses_by_user;
 
-CREATE TABLE injection_sets (
-  id INTEGER NOT NULL PRIMARY KEY, -- what responses.injection_sets_json refers to
-  tenant_id TEXT NOT NULL REFERENCES tenants (id),
-  digest TEXT NOT NULL, -- of its items: what was in play together is stored once
-  UNIQUE (tenant_id, digest)
-) STRICT;
-
 CREATE TABLE injection_set_items (
-  set_id INTEGER NOT NULL REFERENCES injection_sets (id),
+  set_id INTEGER NOT NULL, -- made of its items: what was in play together is stored once
   kind TEXT NOT NULL CHECK (kind IN ('pattern', 'context')),
   item_id TEXT NOT NULL, -- learned_patterns.id or ai_contexts.id
   dimension TEXT NOT NULL, -- '' for contexts
@@ -36,7 +29,7 @@ CREATE TABLE injection_set_items (
 ) STRICT, WITHOUT ROWID;
 
 ALTER TABLE responses ADD COLUMN
-  injection_sets_json TEXT NOT NULL DEFAULT '[]' /* each injection_sets.id or [id, similarity]; see view injections */;
+  injection_sets_json TEXT NOT NULL DEFAULT '[]' /* each a set_id or [set_id, similarity]; see view injections */;
 """
 
 INJECTION_VIEWS: Final = """
@@ -68,8 +61,8 @@ LEFT JOIN ( -- counted in one pass over the responses, set by set
 """
 
 CHUNK: Final = 50_000  # rows in memory
-_RESPONSE, _TENANT, _KIND, _ITEM, _DIMENSION = range(5)
-_SIMILARITY: Final = 9
+_RESPONSE, _KIND, _ITEM, _DIMENSION = range(4)
+_SIMILARITY: Final = 8
 
 
 def move_injections(connection: sqlite3.Connection) -> None:
@@ -90,7 +83,7 @@ def _by_response(connection: sqlite3.Connection) -> Iterator[tuple[str, list[tup
     while True:
         cursor = connection.execute(
             """
-            SELECT i.response_id, r.tenant_id, i.kind, i.item_id, i.dimension, i.propensity, i.share, i.treated,
+            SELECT i.response_id, i.kind, i.item_id, i.dimension, i.propensity, i.share, i.treated,
               i.tokens, i.similarity
             FROM injections AS i CROSS JOIN responses AS r ON r.id = i.response_id
             WHERE i.response_id > ? ORDER BY i.response_id, i.kind, i.item_id LIMIT ?
@@ -124,7 +117,7 @@ def _together(row: tuple[Any, ...]) -> tuple[str, bool]:
 def _reference(
     connection: sqlite3.Connection, numbers: dict[tuple[Any, ...], int], together: list[tuple[Any, ...]]
 ) -> int | list[Any]:
-    key = tuple(row[_TENANT:_SIMILARITY] for row in together)
+    key = tuple(row[_KIND:_SIMILARITY] for row in together)
     number = numbers.get(key)
     if number is None:
         number = numbers[key] = _insert_set(connection, together)
@@ -134,13 +127,10 @@ def _reference(
 
 def _insert_set(connection: sqlite3.Connection, together: list[tuple[Any, ...]]) -> int:
     items = [row[_KIND:_SIMILARITY] for row in together]
-    encoded = json.dumps(items).encode()
-    number = connection.execute(
-        "INSERT INTO injection_sets (tenant_id, digest) VALUES (?, ?)",
-        (together[0][_TENANT], hashlib.blake2b(encoded, digest_size=16).hexdigest()),
-    ).lastrowid
-    assert number is not None
+    digest = hashlib.blake2b(json.dumps(items).encode(), digest_size=8).digest()
+    number = int.from_bytes(digest, "big") >> 1
     connection.executemany(
-        "INSERT INTO injection_set_items VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [(number, *item) for item in items]
+        "INSERT OR IGNORE INTO injection_set_items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(number, *item) for item in items],
     )
     return number

@@ -1,5 +1,6 @@
 """One response as it travels from the proxy to the database: a line of JSON in a segment file."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -62,24 +63,36 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     created_at: str
     completed_at: str
     injections: tuple[InjectionRecord, ...] = ()
-    drawn: tuple[msgspec.Raw, ...] = ()  # more injections, by dimension, as ``encode_items`` made them in advance
+    drawn: str = ""  # more injections: numbers of injection sets, separated by commas
 
 
-_DECODER: Final = msgspec.json.Decoder(ResponseRecord)
+class InjectionSet(msgspec.Struct, frozen=True, gc=False):
+    """What was in play together: the arms of one dimension, drawn one way, or one item alone.
 
-
-def encode_items(items: Sequence[InjectionRecord]) -> msgspec.Raw:
-    """Return *items* in the form in which ``ResponseRecord.drawn`` holds those of a dimension."""
-    return msgspec.Raw(msgspec.json.encode(items))
-
-
-def decode_items(encoded: msgspec.Raw | bytes) -> tuple[InjectionRecord, ...]:
-    """Return what ``encode_items`` was given.
-
-    Raises:
-        ValueError: *encoded* is something else.
+    A response refers to it by its number, which follows from its items; one line of a segment says what they are.
     """
-    return msgspec.json.decode(encoded, type=tuple[InjectionRecord, ...])
+
+    set: str
+    items: tuple[InjectionRecord, ...]
+
+
+def make_set(items: Sequence[InjectionRecord]) -> InjectionSet:
+    """Return the set of *items*; the same items always make the same number, whoever makes it.
+
+    63 bits: among ten million sets two of the same number are met with a probability of 5 in a million.
+    """
+    digest = hashlib.blake2b(msgspec.json.encode(items), digest_size=8).digest()
+    return InjectionSet(str(int.from_bytes(digest, "big") >> 1), tuple(items))
+
+
+_RECORDS: Final = msgspec.json.Decoder(ResponseRecord)
+_SETS: Final = msgspec.json.Decoder(InjectionSet)
+_SET_MARK: Final = b'{"set":'
+
+
+def encode_set(injection_set: InjectionSet) -> bytes:
+    """Return *injection_set* as one line, its line feed included."""
+    return msgspec.json.encode(injection_set) + b"\n"
 
 
 def encode_record(record: ResponseRecord) -> bytes:
@@ -97,7 +110,16 @@ def decode_record(line: bytes) -> ResponseRecord:
     Raises:
         ValueError: *line* is not an encoded record.
     """
-    return _DECODER.decode(line)
+    return _RECORDS.decode(line)
+
+
+def decode_line(line: bytes) -> ResponseRecord | InjectionSet:
+    """Return what a segment holds in *line*.
+
+    Raises:
+        ValueError: *line* is neither an encoded record nor an encoded set.
+    """
+    return _SETS.decode(line) if line.startswith(_SET_MARK) else _RECORDS.decode(line)
 
 
 def storable(text: str) -> str:

@@ -1,12 +1,12 @@
 """Tables ``responses`` and, for traffic, ``conversations``. Written by the recorder alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from store.database import Database, Row
-from store.injection_sets import InjectionSets
-from store.records import ResponseRecord
+from store.injection_sets import SingleItems, insert_sets
+from store.records import InjectionSet, ResponseRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +66,35 @@ ON CONFLICT (tenant_id, id) DO UPDATE SET
 """
 
 
-def insert_records(db: Database, records: Sequence[ResponseRecord], sets: InjectionSets | None = None) -> None:
+def insert_records(
+    db: Database,
+    records: Sequence[ResponseRecord],
+    *,
+    sets: Iterable[InjectionSet] = (),
+    items: SingleItems | None = None,
+) -> None:
     """Write *records* in one transaction; one that is there already changes nothing.
 
     Args:
         db: the database.
         records: of any tenants.
-        sets: what is known of the database's sets, for callers that write again and again.
+        sets: what their ``drawn`` refers to, unless it is there already.
+        items: what is known to be written, for callers that write again and again.
 
     Raises:
         UnavailableError: the database is missing, locked or damaged; nothing was written.
         sqlite3.IntegrityError: a record breaks a rule of the schema; nothing was written.
     """
-    sets = InjectionSets() if sets is None else sets
+    items = SingleItems() if items is None else items
     try:
         with db.transaction():
+            insert_sets(db, sets)
             db.execute_many(_INSERT_CONVERSATION, map(_conversation_values, records))
             db.execute_many(
-                _INSERT_RESPONSE,
-                [(sets.references(db, record), *_response_values(record)) for record in records],
+                _INSERT_RESPONSE, [(items.references(db, record), *_response_values(record)) for record in records]
             )
     except BaseException:
-        sets.forget()
+        items.forget()
         raise
 
 

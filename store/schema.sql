@@ -88,7 +88,7 @@ CREATE TABLE responses (
   history_hash TEXT NOT NULL, -- of all messages of the request and the reply: the next turn begins with them
   request_hash TEXT NOT NULL, -- of all messages of the request: equal when the same was asked again
   created_at TEXT NOT NULL, -- request received
-  completed_at TEXT NOT NULL, injection_sets_json TEXT NOT NULL DEFAULT '[]' /* each injection_sets.id or [id, similarity]; see view injections */, -- last byte
+  completed_at TEXT NOT NULL, injection_sets_json TEXT NOT NULL DEFAULT '[]' /* each a set_id or [set_id, similarity]; see view injections */, -- last byte
   FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id)
 ) STRICT;
 
@@ -384,15 +384,8 @@ CREATE INDEX training_jobs_by_tenant ON training_jobs (tenant_id, created_at);
 
 CREATE INDEX training_jobs_by_kind ON training_jobs (tenant_id, kind, due_at);
 
-CREATE TABLE injection_sets (
-  id INTEGER NOT NULL PRIMARY KEY, -- what responses.injection_sets_json refers to
-  tenant_id TEXT NOT NULL REFERENCES tenants (id),
-  digest TEXT NOT NULL, -- of its items: what was in play together is stored once
-  UNIQUE (tenant_id, digest)
-) STRICT;
-
 CREATE TABLE injection_set_items (
-  set_id INTEGER NOT NULL REFERENCES injection_sets (id),
+  set_id INTEGER NOT NULL, -- made of its items: what was in play together is stored once
   kind TEXT NOT NULL CHECK (kind IN ('pattern', 'context')),
   item_id TEXT NOT NULL, -- learned_patterns.id or ai_contexts.id
   dimension TEXT NOT NULL, -- '' for contexts

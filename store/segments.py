@@ -10,15 +10,16 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from store.database import Database
 from store.files import open_private
-from store.injection_sets import InjectionSets
-from store.records import ResponseRecord, decode_record
+from store.injection_sets import SingleItems
+from store.records import InjectionSet, ResponseRecord, decode_line, encode_set
 from store.responses import insert_records
 
 logger = logging.getLogger(__name__)
@@ -44,47 +45,50 @@ class SegmentWriter:
         self._max_backlog_bytes = max_backlog_bytes
         self._fd: int | None = None
         self._size = 0
+        self._sets: set[str] = set()  # that the segment holds: each segment can be read without the others
         self._backlog = 0
         self._check_bytes = min(BACKLOG_CHECK_BYTES, max_backlog_bytes / 16)
         self._unmeasured = self._check_bytes  # measure before the first append
 
-    def append(self, line: bytes) -> bool:
-        """Append one record's *line*; return whether it is safe."""
+    def append(self, line: bytes, sets: Sequence[InjectionSet] = ()) -> bool:
+        """Append one record's *line*; return whether it is safe.
+
+        Args:
+            line: an encoded record.
+            sets: what its ``drawn`` refers to; what the segment does not hold yet goes before it.
+        """
+        self._unmeasured += len(line)
         try:
-            self._append(line)
+            if self._unmeasured >= self._check_bytes or self._backlog > self._max_backlog_bytes:
+                self._measure()
+            if self._backlog > self._max_backlog_bytes:
+                self._abandon()  # so that a reader may take it and delete it: it is part of the backlog
+                self._drop(f"{self._backlog} bytes wait in {self._directory}; no more are taken")
+                return False
+            if self._fd is None or self._size + len(line) > self._segment_bytes:
+                self._fd = self._begin_segment()
+            new = [one for one in sets if one.set not in self._sets]
+            if new:
+                line = b"".join(map(encode_set, new)) + line
+            self._write(self._fd, line)
+            self._sets.update([one.set for one in new])
         except OSError as exc:
             self._drop(f"cannot write to {self._directory}: {exc}")
             self._abandon()
-            return False
-        if self._is_full:
-            self._drop(f"{self._backlog} bytes wait in {self._directory}; no more are taken")
             return False
         self.n_written += 1
         self.error = None
         return True
 
-    def _append(self, line: bytes) -> None:
-        self._measure(len(line))
-        if self._is_full:
-            self._abandon()  # so that a reader may take it and delete it: it is part of the backlog
-            return
-        if self._fd is None or self._size + len(line) > self._segment_bytes:
-            self._begin_segment()
-        assert self._fd is not None
-        n_written = os.write(self._fd, line)
+    def _write(self, fd: int, line: bytes) -> None:
+        n_written = os.write(fd, line)
         self._size += n_written
         if n_written != len(line):  # the disk is full: the torn line ends this segment
             raise OSError(f"{n_written} of {len(line)} bytes written")
 
-    @property
-    def _is_full(self) -> bool:
-        return self._backlog > self._max_backlog_bytes
-
-    def _measure(self, n_bytes: int) -> None:
-        self._unmeasured += n_bytes
-        if self._unmeasured >= self._check_bytes or self._is_full:
-            self._unmeasured = 0
-            self._backlog = backlog_bytes(self._directory)
+    def _measure(self) -> None:
+        self._unmeasured = 0
+        self._backlog = backlog_bytes(self._directory)
 
     def _drop(self, reason: str) -> None:
         self.n_dropped += 1
@@ -92,7 +96,7 @@ class SegmentWriter:
             logger.error("records are dropped: %s", reason)
         self.error = reason
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self) -> int:
         self._abandon()
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
@@ -105,8 +109,9 @@ class SegmentWriter:
         except OSError:
             os.close(fd)
             raise
-        self._fd = fd
         self._size = 0
+        self._sets.clear()
+        return fd
 
     def _abandon(self) -> None:
         if self._fd is not None:
@@ -178,12 +183,12 @@ class SegmentReader:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._offsets: dict[str, int] = {}
-        self._sets = InjectionSets()
+        self._items = SingleItems()
 
     def forget_progress(self) -> None:
         """Begin all segments that are still there again: what was committed went into a database that is gone."""
         self._offsets.clear()
-        self._sets.forget()
+        self._items.forget()
 
     def move(self, db: Database) -> int:
         """Move what is there now; return how many records were read.
@@ -228,26 +233,33 @@ class SegmentReader:
 
     def _move_lines(self, db: Database, path: Path, lines: list[bytes]) -> int:
         damaged: list[tuple[bytes, Exception]] = []
+        n_records = 0
         try:
             with db.transaction():
                 for start in range(0, len(lines), SLICE):
-                    records, unreadable = _decode(lines[start : start + SLICE])
-                    insert_records(db, records, self._sets)
-                    damaged += unreadable
+                    found = _decode(lines[start : start + SLICE])
+                    insert_records(db, found.records, sets=found.sets, items=self._items)
+                    damaged += found.damaged
+                    n_records += len(found.records)
         except (sqlite3.IntegrityError, UnicodeEncodeError):
-            damaged = self._move_one_by_one(db, lines)
+            n_records, damaged = self._move_one_by_one(db, lines)
         for line, reason in damaged:
             self._reject(path, line, reason)
-        return len(lines) - len(damaged)
+        return n_records
 
-    def _move_one_by_one(self, db: Database, lines: list[bytes]) -> list[tuple[bytes, Exception]]:
+    def _move_one_by_one(self, db: Database, lines: list[bytes]) -> tuple[int, list[tuple[bytes, Exception]]]:
         damaged: list[tuple[bytes, Exception]] = []
+        n_records = 0
         for line in lines:
+            found = _decode([line])
             try:
-                insert_records(db, [decode_record(line)], self._sets)
-            except (ValueError, sqlite3.IntegrityError) as exc:
+                insert_records(db, found.records, sets=found.sets, items=self._items)
+            except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
                 damaged.append((line, exc))
-        return damaged
+            else:
+                damaged += found.damaged
+                n_records += len(found.records)
+        return n_records, damaged
 
     def _reject(self, path: Path, line: bytes, reason: Exception) -> None:
         rejected = path.with_suffix(".rejected")
@@ -256,16 +268,28 @@ class SegmentReader:
             file.write(line + b"\n")
 
 
-def _decode(lines: list[bytes]) -> tuple[list[ResponseRecord], list[tuple[bytes, Exception]]]:
-    """Return the records in *lines*, and the lines without one."""
-    records: list[ResponseRecord] = []
-    damaged: list[tuple[bytes, Exception]] = []
+@dataclass(slots=True)
+class _Lines:
+    """What lines of a segment hold."""
+
+    sets: list[InjectionSet] = field(default_factory=list)
+    records: list[ResponseRecord] = field(default_factory=list)
+    damaged: list[tuple[bytes, Exception]] = field(default_factory=list)
+
+
+def _decode(lines: list[bytes]) -> _Lines:
+    found = _Lines()
     for line in lines:
         try:
-            records.append(decode_record(line))
+            decoded = decode_line(line)
         except ValueError as exc:
-            damaged.append((line, exc))
-    return records, damaged
+            found.damaged.append((line, exc))
+            continue
+        if isinstance(decoded, InjectionSet):
+            found.sets.append(decoded)
+        else:
+            found.records.append(decoded)
+    return found
 
 
 def _is_finished(segment: BinaryIO) -> bool:

@@ -2,30 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
+from typing import Final
 
 from store.blocks import context_entry
 from store.database import Database, Row
 from store.generations import current_number, current_plan
 from store.plan import EMPTY_PLAN, Plan
+from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tenants import get_tenant
-from store.vectors import DIMENSIONS, decode_vector
+from store.vectors import decode_vectors
 
-
-@dataclass(frozen=True, slots=True)
-class ServedContexts:
-    """The approved knowledge of one tenant, entry by entry in the order of ids."""
-
-    ids: tuple[str, ...] = ()
-    vectors: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, DIMENSIONS), np.float32))
-    """(n, 256), contiguous, rows of unit length."""
-    entries: tuple[str, ...] = ()
-    """As they stand in the block."""
-    tokens: tuple[int, ...] = ()
-    """cl100k_base, of each entry."""
+BATCH_ROWS: Final = 500  # read at a time; a few ms in which a request waits for the interpreter
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,43 +86,48 @@ def _load_contexts(
         """,
         {"tenant_id": tenant_id, "embedding_model": embedding_model},
     )
-    if previous is not None:
-        changed = _changed_rows(db, tenant_id, previous.generation)
-        contexts = _merge(previous.contexts, changed, embedding_model) if changed else previous.contexts
-        if len(contexts.ids) == n_served:  # else rows went away for good, or the model changed
+    if previous is not None and previous.contexts.can_change:
+        contexts = _follow(db, tenant_id, embedding_model, previous)
+        if len(contexts) == n_served:  # else rows went away for good, or the model changed
             return contexts
-    return _merge(ServedContexts(), _changed_rows(db, tenant_id, -1), embedding_model)
+    return _load_all(db, tenant_id, embedding_model, n_served)
 
 
-def _changed_rows(db: Database, tenant_id: str, generation: int) -> list[Row]:
-    return db.rows(
+def _follow(db: Database, tenant_id: str, embedding_model: str, previous: TenantSnapshot) -> ServedContexts:
+    changed = db.rows(
         """
-        SELECT id, is_served, questions_json, answer, tokens, embedding, embedding_model FROM ai_contexts
-        WHERE tenant_id = :tenant_id AND changed_generation > :generation AND (is_served = 1 OR :generation >= 0)
-        ORDER BY id
+        SELECT id, is_served, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
+          embedding_model
+        FROM ai_contexts WHERE tenant_id = :tenant_id AND changed_generation > :generation ORDER BY id
         """,
-        {"tenant_id": tenant_id, "generation": generation},
+        {"tenant_id": tenant_id, "generation": previous.generation},
     )
+    if not changed:
+        return previous.contexts
+    served = [row for row in changed if row["is_served"] and row["embedding_model"] == embedding_model]
+    kept = {row["id"] for row in served}
+    return previous.contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
 
 
-def _merge(contexts: ServedContexts, rows: Sequence[Row], embedding_model: str) -> ServedContexts:
-    changed = {row["id"]: row for row in rows}
-    kept = [index for index, context_id in enumerate(contexts.ids) if context_id not in changed]
-    items = [
-        (contexts.ids[index], contexts.vectors[index], contexts.entries[index], contexts.tokens[index])
-        for index in kept
-    ] + [
-        (row["id"], decode_vector(row["embedding"]), _entry(row), row["tokens"])
-        for row in changed.values()
-        if row["is_served"] and row["embedding_model"] == embedding_model
-    ]
-    if not items:
-        return ServedContexts()
-    items.sort(key=lambda item: item[0])
-    ids, vectors, entries, tokens = zip(*items, strict=True)
-    return ServedContexts(ids, np.ascontiguousarray(np.stack(vectors), np.float32), entries, tokens)
+def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int) -> ServedContexts:
+    rows = ContextRows(n_served + n_served // 8)
+    # Batch by batch: 100,000 rows at once would take twice the memory of what is kept of them.
+    for batch in db.batches(
+        """
+        SELECT id, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding FROM ai_contexts
+        WHERE tenant_id = :tenant_id AND is_served = 1 AND embedding_model = :embedding_model
+        """,
+        {"tenant_id": tenant_id, "embedding_model": embedding_model},
+        size=BATCH_ROWS,
+    ):
+        rows.add(_entries(batch))
+    return rows.view()
 
 
-def _entry(row: Row) -> str:
-    questions = msgspec.json.decode(row["questions_json"], type=list[str])
-    return context_entry(questions[0] if questions else "", row["answer"])
+def _entries(rows: Sequence[Row]) -> Entries:
+    return Entries(
+        ids=[row["id"] for row in rows],
+        vectors=decode_vectors([row["embedding"] for row in rows]),
+        texts=[context_entry(row["question"] or "", row["answer"]) for row in rows],
+        tokens=[row["tokens"] for row in rows],
+    )

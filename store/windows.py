@@ -119,14 +119,13 @@ def _read_signals(db: Database, since: dict[str, str], index_of: dict[int, int])
 
 def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, int]) -> InjectionColumns:
     """Return the patterns of each response's sets, without making a row in Python of each."""
-    sets = _read_sets(db, since["tenant_id"])
     response, set_ids = _read_references(db, since, index_of)
-    known = set_ids < len(sets.count)  # a set may have been added since
-    response, set_ids = response[known], set_ids[known]
-    count = sets.count[set_ids]
+    distinct, which = np.unique(set_ids, return_inverse=True)
+    sets = _read_sets(db, distinct)
+    count = sets.count[which]
     ends = count.cumsum()
     within = np.arange(ends[-1] if len(ends) else 0) - (ends - count).repeat(count)
-    place = sets.start[set_ids].repeat(count) + within
+    place = sets.start[which].repeat(count) + within
     return InjectionColumns(
         response=response.repeat(count),
         share=sets.share[place],
@@ -138,31 +137,32 @@ def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, in
 
 @dataclass(frozen=True, slots=True)
 class _Sets:
-    """The patterns of all sets of a tenant, one set after the other; ``start`` and ``count`` go by the set's number."""
+    """The patterns of n sets, one set after the other."""
 
-    start: Integers
-    count: Integers
+    start: Integers  # (n,)
+    count: Integers  # (n,)
     share: Floats
     treated: Booleans
     items: NDArray[np.object_]
     dimensions: NDArray[np.object_]
 
 
-def _read_sets(db: Database, tenant_id: str) -> _Sets:
+def _read_sets(db: Database, set_ids: Integers) -> _Sets:
+    """Return the patterns of *set_ids*, which are sorted."""
     rows = db.rows(
         """
         SELECT i.set_id, i.item_id, i.dimension, i.share, i.treated
-        FROM injection_sets AS s JOIN injection_set_items AS i ON i.set_id = s.id
-        WHERE s.tenant_id = :tenant_id AND i.kind = 'pattern'
+        FROM injection_set_items AS i
+        WHERE i.set_id IN (SELECT value FROM json_each(:set_ids)) AND i.kind = 'pattern'
         ORDER BY i.set_id, i.item_id
         """,
-        {"tenant_id": tenant_id},
+        {"set_ids": msgspec.json.encode(set_ids.tolist()).decode()},
     )
-    n_sets = int(db.value("SELECT max(id) FROM injection_sets") or 0) + 1
-    count = np.bincount(np.array([row["set_id"] for row in rows], np.int64), minlength=n_sets)
+    found = np.array([row["set_id"] for row in rows], np.int64)
+    start = np.searchsorted(found, set_ids)
     return _Sets(
-        start=count.cumsum() - count,
-        count=count,
+        start=start,
+        count=np.searchsorted(found, set_ids, side="right") - start,
         share=np.array([row["share"] for row in rows], np.float64),
         treated=np.array([row["treated"] for row in rows], np.bool_),
         items=np.array([row["item_id"] for row in rows], np.object_),

@@ -119,10 +119,16 @@ def test_modules_do_not_import_each_other_in_circles() -> None:
     assert set(order) == set(MODULES)
 
 
-def test_only_litellm_is_imported_inside_a_function() -> None:
+def test_only_litellm_and_usearch_are_imported_inside_a_function() -> None:
     late = {(module, name) for module in MODULES for node in functions(module) for name in imports(node)}
 
-    assert {(module, name) for module, name in late if name.split(".")[0] != "litellm"} == set()
+    assert {(module, name) for module, name in late if name.split(".")[0] not in {"litellm", "usearch"}} == set()
+
+
+def test_usearch_is_imported_by_one_module() -> None:
+    users = [module for module in MODULES if "usearch" in {name.split(".")[0] for name in imports(tree(module))}]
+
+    assert users == ["proxy.context_graph"]
 
 
 def test_litellm_is_imported_by_one_module_of_each_side() -> None:

@@ -163,6 +163,61 @@ def test_a_cut_upstream_breaks_the_clients_connection(config: Config, end: Calla
     assert learning.turns[0].outcome() == ("upstream_error", 200, "local")
 
 
+def cut_after(head: bytes, *pieces: bytes) -> Script:
+    """Return a script that answers with *head* and *pieces*, in chunks, and hangs up."""
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(head + chunked(*pieces))
+
+    return script
+
+
+@pytest.mark.parametrize(
+    ("path", "event"),
+    [
+        (b"/v1/chat/completions", b'data: {"error":{"message":"Upstream \'local\''),
+        (b"/v1/responses", b'event: error\ndata: {"type":"error"'),
+        (b"/v1/messages", b'event: error\ndata: {"type":"error","error":{"type":"api_error"'),
+    ],
+)
+def test_a_stream_that_broke_between_two_events_ends_with_an_error_of_its_api(
+    config: Config, path: bytes, event: bytes
+) -> None:
+    with (
+        RawUpstream(cut_after(STREAM_HEAD, b"data: 1\n", b"\n")) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        client.request(b"POST", path, BODY)
+        client.peer.read_head()
+        rest = client.read_until_closed()
+    told = rest.partition(b"data: 1\n\n\r\n")[2].partition(b"\r\n")[2]
+    assert told.startswith(event)
+    assert told.endswith(b"}\n\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(cut_after(STREAM_HEAD, b"data: 1\n\ndata"), id="within an event"),
+        pytest.param(cut_after(STREAM_HEAD[:-2] + b"content-encoding: br\r\n\r\n", b"x\n\n"), id="encoded"),
+        pytest.param(cut_after(STREAM_HEAD.replace(b"event-stream", b"plain"), b"x\n\n"), id="no events"),
+    ],
+)
+def test_what_does_not_stand_between_two_events_is_cut_without_a_word(config: Config, script: Script) -> None:
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        client.request(b"POST", CHAT, BODY)
+        client.peer.read_head()
+        rest = client.read_until_closed()
+    assert b"error" not in rest
+    assert not rest.endswith(b"0\r\n\r\n")
+
+
 def test_a_reply_shorter_than_its_length_breaks_the_clients_connection(config: Config) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()

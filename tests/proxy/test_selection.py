@@ -8,22 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy.selection import (
-    CONTEXT_FRAME_TOKENS,
     PATTERN_FRAME_TOKENS,
     Facts,
     Selection,
     conversation_seed,
     is_holdout,
     matching_dimensions,
-    select_contexts,
     select_patterns,
     uniform,
 )
 from store import blocks
-from store.config import Config, load_config
+from store.config import load_config
 from store.plan import Conditions, ServedPattern, build_plan
-from store.records import InjectionRecord, decode_items
-from store.snapshot import ServedContexts
+from store.records import InjectionRecord
 from store.tokens import TokenCounter, load_token_counter
 from store.vocabulary import PatternState
 
@@ -61,12 +58,11 @@ def pattern(
 
 
 def in_play(selection: Selection) -> list[InjectionRecord]:
-    return [injection for drawn in selection.drawn for injection in decode_items(drawn)]
+    return [injection for drawn in selection.drawn for injection in drawn.items]
 
 
-def test_the_frames_cost_what_the_constants_say(counter: TokenCounter) -> None:
+def test_the_frame_costs_what_the_constant_says(counter: TokenCounter) -> None:
     assert counter.count(blocks.PATTERN_HEADER) + counter.count(blocks.PATTERN_FOOTER) == PATTERN_FRAME_TOKENS
-    assert counter.count(blocks.CONTEXT_HEADER) + counter.count(blocks.CONTEXT_FOOTER) == CONTEXT_FRAME_TOKENS
 
 
 @settings(max_examples=100)
@@ -183,33 +179,3 @@ def test_a_pattern_is_in_play_only_where_all_its_conditions_hold(name: str) -> N
     no = pattern("no", conditions=Conditions(**{name: ("other",)}))
     (dimension,) = matching_dimensions(build_plan([yes, no]), FACTS, SECTION)
     assert [arm.pattern.id for arm in dimension.arms] == ["yes"]
-
-
-def contexts(similarities: list[float], tokens: list[int]) -> ServedContexts:
-    vectors = np.zeros((len(similarities), 256), np.float32)
-    vectors[:, 0] = similarities
-    ids = tuple(f"ctx_{index}" for index in range(len(similarities)))
-    return ServedContexts(ids, vectors, tuple(f"<entry {i}>" for i in ids), tuple(tokens))
-
-
-QUESTION = np.eye(1, 256, dtype=np.float32)[0]
-
-
-def test_the_most_similar_contexts_above_the_threshold_come_best_first(config: Config) -> None:
-    threshold = config.contexts.similarity_threshold
-    served = contexts([threshold + 0.1, threshold - 0.01, threshold + 0.3, threshold + 0.2, threshold], [10] * 5)
-    selection = select_contexts(served, QUESTION, config.contexts)
-    assert [i.item_id for i in selection.injections] == ["ctx_2", "ctx_3", "ctx_0"]
-    assert all((i.propensity, i.treated, i.dimension) == (1.0, True, "") for i in selection.injections)
-    assert selection.tokens == CONTEXT_FRAME_TOKENS + 30
-
-
-def test_a_context_that_does_not_fit_is_left_out_whole(config: Config) -> None:
-    selection = select_contexts(contexts([0.99, 0.9], [5_000, 10]), QUESTION, config.contexts)
-    assert [i.item_id for i in selection.injections] == ["ctx_1"]
-    assert selection.tokens <= config.contexts.max_tokens
-
-
-def test_a_question_without_words_gets_no_context(config: Config) -> None:
-    assert not select_contexts(contexts([1.0], [10]), np.zeros(256, np.float32), config.contexts).block
-    assert not select_contexts(ServedContexts(), QUESTION, config.contexts).block

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from proxy.retrieval import ContextSearch
 from proxy.snapshots import Snapshots
 from store.config import Config
 from store.database import Database, open_database
@@ -13,6 +14,8 @@ from store.generations import publish
 from store.plan import EMPTY_PLAN
 from store.tenants import create_key, ensure_default_tenant, ensure_tenant, hash_key, revoke_key
 from tests.conftest import NOW_S
+from tests.proxy.test_retrieval import found, random_vectors
+from tests.store.test_snapshot import write_context
 
 
 @pytest.fixture
@@ -93,3 +96,31 @@ def test_a_tenant_that_did_not_change_keeps_its_very_snapshot(snapshots: Snapsho
     ensure_tenant(db, "acme", NOW_S)
     snapshots.refresh()
     assert snapshots.tenant("default") is before
+
+
+def test_with_a_graph_an_approval_is_served_and_a_retirement_is_not_after_one_look(
+    config: Config, db: Database
+) -> None:
+    n = 30
+    vectors = random_vectors(n + 1, seed=1)
+    for number in range(n):
+        write_context(db, f"ctx_{number:03}", embedding=vectors[number])
+    served = Snapshots(replace(config, contexts=replace(config.contexts, exact_up_to=10)), "local")
+    served.start()
+    first = searched(served)
+    assert first.slot is not None
+    eventually(lambda: first.slot is not None and first.slot.cover is not None)
+    write_context(db, "ctx_new", embedding=vectors[n])
+    write_context(db, "ctx_003", is_served=0)
+    eventually(lambda: "ctx_new" in searched(served).contexts.ids)
+    assert searched(served).slot is first.slot
+    assert found(searched(served), vectors[n])[0] == "ctx_new"
+    assert found(first, vectors[3])[0] == "ctx_003"
+    assert "ctx_003" not in found(searched(served), vectors[3])
+    served.stop()
+
+
+def searched(snapshots: Snapshots) -> ContextSearch:
+    tenant = snapshots.tenant("default")
+    assert tenant is not None
+    return tenant.search

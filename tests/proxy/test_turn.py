@@ -22,7 +22,7 @@ from store.config import Config, segment_directory
 from store.database import Database
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
-from store.records import InjectionRecord, ResponseRecord, decode_items, decode_record
+from store.records import InjectionRecord, InjectionSet, ResponseRecord, decode_line
 from store.responses import insert_records
 from store.segments import SUFFIX, SegmentWriter
 from store.tenants import ensure_tenant, set_learning
@@ -91,18 +91,23 @@ class Proxy:
 
     def ask(self, body: Any, reply: bytes = REPLY_BYTES, path: str = CHAT_PATH, **headers: str) -> Turn:
         turn = self.begin(body, path=path, **headers)
-        turn.begin_reply(200, "")
+        turn.begin_reply("")
         turn.feed(reply)
         turn.finish("ok", 200, "local")
         return turn
 
     def records(self) -> list[ResponseRecord]:
         lines = [line for path in sorted(segments(self.config)) for line in path.read_bytes().splitlines()]
-        return [decode_record(line) for line in lines]
+        return [found for found in map(decode_line, lines) if isinstance(found, ResponseRecord)]
 
+    def sets(self) -> dict[str, InjectionSet]:
+        lines = [line for path in segments(self.config) for line in path.read_bytes().splitlines()]
+        return {found.set: found for found in map(decode_line, lines) if isinstance(found, InjectionSet)}
 
-def in_play(record: ResponseRecord) -> list[InjectionRecord]:
-    return [*(item for drawn in record.drawn for item in decode_items(drawn)), *record.injections]
+    def in_play(self, record: ResponseRecord) -> list[InjectionRecord]:
+        sets = self.sets()
+        drawn = [item for number in filter(None, record.drawn.split(",")) for item in sets[number].items]
+        return [*drawn, *record.injections]
 
 
 def segments(config: Config) -> list[Path]:
@@ -222,7 +227,7 @@ def test_what_is_recorded_is_the_whole_turn_without_what_was_injected(proxy: Pro
     )
     assert json.loads(record.messages_json) == chat(user("refund please"))["messages"]
     assert json.loads(record.reply_json or "") == {"role": "assistant", "content": "Sure."}
-    assert [(i.kind, i.item_id, i.propensity, i.treated) for i in in_play(record)] == [
+    assert [(i.kind, i.item_id, i.propensity, i.treated) for i in proxy.in_play(record)] == [
         ("pattern", "pat_1", 0.95, True),
         ("context", "ctx_1", 1.0, True),
     ]
@@ -268,7 +273,7 @@ def test_a_holdout_conversation_gets_contexts_but_no_pattern(proxy: Proxy, db: D
         proxy.ask(chat(user("refund")), conversation=f"c{number}")
     held = [record for record in proxy.records() if record.is_holdout]
     assert 0 < len(held) < 30
-    assert all([(i.kind, i.treated) for i in in_play(r)] == [("pattern", False), ("context", True)] for r in held)
+    assert all([(i.kind, i.treated) for i in proxy.in_play(r)] == [("pattern", False), ("context", True)] for r in held)
     assert {r.injected_tokens for r in held} == {74}
 
 
@@ -317,7 +322,7 @@ def test_a_reply_that_ends_early_or_in_an_error_is_no_success(
     proxy: Proxy, chunks: list[bytes], outcome: Any, recorded: str
 ) -> None:
     turn = proxy.begin(chat(user("hi")))
-    turn.begin_reply(200, "")
+    turn.begin_reply("")
     for chunk in chunks:
         turn.feed(chunk)
     turn.finish(outcome, 200, "local")
@@ -333,7 +338,7 @@ def test_a_broken_embedder_lets_the_request_pass_unmodified_and_recorded(proxy: 
     assert turn.body is body
     assert proxy.n_failures == 1
     (record,) = proxy.records()
-    assert (record.outcome, in_play(record), record.injected_tokens) == ("ok", [], 0)
+    assert (record.outcome, proxy.in_play(record), record.injected_tokens) == ("ok", [], 0)
 
 
 def test_a_missing_database_lets_the_request_pass_unmodified_until_it_is_back(
@@ -532,28 +537,18 @@ def test_blocks_stay_equal_through_a_tool_loop_of_messages_whatever_is_published
     assert second.draft.place.n_known == 2
 
 
-CUT = ApiError(502, "gone", type="upstream_error")
+def test_tokens_put_in_and_tokens_from_the_providers_cache_are_summed_up(proxy: Proxy, db: Database) -> None:
+    serve(proxy, db, served_pattern())
+    approve(proxy, db, "ctx_1", "refund")
+    usage = {"prompt_tokens": 900, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 512}}
 
+    for _ in range(2):
+        turn = proxy.begin(chat(user("refund please")), conversation=not_held(proxy))
+        turn.begin_reply("")
+        turn.feed(json.dumps(REPLY | {"usage": usage}).encode())
+        turn.finish("ok", 200, "local")
+    proxy.begin(chat(user("refund please"))).finish("cancelled", 0, "local")
 
-@pytest.mark.parametrize("learn", ["on", "off"])
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [(CHAT_PATH, b'data: {"error"'), (RESPONSES_PATH, b"event: error\n"), (MESSAGES_PATH, b"event: error\n")],
-)
-def test_a_stream_that_broke_between_two_events_is_told_so(
-    proxy: Proxy, path: str, expected: bytes, learn: str
-) -> None:
-    turn = proxy.begin({"messages": [user("hi")], "stream": True}, path=path, learn=learn)
-    turn.begin_reply(200, "")
-    assert turn.stream_error(CUT).startswith(expected)
-    turn.feed(b"data: {}\n\nda")
-    assert turn.stream_error(CUT) == b""
-    turn.feed(b"ta: {}\n\n")
-    assert turn.stream_error(CUT).startswith(expected)
-
-
-@pytest.mark.parametrize(("is_stream", "status", "encoding"), [(False, 200, ""), (True, 500, ""), (True, 200, "gzip")])
-def test_what_is_no_plain_stream_gets_no_event(proxy: Proxy, is_stream: bool, status: int, encoding: str) -> None:
-    turn = proxy.begin(chat(user("hi"), stream=is_stream))
-    turn.begin_reply(status, encoding)
-    assert turn.stream_error(CUT) == b""
+    totals = proxy.learning.tokens
+    assert (totals.prompt, totals.cached) == (1800, 1024)
+    assert totals.injected == sum(record.injected_tokens for record in proxy.records()) > 0

@@ -188,18 +188,17 @@ class FakeTurn:
     body: bytes
     model: str | None = "m"
     response_id: str = "resp_1"
-    is_complete: bool = False
-    head: tuple[int, str] | None = None
+    content_encoding: str = ""
     fed: bytes = b""
     finished: Queue[tuple[Outcome, int, str]] = field(default_factory=Queue)
     is_finished: bool = False
 
-    def begin_reply(self, status: int, content_encoding: str) -> None:
-        self.head = (status, content_encoding)
+    def begin_reply(self, content_encoding: str) -> None:
+        self.content_encoding = content_encoding
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes) -> bool:
         self.fed += chunk
-        self.is_complete = b"data: [DONE]" in self.fed
+        return b"data: [DONE]" in self.fed
 
     def finish(self, outcome: Outcome, status: int, upstream: str) -> None:
         if not self.is_finished:

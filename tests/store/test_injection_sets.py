@@ -11,9 +11,9 @@ from sqlite_utils import Database as Tool
 
 from store.clock import iso
 from store.database import Database, migrate
-from store.injection_sets import InjectionSets
+from store.injection_sets import SingleItems
 from store.migrations import MIGRATIONS
-from store.records import InjectionRecord, ResponseRecord, decode_record, encode_items, encode_record
+from store.records import InjectionRecord, ResponseRecord, decode_record, encode_record, make_set
 from store.responses import insert_records
 from store.tenants import ensure_tenant
 from store.windows import read_window
@@ -28,6 +28,7 @@ CONTEXTS = (
     InjectionRecord("context", "ctx_1", "", 1.0, 1.0, True, 0.831234, 57),
     InjectionRecord("context", "ctx_2", "", 1.0, 1.0, True, 0.7, 40),
 )
+SETS = (make_set(SHAPE), make_set(LENGTH))
 ALL = (*SHAPE, *LENGTH, *CONTEXTS)
 
 
@@ -43,7 +44,7 @@ def record(number: int, **changes: object) -> ResponseRecord:
         "latency_ms": 1.5,
         "created_at": iso(NOW_S + number),
         "completed_at": iso(NOW_S + number + 1),
-        "drawn": (encode_items(SHAPE), encode_items(LENGTH)),
+        "drawn": f"{SETS[0].set},{SETS[1].set}",
         "injections": CONTEXTS,
     }
     return ResponseRecord(**(fields | changes))  # type: ignore[arg-type]
@@ -62,7 +63,7 @@ def rows_of(response_id: str, items: tuple[InjectionRecord, ...]) -> list[tuple[
 
 
 def test_what_was_in_play_is_shown_row_by_row(db: Database) -> None:
-    insert_records(db, [record(1)])
+    insert_records(db, [record(1)], sets=SETS)
 
     columns = [row["name"] for row in db.rows("SELECT name FROM pragma_table_info('injections')")]
     assert columns == [
@@ -80,39 +81,31 @@ def test_what_was_in_play_is_shown_row_by_row(db: Database) -> None:
 
 
 def test_the_same_in_play_again_adds_no_rows(db: Database) -> None:
-    sets = InjectionSets()
-    insert_records(db, [record(number) for number in range(50)], sets)
-    insert_records(db, [record(number) for number in range(50, 100)], InjectionSets())
+    items = SingleItems()
+    insert_records(db, [record(number) for number in range(50)], sets=SETS, items=items)
+    insert_records(db, [record(number) for number in range(50, 100)], sets=SETS)
 
-    assert db.value("SELECT count(*) FROM injection_sets") == 4
+    assert db.value("SELECT count(DISTINCT set_id) FROM injection_set_items") == 4
     assert db.value("SELECT count(*) FROM injection_set_items") == 5
     assert db.value("SELECT count(*) FROM injections") == 500
 
 
 def test_a_line_of_an_older_proxy_lands_as_the_same_rows(db: Database) -> None:
-    line = encode_record(record(1, drawn=(), injections=ALL))
+    line = encode_record(record(1, drawn="", injections=ALL))
     assert b"drawn" not in line
 
-    insert_records(db, [decode_record(line), record(2)])
+    insert_records(db, [decode_record(line), record(2)], sets=SETS)
 
     assert shown(db, "resp_000001") == rows_of("resp_000001", ALL)
     assert db.value("SELECT count(DISTINCT injection_sets_json) FROM responses") == 1
 
 
-def test_tenants_share_no_set(db: Database) -> None:
-    ensure_tenant(db, "acme", NOW_S)
-    insert_records(db, [record(1), record(2, tenant_id="acme")], InjectionSets())
-
-    owners = db.rows("SELECT tenant_id, count(*) AS n FROM injection_sets GROUP BY tenant_id ORDER BY tenant_id")
-    assert [tuple(row) for row in owners] == [("acme", 4), ("default", 4)]
-
-
 def test_a_set_whose_transaction_failed_is_written_again(db: Database) -> None:
-    sets = InjectionSets()
+    items = SingleItems()
     with pytest.raises(sqlite3.IntegrityError):
-        insert_records(db, [record(1), record(2, outcome="ok", status=200, tenant_id="nobody")], sets)
+        insert_records(db, [record(1), record(2, outcome="ok", status=200, tenant_id="nobody")], sets=SETS, items=items)
 
-    insert_records(db, [record(1)], sets)
+    insert_records(db, [record(1)], sets=SETS, items=items)
 
     assert shown(db, "resp_000001") == rows_of("resp_000001", ALL)
 
@@ -130,8 +123,8 @@ def test_a_conversations_injections_are_found_without_reading_other_responses(db
 
 
 def test_a_window_holds_the_patterns_of_the_view(db: Database) -> None:
-    untreated = encode_items(LENGTH)
-    insert_records(db, [record(1), record(2, drawn=(), injections=()), record(3, drawn=(untreated,))])
+    records = [record(1), record(2, drawn="", injections=()), record(3, drawn=SETS[1].set)]
+    insert_records(db, records, sets=SETS)
 
     window = read_window(db, "default", now_s=NOW_S + 10, days=1)
 
@@ -144,7 +137,7 @@ def test_a_window_holds_the_patterns_of_the_view(db: Database) -> None:
 
 
 def test_a_window_without_injections_is_empty(db: Database) -> None:
-    insert_records(db, [record(1, drawn=(), injections=())])
+    insert_records(db, [record(1, drawn="", injections=())])
 
     assert len(read_window(db, "default", now_s=NOW_S + 10, days=1).injections.items) == 0
 
@@ -198,7 +191,7 @@ def test_no_injection_is_lost_when_an_older_database_is_opened(old: Database, mo
     assert len(before) == 20 * (5 + 4 + 3)
     assert [tuple(row) for row in old.rows(every)] == before
     assert old.rows("PRAGMA foreign_key_check") == []
-    assert int(old.value("SELECT count(*) FROM injection_sets")) == 10
+    assert int(old.value("SELECT count(DISTINCT set_id) FROM injection_set_items")) == 10
     references = json.loads(old.value("SELECT injection_sets_json FROM responses WHERE id = 'resp_000000'"))
     assert [isinstance(reference, list) for reference in references] == [True, True, False, False]
 
@@ -218,6 +211,6 @@ def test_a_migrated_database_takes_records(old: Database) -> None:
     fill(old, range(3))
     migrate(old)
 
-    insert_records(old, [record(100)])
+    insert_records(old, [record(100)], sets=SETS)
 
     assert shown(old, "resp_000100") == rows_of("resp_000100", ALL)

@@ -12,7 +12,7 @@ import pytest
 from store.clock import iso
 from store.database import Database
 from store.errors import UnavailableError
-from store.records import InjectionRecord, ResponseRecord, decode_record, encode_record
+from store.records import InjectionRecord, ResponseRecord, decode_line, decode_record, encode_record, make_set
 from store.segments import SUFFIX, SegmentReader, SegmentWriter, backlog_bytes, ingest_orphans, reader_lock
 from tests.conftest import NOW_S
 
@@ -226,3 +226,34 @@ def test_every_record_that_was_appended_before_kill_9_lands(db: Database, direct
     assert response_ids(db)[: len(acknowledged)] == [f"resp_{number:06d}" for number in acknowledged]
     assert [name for name in names(directory) if name.endswith(SUFFIX)] == []
     assert ingest_orphans(db, directory) == 0
+
+
+def test_each_segment_says_what_its_records_refer_to(db: Database, directory: Path) -> None:
+    shape, length = (
+        make_set([InjectionRecord("pattern", "pat_1", name, 0.475, 0.5, True, None, 12)])
+        for name in ("shape", "length")
+    )
+    drawn = f"{shape.set},{length.set}"
+    line = encode_record(record(1, drawn=drawn, injections=()))
+    writer = SegmentWriter(directory, segment_bytes=5 * len(line), max_backlog_bytes=1e9)
+    for number in range(9):
+        writer.append(encode_record(record(number, drawn=drawn, injections=())), (shape, length))
+    writer.close()
+    first, *others = sorted(directory.iterdir())
+    first.unlink()  # it went into a database that is gone
+
+    n_moved = SegmentReader(directory).move(db)
+
+    assert len(others) > 0
+    assert db.value("SELECT count(*) FROM injections") == 2 * n_moved > 0
+    assert db.value("SELECT count(*) FROM injection_set_items") == 2
+
+
+def test_a_set_is_told_once_a_segment(directory: Path, writer: SegmentWriter) -> None:
+    one = make_set([InjectionRecord("pattern", "pat_1", "shape", 0.475, 0.5, True, None, 12)])
+    for number in range(9):
+        writer.append(encode_record(record(number, drawn=one.set, injections=())), (one,))
+
+    (segment,) = directory.glob(f"*{SUFFIX}")
+    kinds = [type(decode_line(line)).__name__ for line in segment.read_bytes().splitlines()]
+    assert kinds == ["InjectionSet", *["ResponseRecord"] * 9]

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from store.blocks import context_entry
 from store.clock import iso
@@ -11,13 +12,16 @@ from store.database import Database
 from store.errors import NotFoundError
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
-from store.snapshot import TenantVersion, list_versions, load_snapshot
+from store.served_contexts import MAX_GONE_ROWS
+from store.snapshot import TenantSnapshot, TenantVersion, list_versions, load_snapshot
 from store.tenants import ensure_tenant, set_learning
 from tests.conftest import NOW_S
 
 PLAN = build_plan(
     [ServedPattern("pat_1", "response_format", "shape", "Use a table.", Conditions(), "pinned", 9, 1.0, 0.1)]
 )
+
+EMBEDDING = np.full(256, 1 / 16, np.float32)
 
 
 def write_context(
@@ -28,6 +32,7 @@ def write_context(
     answer: str = "A.",
     model: str = "local",
     tenant: str = "default",
+    embedding: NDArray[np.float32] = EMBEDDING,
 ) -> None:
     with db.transaction():
         number = publish(db, tenant, plan=None, actor="test", reason="test", now_s=NOW_S)
@@ -46,12 +51,17 @@ def write_context(
                 "questions": json.dumps(["Why?", "How come?"]),
                 "answer": answer,
                 "is_served": is_served,
-                "embedding": np.full(256, 1 / 16, np.float32).tobytes(),
+                "embedding": embedding.tobytes(),
                 "model": model,
                 "number": number,
                 "now": iso(NOW_S),
             },
         )
+
+
+def texts(snapshot: TenantSnapshot) -> dict[str, str]:
+    rows = snapshot.contexts.rows
+    return {rows.ids[row]: rows.texts[row] for row in snapshot.contexts.live_rows}
 
 
 def test_a_snapshot_holds_the_newest_plan_and_what_is_served_of_the_embedding_model(db: Database) -> None:
@@ -64,9 +74,9 @@ def test_a_snapshot_holds_the_newest_plan_and_what_is_served_of_the_embedding_mo
     write_context(db, "ctx_5", tenant="other")
     snapshot = load_snapshot(db, "default", embedding_model="local")
     assert (snapshot.generation, snapshot.plan, snapshot.learning, len(snapshot.secret)) == (5, PLAN, True, 32)
-    assert snapshot.contexts.ids == ("ctx_1", "ctx_2")
-    assert snapshot.contexts.entries == (context_entry("Why?", "B."), context_entry("Why?", "A."))
-    assert snapshot.contexts.tokens == (20, 20)
+    assert snapshot.contexts.ids == ["ctx_1", "ctx_2"]
+    assert texts(snapshot) == {"ctx_1": context_entry("Why?", "B."), "ctx_2": context_entry("Why?", "A.")}
+    assert snapshot.contexts.rows.tokens == [20, 20]
     assert snapshot.contexts.vectors.shape == (2, 256)
     assert snapshot.contexts.vectors.flags.c_contiguous
 
@@ -80,10 +90,10 @@ def test_a_later_generation_takes_over_what_did_not_change(db: Database) -> None
     write_context(db, "ctx_4")
     second = load_snapshot(db, "default", embedding_model="local", previous=first)
     anew = load_snapshot(db, "default", embedding_model="local")
-    assert second.contexts.ids == anew.contexts.ids == ("ctx_2", "ctx_3", "ctx_4")
-    assert second.contexts.entries == anew.contexts.entries
-    assert np.array_equal(second.contexts.vectors, anew.contexts.vectors)
-    assert first.contexts.ids == ("ctx_1", "ctx_2", "ctx_3")
+    assert second.contexts.ids == anew.contexts.ids == ["ctx_2", "ctx_3", "ctx_4"]
+    assert texts(second) == texts(anew)
+    assert second.contexts.rows is first.contexts.rows
+    assert first.contexts.ids == ["ctx_1", "ctx_2", "ctx_3"]
     publish(db, "default", plan=PLAN, actor="test", reason="test", now_s=NOW_S)
     assert load_snapshot(db, "default", embedding_model="local", previous=second).contexts is second.contexts
 
@@ -94,7 +104,35 @@ def test_rows_that_were_deleted_for_good_are_gone_too(db: Database) -> None:
     first = load_snapshot(db, "default", embedding_model="local")
     with db.transaction():
         db.execute("DELETE FROM ai_contexts WHERE id = 'ctx_1'")
-    assert load_snapshot(db, "default", embedding_model="local", previous=first).contexts.ids == ("ctx_2",)
+    assert load_snapshot(db, "default", embedding_model="local", previous=first).contexts.ids == ["ctx_2"]
+
+
+def test_a_snapshot_that_is_not_the_last_one_can_still_be_followed(db: Database) -> None:
+    for context_id in ("ctx_1", "ctx_2"):
+        write_context(db, context_id)
+    first = load_snapshot(db, "default", embedding_model="local")
+    write_context(db, "ctx_1", is_served=0)
+    for _ in range(2):  # as after a failure between reading and serving
+        again = load_snapshot(db, "default", embedding_model="local", previous=first)
+        assert again.contexts.ids == ["ctx_2"]
+    assert first.contexts.ids == ["ctx_1", "ctx_2"]
+
+
+def test_many_changes_of_few_entries_do_not_pile_up_in_memory(db: Database) -> None:
+    write_context(db, "ctx_1")
+    snapshot = load_snapshot(db, "default", embedding_model="local")
+    for number in range(MAX_GONE_ROWS + 2):
+        write_context(db, "ctx_1", answer=f"Wording {number}.")
+        snapshot = load_snapshot(db, "default", embedding_model="local", previous=snapshot)
+    assert len(snapshot.contexts.vectors) <= 2
+    assert texts(snapshot) == {"ctx_1": context_entry("Why?", f"Wording {MAX_GONE_ROWS + 1}.")}
+
+
+def test_a_vector_of_another_length_is_refused(db: Database) -> None:
+    write_context(db, "ctx_1")
+    db.execute("UPDATE ai_contexts SET embedding = x'00000000'")
+    with pytest.raises(ValueError, match="dimensions"):
+        load_snapshot(db, "default", embedding_model="local")
 
 
 def test_versions_tell_what_is_out_of_date(db: Database) -> None:

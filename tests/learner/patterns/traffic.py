@@ -91,9 +91,9 @@ class World:
                     request_hash=conversation,
                     created_at=iso(self.now_s),
                     completed_at=iso(self.now_s + 2),
-                    drawn=selection.drawn,
+                    drawn=",".join(one.set for one in selection.drawn),
                 )
-                insert_records(self.db, [record])
+                insert_records(self.db, [record], sets=selection.drawn)
                 signal = vote(is_table, float(self.rng.random()))
                 if signal is not None:
                     record_signal(

@@ -1,0 +1,172 @@
+"""Which contexts a request gets: the entries nearest to its question, pure functions of a snapshot.
+
+Up to ``[contexts] exact_up_to`` entries, the question is compared with all of them. Beyond, a graph finds the nearest
+ones of those that it covers; what came after it was made is compared one by one, and what is gone is left out.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from proxy.context_graph import ContextGraph, row_keys
+from proxy.selection import JOIN_TOKENS, NOTHING, Selection
+from store.blocks import context_block
+from store.config import ContextsSection
+from store.records import InjectionRecord
+from store.served_contexts import ContextRows, ServedContexts
+
+CONTEXT_FRAME_TOKENS: Final = 54  # of store.blocks' header and footer, cl100k_base; a test holds them equal
+MAX_SORTED: Final = 64  # the best rows, put in order first; more only when these are too long for the budget
+NEAREST: Final = 32  # that a graph is asked for: some of them may not fit into the budget
+
+Vectors = NDArray[np.float32]
+RowNumbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """A graph laid over the rows of a tenant, as they were at one moment."""
+
+    graph: ContextGraph
+    rows: RowNumbers
+    """(nodes,), the row of each node; -1: it is gone."""
+    n_lost: int
+    """Nodes without a row."""
+    rest: RowNumbers
+    """Rows that the graph does not know ..."""
+    rest_vectors: Vectors
+    """... and their vectors, contiguous."""
+    n_rows: int
+    """Rows that there were; later ones are not covered."""
+    n_gone: int
+    """Rows that were gone by then; later ones may still be found by the graph."""
+
+    def n_changed(self, contexts: ServedContexts) -> int:
+        """Return how many nodes and rows have nothing to do with each other by now."""
+        return self.n_missing(contexts) + len(self.rest) + len(contexts.vectors) - self.n_rows
+
+    def n_missing(self, contexts: ServedContexts) -> int:
+        """Return at most how many nodes are not served any more."""
+        return self.n_lost + len(contexts.gone) - self.n_gone
+
+
+@dataclass(slots=True)
+class CoverSlot:
+    """Where the cover of some rows is put when it is ready; requests read it while it is replaced."""
+
+    rows: ContextRows
+    cover: Cover | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContextSearch:
+    """What a tenant's contexts are found with."""
+
+    contexts: ServedContexts
+    slot: CoverSlot | None = None
+    """None: so few that all are compared."""
+
+    def near(self, question: Vectors, threshold: float) -> tuple[RowNumbers, Vectors]:
+        """Return rows at least *threshold* similar to *question* (256,), and their similarities, in no order.
+
+        All of them without a cover, else the nearest that the graph finds and all that it does not cover. Rows that
+        are gone may be among them.
+        """
+        cover = self.slot.cover if self.slot is not None else None
+        vectors = self.contexts.vectors
+        if cover is None:
+            similarities = vectors @ question
+            (rows,) = (similarities >= threshold).nonzero()
+            return rows, similarities[rows]
+        nodes = cover.graph.nearest(question, NEAREST + cover.n_missing(self.contexts))
+        found = cover.rows[nodes]
+        parts = [found[found >= 0]]
+        if len(cover.rest):
+            parts.append(cover.rest[cover.rest_vectors @ question >= threshold])
+        if len(vectors) > cover.n_rows:
+            parts.append((vectors[cover.n_rows :] @ question >= threshold).nonzero()[0] + cover.n_rows)
+        rows = np.concatenate(parts)
+        similarities = vectors[rows] @ question
+        is_near = similarities >= threshold
+        return rows[is_near], similarities[is_near]
+
+
+def lay(graph: ContextGraph, contexts: ServedContexts, secret: bytes) -> Cover:
+    """Return *graph* laid over *contexts*: each node at the row with its id and its very vector."""
+    live = contexts.live_rows
+    keys = live_keys(contexts, live, secret)
+    order = keys.argsort()
+    places = np.minimum(np.searchsorted(keys, graph.keys, sorter=order), max(len(keys) - 1, 0))
+    rows = np.full(len(graph.keys), -1, np.int64)
+    if len(keys):
+        found = order[places]
+        is_there = keys[found] == graph.keys
+        rows[is_there] = live[found[is_there]]
+    is_covered = np.zeros(len(contexts.vectors), bool)
+    is_covered[rows[rows >= 0]] = True
+    rest = live[~is_covered[live]]
+    return Cover(
+        graph=graph,
+        rows=rows,
+        n_lost=int((rows < 0).sum()),
+        rest=rest,
+        rest_vectors=contexts.vectors[rest],
+        n_rows=len(contexts.vectors),
+        n_gone=len(contexts.gone),
+    )
+
+
+def live_keys(contexts: ServedContexts, live: RowNumbers, secret: bytes) -> NDArray[np.uint64]:
+    """Return the keys of the rows *live*, by which a graph knows them."""
+    return row_keys([contexts.rows.ids[row] for row in live.tolist()], contexts.vectors[live], secret)
+
+
+def select_contexts(search: ContextSearch, question: Vectors, section: ContextsSection) -> Selection:
+    """Return the entries most similar to the question, best first, whole ones only.
+
+    Args:
+        search: over what the tenant approved.
+        question: (256,), unit length, or all zero for a question without words.
+        section: threshold, number and tokens.
+    """
+    rows, similarities = search.near(question, section.similarity_threshold)
+    if not rows.size:
+        return NOTHING
+    chosen: list[tuple[float, str, int]] = []
+    if rows.size > MAX_SORTED:
+        is_best = similarities >= np.partition(similarities, -MAX_SORTED)[-MAX_SORTED]
+        chosen = _fill(search.contexts, rows[is_best], similarities[is_best], section)
+    if len(chosen) < section.max_items:
+        chosen = _fill(search.contexts, rows, similarities, section)
+    if not chosen:
+        return NOTHING
+    texts, tokens = search.contexts.rows.texts, search.contexts.rows.tokens
+    return Selection(
+        context_block([texts[row] for _, _, row in chosen]),
+        CONTEXT_FRAME_TOKENS + sum([tokens[row] for _, _, row in chosen]),
+        tuple(
+            [
+                InjectionRecord("context", context_id, "", 1.0, 1.0, True, round(-opposite, 6), tokens[row])
+                for opposite, context_id, row in chosen
+            ]
+        ),
+    )
+
+
+def _fill(
+    contexts: ServedContexts, rows: RowNumbers, similarities: Vectors, section: ContextsSection
+) -> list[tuple[float, str, int]]:
+    """Return what fits of *rows*, best first, equally similar ones in order of ids: (-similarity, id, row)."""
+    ids, tokens, gone = contexts.rows.ids, contexts.rows.tokens, contexts.gone
+    tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
+    chosen: list[tuple[float, str, int]] = []
+    for item in sorted([(-s, ids[row], row) for s, row in zip(similarities.tolist(), rows.tolist(), strict=True)]):
+        row = item[2]
+        if row not in gone and tokens[row] <= tokens_left:
+            chosen.append(item)
+            if len(chosen) == section.max_items:
+                break
+            tokens_left -= tokens[row]
+    return chosen

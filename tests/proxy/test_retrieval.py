@@ -1,0 +1,178 @@
+"""What is found is what an exact search finds, whatever of it a graph covers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from proxy.context_graph import ContextGraph, GraphError, row_keys
+from proxy.retrieval import (
+    CONTEXT_FRAME_TOKENS,
+    MAX_SORTED,
+    ContextSearch,
+    CoverSlot,
+    lay,
+    live_keys,
+    select_contexts,
+)
+from store import blocks
+from store.config import Config, ContextsSection, load_config
+from store.served_contexts import ContextRows, Entries, ServedContexts
+from store.tokens import load_token_counter
+
+SECRET = b"s" * 32
+QUESTION = np.eye(1, 256, dtype=np.float32)[0]
+SECTION = load_config().contexts
+
+
+def entries(ids: list[str], vectors: NDArray[np.float32], tokens: list[int] | None = None) -> Entries:
+    return Entries(ids, vectors, [f"<{i}>" for i in ids], tokens or [10] * len(ids))
+
+
+def served(similarities: list[float], tokens: list[int]) -> ContextSearch:
+    vectors = np.zeros((len(similarities), 256), np.float32)
+    vectors[:, 0] = similarities
+    rows = ContextRows()
+    rows.add(entries([f"ctx_{index}" for index in range(len(similarities))], vectors, tokens))
+    return ContextSearch(rows.view())
+
+
+def found(search: ContextSearch, question: NDArray[np.float32], section: ContextsSection = SECTION) -> list[str]:
+    return [injection.item_id for injection in select_contexts(search, question, section).injections]
+
+
+def covered(contexts: ServedContexts, covering: ServedContexts | None = None) -> ContextSearch:
+    """Return a search over *contexts* with a graph that was built over them, or when there was *covering*."""
+    live = (covering or contexts).live_rows
+    keys = live_keys(covering or contexts, live, SECRET)
+    graph = ContextGraph.build((covering or contexts).vectors, live, keys, lambda: False)
+    return ContextSearch(contexts, CoverSlot(contexts.rows, lay(graph, contexts, SECRET)))
+
+
+def random_vectors(n: int, seed: int) -> NDArray[np.float32]:
+    """Return *n* unit rows around a few centres, as texts are."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(0).normal(size=(8, 256))
+    vectors = centres[rng.integers(8, size=n)] + rng.normal(size=(n, 256)) * 0.8
+    unit: NDArray[np.float32] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def test_the_frame_costs_what_the_constant_says() -> None:
+    counter = load_token_counter()
+    assert counter.count(blocks.CONTEXT_HEADER) + counter.count(blocks.CONTEXT_FOOTER) == CONTEXT_FRAME_TOKENS
+
+
+def test_the_most_similar_contexts_above_the_threshold_come_best_first(config: Config) -> None:
+    threshold = config.contexts.similarity_threshold
+    search = served([threshold + 0.1, threshold - 0.01, threshold + 0.3, threshold + 0.2, threshold], [10] * 5)
+    selection = select_contexts(search, QUESTION, config.contexts)
+    assert [i.item_id for i in selection.injections] == ["ctx_2", "ctx_3", "ctx_0"]
+    assert [i.similarity for i in selection.injections] == [0.8, 0.7, 0.6]
+    assert all((i.propensity, i.treated, i.dimension) == (1.0, True, "") for i in selection.injections)
+    assert selection.tokens == CONTEXT_FRAME_TOKENS + 30
+    assert selection.block == blocks.context_block(["<ctx_2>", "<ctx_3>", "<ctx_0>"])
+
+
+def test_equally_similar_contexts_come_in_order_of_ids() -> None:
+    rows = ContextRows()
+    rows.add(entries([f"ctx_{index:03}" for index in range(3 * MAX_SORTED, 0, -1)], np.tile(QUESTION, (192, 1))))
+    assert found(ContextSearch(rows.view()), QUESTION) == ["ctx_001", "ctx_002", "ctx_003"]
+
+
+def test_a_context_that_does_not_fit_is_left_out_whole() -> None:
+    selection = select_contexts(served([0.99, 0.9], [5_000, 10]), QUESTION, SECTION)
+    assert [i.item_id for i in selection.injections] == ["ctx_1"]
+    assert selection.tokens <= SECTION.max_tokens
+
+
+def test_a_context_that_fits_is_found_behind_many_that_do_not() -> None:
+    many = 2 * MAX_SORTED
+    assert found(served([0.99] * many + [0.6], [5_000] * many + [10]), QUESTION) == [f"ctx_{many}"]
+
+
+def test_a_question_without_words_gets_no_context() -> None:
+    assert not select_contexts(served([1.0], [10]), np.zeros(256, np.float32), SECTION).block
+    assert not select_contexts(ContextSearch(ServedContexts()), QUESTION, SECTION).block
+
+
+change = st.tuples(st.sampled_from(["add", "reword", "retire"]), st.integers(0, 10_000))
+
+
+@settings(max_examples=40)
+@given(before=st.lists(change, max_size=40), after=st.lists(change, max_size=40), n=st.integers(1, 120))
+def test_a_graph_with_what_changed_since_finds_what_a_search_of_all_finds(
+    before: list[tuple[str, int]], after: list[tuple[str, int]], n: int
+) -> None:
+    contexts = changed(ContextRows().view(), [("add", number) for number in range(n)])
+    covering = changed(contexts, before)
+    latest = changed(covering, after)
+    exact, through_graph = ContextSearch(latest), covered(latest, covering)
+    grown = replace(through_graph, contexts=changed(latest, before))  # the same cover, more changes
+    for question in random_vectors(5, seed=n):
+        assert found(through_graph, question) == found(exact, question)
+        assert found(grown, question) == found(ContextSearch(grown.contexts), question)
+        assert set(found(exact, question)) <= set(latest.ids)
+
+
+def changed(contexts: ServedContexts, changes: list[tuple[str, int]]) -> ServedContexts:
+    for kind, number in changes:
+        ids = contexts.ids or ["none"]
+        vector = random_vectors(1, seed=len(contexts.vectors) * 10_007 + number)
+        new, removed = {
+            "add": ([f"ctx_{len(contexts.vectors)}"], []),
+            "reword": ([ids[number % len(ids)]], []),
+            "retire": ([], [ids[number % len(ids)]]),
+        }[kind]
+        contexts = contexts.changed(entries(new, vector[: len(new)]), removed)
+    return contexts
+
+
+def test_a_graph_finds_ninety_nine_of_a_hundred_of_the_three_nearest() -> None:
+    rows = ContextRows()
+    rows.add(entries([f"ctx_{index:05}" for index in range(5_000)], random_vectors(5_000, seed=1)))
+    exact, through_graph = ContextSearch(rows.view()), covered(rows.view())
+    pairs = [(found(exact, question), found(through_graph, question)) for question in random_vectors(200, seed=2)]
+    assert sum(len(right) for right, _ in pairs) > 300
+    assert sum(len(set(right) & set(got)) for right, got in pairs) >= 0.99 * sum(len(right) for right, _ in pairs)
+
+
+def test_retired_entries_never_hide_those_behind_them() -> None:
+    n = 200
+    near = np.zeros((n + 1, 256), np.float32)
+    near[:, 0] = np.linspace(1.0, 0.9, n + 1)
+    near[:, 1] = np.sqrt(1.0 - near[:, 0] ** 2)
+    rows = ContextRows()
+    rows.add(entries([f"ctx_{index:03}" for index in range(n + 1)], near))
+    whole = rows.view()
+    retired = whole.changed(entries([], np.zeros((0, 256), np.float32)), [f"ctx_{index:03}" for index in range(n)])
+    assert found(covered(retired, whole), QUESTION) == [f"ctx_{n:03}"]
+    assert found(replace(covered(whole), contexts=retired), QUESTION) == [f"ctx_{n:03}"]
+
+
+def test_a_graph_is_read_as_it_was_written() -> None:
+    vectors = random_vectors(300, seed=3)
+    keys = row_keys([f"ctx_{index}" for index in range(300)], vectors, SECRET)
+    graph = ContextGraph.build(vectors, np.arange(300), keys, lambda: False)
+    again = ContextGraph.decode(b"".join(graph.encode(SECRET)), SECRET)
+    assert np.array_equal(again.keys, keys)
+    for question in random_vectors(20, seed=4):
+        assert again.nearest(question, 10).tolist() == graph.nearest(question, 10).tolist()
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_a_damaged_graph_is_refused_whatever_the_damage(data: st.DataObject) -> None:
+    vectors = random_vectors(20, seed=5)
+    keys = row_keys([f"ctx_{index}" for index in range(20)], vectors, SECRET)
+    content = b"".join(ContextGraph.build(vectors, np.arange(20), keys, lambda: False).encode(SECRET))
+    at = data.draw(st.integers(0, len(content) - 1))
+    cut, flipped = content[:at], content[:at] + bytes([content[at] ^ 0x40]) + content[at + 1 :]
+    for damaged in (cut, flipped, content + b"x"):
+        with pytest.raises(GraphError):
+            ContextGraph.decode(damaged, SECRET)
+    with pytest.raises(GraphError):
+        ContextGraph.decode(content, b"t" * 32)
