@@ -14,7 +14,7 @@ from bench import cache_cost, gateway, memory, start, workers
 from bench.bars import BAR_PREFIX, Bar, Part, load_parts, save_parts
 from bench.machine import machine
 from bench.report import RESULTS, page
-from tutelage.cli_serve import ONE_THREAD
+from tutelage.__main__ import ONE_BLAS_THREAD
 
 ROUNDS, SECONDS = 3, 2.0
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
@@ -33,12 +33,18 @@ def _printed(name: str, title: str, *arguments: str) -> Part:
         CalledProcessError: it did not run to its end.
     """
     command = [sys.executable, "-m", f"bench.{name}", *arguments]
-    one_thread = dict.fromkeys(ONE_THREAD, "1")
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **one_thread})
+    environment = {**os.environ, **ONE_BLAS_THREAD}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
     lines = done.stdout.strip().splitlines()
     bars = [Bar(**json.loads(line.removeprefix(BAR_PREFIX))) for line in lines if line.startswith(BAR_PREFIX)]
     text = "\n".join(line for line in lines if not line.startswith(BAR_PREFIX)).strip()
-    return Part(name, title, f"```\n{text}\n```\n\nMachine: {machine()}.\n", bars)
+    # A page comes with a heading of its own; what is only lined up by blanks stays so inside a block of code.
+    shown = text.partition("\n")[2].strip() if text.startswith("## ") else f"```\n{text}\n```"
+    return Part(name, title, f"{shown}\n\nMachine: {machine()}.\n", bars)
+
+
+def _selection(_is_quick: bool, data: str | None) -> Part:
+    return _printed("selection", "Selection plus retrieval inside a request", *(["--data", data] if data else []))
 
 
 def _retrieval(is_quick: bool, data: str | None) -> Part:
@@ -52,6 +58,7 @@ PARTS: Mapping[str, Callable[[bool, str | None], Part]] = {
     "memory": lambda is_quick, _data: memory.run(is_quick=is_quick),
     "start": lambda is_quick, _data: start.run(is_quick=is_quick),
     "workers": lambda is_quick, _data: workers.run(is_quick=is_quick),
+    "selection": _selection,
     "retrieval": _retrieval,
 }
 
