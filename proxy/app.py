@@ -8,13 +8,15 @@ Every endpoint is ``async def endpoint(client)``.
 import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
+from random import Random
 from typing import Any, Final, Protocol
 
 import orjson
 
 from proxy.authentication import Authenticator
 from proxy.client import Client, read_body, send_body, send_error
-from proxy.dialect import LEARNED, Dialect, dialect_of
+from proxy.dialect import CHAT_PATH, LEARNED, Dialect, dialect_of
 from proxy.errors import (
     JSON_TYPE,
     ApiError,
@@ -28,10 +30,15 @@ from proxy.errors import (
 from proxy.forwarding import Forwarder
 from proxy.headers import RESPONSE_ID
 from proxy.incoming import IncomingRequest
+from proxy.limits import Limiter
+from proxy.metering import MeteredTurn
 from proxy.metrics import CONTENT_TYPE, Metrics
 from proxy.pass_through import PassThrough
-from proxy.relay import Tee, relay
-from proxy.routing import Router
+from proxy.relay import Turn, relay
+from proxy.renaming import rename_model
+from proxy.routing import Route, Router
+from proxy.sending import Sender, reply_of
+from proxy.upstream import UpstreamRequest
 from store.clock import Clock
 from store.config import ProxySection
 
@@ -43,13 +50,6 @@ Endpoint = Callable[[Client], Awaitable[None]]
 FEEDBACK_PATH: Final = "/v1/feedback"
 
 logger = logging.getLogger(__name__)
-
-
-class Turn(Tee, Protocol):
-    """One chat request and its reply, as learning sees them; ``proxy.turn.Turn`` is the real one."""
-
-    body: bytes  # to send upstream
-    model: str | None
 
 
 class Learning(Protocol):
@@ -147,12 +147,15 @@ def create_app(
     learning: Learning,
     feedback: Feedback,
     health: Health,
+    limiter: Limiter,
     metrics: Metrics,
     clock: Clock,
+    rng: Random,
     lifespan: Callable[[], AbstractAsyncContextManager[None]],
 ) -> DataPlaneApp:
     """Return the application; *lifespan* is entered before the first request and left after the last."""
     forwarder = Forwarder(authenticator, metrics)
+    sender = Sender(metrics, clock, rng)
     learned = {
         path: LearnedEndpoint(
             path,
@@ -160,7 +163,9 @@ def create_app(
             authenticator=authenticator,
             router=router,
             learning=learning,
+            limiter=limiter,
             forwarder=forwarder,
+            sender=sender,
             metrics=metrics,
             clock=clock,
             max_body_mb=section.max_body_mb,
@@ -168,7 +173,14 @@ def create_app(
         for path, dialect in LEARNED.items()
     }
     signals = FeedbackEndpoint(authenticator, feedback, section.max_body_mb)
-    pass_through = PassThrough(authenticator, router, forwarder, max_body_mb=section.max_body_mb)
+    pass_through = PassThrough(
+        authenticator=authenticator,
+        router=router,
+        limiter=limiter,
+        forwarder=forwarder,
+        sender=sender,
+        max_body_mb=section.max_body_mb,
+    )
     own = OwnEndpoints(health, metrics)
 
     def endpoint(method: str, path: str) -> tuple[str, Endpoint]:
@@ -194,7 +206,9 @@ class LearnedEndpoint:
         authenticator: Authenticator,
         router: Router,
         learning: Learning,
+        limiter: Limiter,
         forwarder: Forwarder,
+        sender: Sender,
         metrics: Metrics,
         clock: Clock,
         max_body_mb: float,
@@ -204,16 +218,21 @@ class LearnedEndpoint:
         self._authenticator = authenticator
         self._router = router
         self._learning = learning
+        self._limiter = limiter
         self._forwarder = forwarder
+        self._sender = sender
         self._metrics = metrics
         self._clock = clock
         self._max_body_mb = max_body_mb
 
     async def __call__(self, client: Client) -> None:
         caller = self._authenticator.authenticate(client.headers, "request")
+        meter = self._limiter.admit(caller)
         body = await read_body(client, self._max_body_mb)
         received_s = self._clock.now_s()
         turn = self._learning.begin(IncomingRequest(self._path, client.headers, body, received_s), caller.tenant_id)
+        if meter is not None:
+            turn = MeteredTurn(turn, meter)
         try:
             await self._ask(client, turn)
         finally:
@@ -225,7 +244,10 @@ class LearnedEndpoint:
         try:
             route = self._router.for_model(turn.model)
             upstream = route.upstream.name
-            response = await route.upstream.send(self._forwarder.request(client, route, turn.body))
+            line = self._router.line(route, is_chat=self._path == CHAT_PATH)
+            end = await self._sender.send(line, partial(self._request, client, turn, route), client.cancellation)
+            upstream = end.route.upstream.name
+            response = reply_of(end)
         except UpstreamError as exc:
             error = self._forwarder.failure(exc, upstream)
             turn.finish("upstream_error", error.status, upstream)
@@ -238,6 +260,11 @@ class LearnedEndpoint:
             raise
         else:
             await relay(client, response, turn, upstream, self._dialect)
+
+    def _request(self, client: Client, turn: Turn, first: Route, route: Route) -> UpstreamRequest:
+        """Return the turn's request as it goes to *route*: the same bytes to each, but for the model's name."""
+        body = rename_model(turn.body, route.rename) if route.rename else turn.body
+        return self._forwarder.request(client, route, body, is_fallback=route is not first)
 
 
 class FeedbackEndpoint:

@@ -5,15 +5,17 @@ key, which never goes further; the upstream's own key never comes back.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol
+
+import msgspec
 
 from proxy.errors import Header, forbidden, invalid_api_key, unavailable
 from proxy.headers import CREDENTIALS, find
-from store.tenants import KEY_PREFIX, hash_key
+from store.config import LimitsSection
+from store.tenants import KEY_PREFIX, LiveKey, hash_key
 from store.vocabulary import DEFAULT_TENANT, Scope
 
-Keys = Mapping[str, tuple[str, Scope]]  # {hash: (tenant id, scope)}
+Keys = Mapping[str, LiveKey]  # by their hash
 Purpose = Literal["request", "feedback"]
 
 _ALLOWED: Final[Mapping[Purpose, tuple[Scope, ...]]] = {
@@ -21,13 +23,15 @@ _ALLOWED: Final[Mapping[Purpose, tuple[Scope, ...]]] = {
     "feedback": ("app", "feedback", "admin"),
 }
 _OWN_KEY: Final = KEY_PREFIX.encode()
+OPEN_KEY_ID: Final = "open"  # all clients of open mode together, as ``key_usage`` names them
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """Whoever asks, as far as the key tells."""
 
     tenant_id: str
+    key_id: str = OPEN_KEY_ID
+    limits: LimitsSection | None = None  # None: nothing holds it back
 
 
 class Authenticator(Protocol):
@@ -47,10 +51,10 @@ class Authenticator(Protocol):
 
 
 class OpenAuthenticator:
-    """Open mode: everybody is the default tenant."""
+    """Open mode: everybody is the default tenant, and one caller as far as *limits* go."""
 
-    def __init__(self) -> None:
-        self._caller = Caller(DEFAULT_TENANT)
+    def __init__(self, limits: LimitsSection | None = None) -> None:
+        self._caller = Caller(DEFAULT_TENANT, limits=limits)
 
     def authenticate(self, headers: Sequence[Header], purpose: Purpose) -> Caller:
         return self._caller
@@ -81,18 +85,22 @@ class KeyAuthenticator:
         known = keys.get(hash_key(key.decode("utf-8", "surrogateescape")))
         if known is None:
             raise invalid_api_key("Incorrect API key provided.")
-        tenant_id, scope = known
-        if scope not in _ALLOWED[purpose]:
-            raise forbidden(f"This key's scope is {scope!r}; it cannot be used for this.")
-        return Caller(tenant_id)
+        if known.scope not in _ALLOWED[purpose]:
+            raise forbidden(f"This key's scope is {known.scope!r}; it cannot be used for this.")
+        return Caller(known.tenant_id, known.id, known.limits)
 
     def upstream_credentials(self, headers: Sequence[Header], key: bytes) -> Sequence[Header] | None:
-        if not key:
-            return ()
-        # The upstream hears it the way the client said it: Anthropic's clients send x-api-key.
-        if find(headers, b"authorization") is None and find(headers, b"x-api-key") is not None:
-            return ((b"x-api-key", key),)
-        return ((b"authorization", b"Bearer " + key),)
+        return own_credentials(headers, key)
+
+
+def own_credentials(headers: Sequence[Header], key: bytes) -> Sequence[Header]:
+    """Return the upstream's own *key* (b"": it has none) as the headers that replace the client's."""
+    if not key:
+        return ()
+    # The upstream hears it the way the client said it: Anthropic's clients send x-api-key.
+    if find(headers, b"authorization") is None and find(headers, b"x-api-key") is not None:
+        return ((b"x-api-key", key),)
+    return ((b"authorization", b"Bearer " + key),)
 
 
 def presented_key(headers: Sequence[Header]) -> bytes | None:

@@ -7,6 +7,8 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
+from random import Random
 from typing import Final
 
 import numpy as np
@@ -15,7 +17,9 @@ from prometheus_client import CollectorRegistry
 
 from proxy.app import DataPlaneApp, create_app
 from proxy.authentication import Authenticator, KeyAuthenticator, OpenAuthenticator
+from proxy.breaker import STATES, Breaker
 from proxy.feedback import FeedbackEndpoints, FeedbackWriter
+from proxy.limits import Limiter
 from proxy.litellm_upstream import LitellmUpstream
 from proxy.metrics import Metrics
 from proxy.recorder_keeper import RecorderKeeper
@@ -28,10 +32,12 @@ from store.config import Config, UpstreamSection, database_path, segment_directo
 from store.database import open_database
 from store.embedding import load_local_embedder
 from store.errors import StoreError
+from store.ids import new_id
 from store.presence import has_died
+from store.prices import PriceBook
 from store.question_types import load_question_classifier
 from store.segments import SegmentWriter, read_trouble
-from store.tenants import ensure_default_tenant
+from store.tenants import any_limit, ensure_default_tenant
 from store.vocabulary import LEARNER
 
 RECORDER_CHECK_S: Final = 0.5
@@ -97,11 +103,23 @@ class DataPlane:
         self._recorder = recorder
         self._metrics = Metrics(CollectorRegistry())
         self._understanding = load_understanding(config)
-        self._snapshots = Snapshots(config, self._understanding.name)
+        process = new_id("use", clock.now_s())
+        self._snapshots = Snapshots(config, self._understanding.name, process)
         self._writer = SegmentWriter(
             segment_directory(config),
             segment_bytes=config.recording.segment_mb * 1e6,
             max_backlog_bytes=config.recording.max_backlog_mb * 1e6,
+        )
+        self._prices = PriceBook(config.prices)
+        self._limiter = Limiter(
+            n_workers=config.proxy.workers,
+            process=process,
+            write=self._writer.append,
+            uses=self._snapshots.uses,
+            prices=self._prices,
+            providers={section.name: section.provider for section in config.upstream},
+            clock=clock,
+            count_refusal=self._metrics.count_limited_request,
         )
         self._feedback_writer = FeedbackWriter(config)
         self._routes = tuple(make_route(section, environment) for section in config.upstream)
@@ -114,6 +132,9 @@ class DataPlane:
         self._metrics.watch(
             "tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", lambda: writer.n_dropped
         )
+        for route in self._routes:
+            if route.breaker is not None:
+                self._metrics.watch_breaker(route.upstream.name, partial(self._breaker_state, route.breaker))
         learning = Learning(
             config,
             snapshots=self._snapshots,
@@ -131,8 +152,10 @@ class DataPlane:
             learning=learning,
             feedback=FeedbackEndpoints(config.feedback, self._feedback_writer, self._clock, learning.own_id),
             health=self,
+            limiter=self._limiter,
             metrics=self._metrics,
             clock=self._clock,
+            rng=Random(),  # noqa: S311 - of the waits between tries
             lifespan=self.running,
         )
 
@@ -147,9 +170,16 @@ class DataPlane:
             "records": read_trouble(segment_directory(self._config)),
             "recorder": recorder_problem,
             "embedder": self._understanding.problem,
+            "prices": self._prices.problem,
             "learner": LEARNER_DIED if has_died(database_path(self._config.store), LEARNER) else None,
         }
+        for route in self._routes:
+            if route.breaker is not None:
+                found[f"upstream {route.upstream.name}"] = route.breaker.problem(self._clock.now_s())
         return {name: problem for name, problem in found.items() if problem}
+
+    def _breaker_state(self, breaker: Breaker) -> float:
+        return STATES.index(breaker.state(self._clock.now_s()))
 
     def generations(self) -> Mapping[str, int]:
         """Return the generation served to each tenant now."""
@@ -211,15 +241,16 @@ def prepare_database(config: Config, clock: Clock) -> None:
 
 def make_authenticator(config: Config, snapshots: Snapshots) -> Authenticator:
     """Return what the configured mode asks for."""
-    return OpenAuthenticator() if config.tenancy.mode == "open" else KeyAuthenticator(snapshots.keys)
+    if config.tenancy.mode == "open":
+        return OpenAuthenticator(any_limit(config.limits))
+    return KeyAuthenticator(snapshots.keys)
 
 
 def make_route(section: UpstreamSection, environment: Mapping[str, str]) -> Route:
     """Return the route to one configured upstream, its key out of *environment*."""
     key = environment.get(section.api_key_env, "") if section.api_key_env else ""
-    if section.provider != "openai":
-        return Route(LitellmUpstream(section, key), section.models, key.encode())
-    return Route(HttpUpstream(section), section.models, key.encode())
+    upstream = HttpUpstream(section) if section.provider == "openai" else LitellmUpstream(section, key)
+    return Route.of(section, upstream, key.encode())
 
 
 def environment() -> Mapping[str, str]:

@@ -5,10 +5,12 @@ ProxyError
 ├── UpstreamError                the upstream did not answer as it should
 │   ├── UpstreamUnreachableError     no connection, or it went away before the first byte of the reply
 │   ├── UpstreamTimeoutError         no connection or no first byte in the configured time
-│   └── UpstreamCutError             the connection went away in the middle of the reply
+│   ├── UpstreamCutError             the connection went away in the middle of the reply
+│   └── UpstreamRestingError         it failed so often that it is not asked for a while
 └── ClientGoneError              nobody waits for the reply any more
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -59,6 +61,14 @@ class UpstreamTimeoutError(UpstreamError):
 
 class UpstreamCutError(UpstreamError):
     """The connection went away in the middle of the reply."""
+
+
+class UpstreamRestingError(UpstreamError):
+    """The upstream failed so often that it is not asked until *retry_after_s* seconds have passed."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__("it failed several times in a row and rests")
+        self.retry_after_s = retry_after_s
 
 
 class ClientGoneError(ProxyError):
@@ -175,7 +185,16 @@ def unavailable(message: str, code: str) -> ApiError:
 
 
 def upstream_failure(error: UpstreamError, upstream: str) -> ApiError:
-    """Return what a client sees when *upstream* failed before its reply began: 502, or 504 for a timeout."""
+    """Return what a client sees when *upstream* failed before its reply began: 502, 504 for a timeout, 503 at rest."""
+    if isinstance(error, UpstreamRestingError):
+        retry_after = (b"retry-after", b"%d" % max(math.ceil(error.retry_after_s), 1))
+        return ApiError(
+            503,
+            f"Upstream {upstream!r} failed several times in a row; it is not asked for a while.",
+            type="upstream_error",
+            code="upstream_resting",
+            headers=(retry_after,),
+        )
     if isinstance(error, UpstreamTimeoutError):
         return ApiError(
             504, f"Upstream {upstream!r} did not answer in time.", type="upstream_error", code="upstream_timeout"

@@ -115,6 +115,7 @@ class LitellmUpstream:
         self._base_url = section.base_url
         self._key = key
         self._timeout_s = section.first_byte_timeout_s or None
+        self._total_timeout_s = section.total_timeout_s or None
         self._thread: LitellmThread | None = None
 
     def start(self) -> None:
@@ -130,7 +131,7 @@ class LitellmUpstream:
         assert self._thread is not None
         arguments = self._arguments(request)
         response = LitellmResponse(self._thread, is_stream=bool(arguments.get("stream")))
-        response.start(self._complete(self._thread, arguments))
+        response.start(self._complete(self._thread, arguments), self._total_timeout_s)
         request.cancellation.listen(response.cancel)
         await response.begun()
         return response
@@ -193,9 +194,9 @@ class LitellmResponse:
     def is_complete(self) -> bool:
         return self._is_received and not self._pieces
 
-    def start(self, completion: Coroutine[Any, Any, Any]) -> None:
-        """Await *completion* and collect what it says."""
-        self._work = self._thread.submit(self._collect(completion))
+    def start(self, completion: Coroutine[Any, Any, Any], timeout_s: float | None) -> None:
+        """Await *completion* and collect what it says, all of it within *timeout_s*."""
+        self._work = self._thread.submit(self._collect_in_time(completion, timeout_s))
 
     async def begun(self) -> None:
         """Return once the provider answers; raises what ``Upstream.send`` raises."""
@@ -238,6 +239,14 @@ class LitellmResponse:
             self._changed.wake()
 
     # In litellm's thread.
+
+    async def _collect_in_time(self, completion: Coroutine[Any, Any, Any], timeout_s: float | None) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._collect(completion)
+        except TimeoutError:
+            kind = UpstreamCutError if self._has_begun else UpstreamTimeoutError
+            self._tell(self._fail, kind(f"its reply was not complete within {timeout_s:g} s"))
 
     async def _collect(self, completion: Coroutine[Any, Any, Any]) -> None:
         try:

@@ -64,6 +64,9 @@ class Metrics(Collector):
     Attributes:
         requests: by kind of endpoint and the status that the client saw (0: it left before one).
         upstream_failures: by upstream and kind of failure.
+        retries: sent again to the upstream that failed them, by upstream.
+        fallbacks: sent to another upstream because the one that serves their model failed, by the other.
+        limited_requests: answered 429 because of a limit of their key, by limit.
         request_seconds: from the end of a learned request's body to the last byte of its reply.
         learning_failures: inside learning; the requests went on without it.
         in_flight: requests under way.
@@ -72,15 +75,26 @@ class Metrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self.requests: defaultdict[tuple[str, int], int] = defaultdict(int)
         self.upstream_failures: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.retries: defaultdict[str, int] = defaultdict(int)
+        self.fallbacks: defaultdict[str, int] = defaultdict(int)
+        self.limited_requests: defaultdict[str, int] = defaultdict(int)
         self.request_seconds = Histogram(SECONDS)
         self.learning_failures = 0
         self.in_flight = 0
+        self._breakers: dict[str, Callable[[], float]] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._registry = registry
         registry.register(self)
 
     def count_learning_failure(self) -> None:
         self.learning_failures += 1
+
+    def count_limited_request(self, limit: str) -> None:
+        self.limited_requests[limit] += 1
+
+    def watch_breaker(self, upstream: str, state: Callable[[], float]) -> None:
+        """Show a circuit breaker: 0 closed, 1 half-open (the next request is a probe), 2 open."""
+        self._breakers[upstream] = state
 
     def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
         """Show what *value* returns whenever somebody asks."""
@@ -104,6 +118,13 @@ class Metrics(Collector):
             ("upstream", "kind"),
             self.upstream_failures,
         )
+        yield from self._upstream_counters()
+        yield _counter(
+            "tutelage_limited_requests",
+            "Requests answered 429 because of a limit of their key, by limit.",
+            ("limit",),
+            {(limit,): count for limit, count in self.limited_requests.items()},
+        )
         yield HistogramMetricFamily(
             "tutelage_request_seconds",
             "Seconds from the end of a learned request's body to the last byte of its reply.",
@@ -118,6 +139,26 @@ class Metrics(Collector):
         yield GaugeMetricFamily("tutelage_requests_in_flight", "Requests under way.", value=self.in_flight)
         for name, help_text, value in self._gauges:
             yield GaugeMetricFamily(name, help_text, value=value())
+
+    def _upstream_counters(self) -> Iterator[Metric]:
+        """Yield what happens when upstreams fail."""
+        for name, help_text, counts in (
+            ("tutelage_retries", "Requests sent again to the upstream that failed them, by upstream.", self.retries),
+            (
+                "tutelage_fallbacks",
+                "Requests sent to another upstream because theirs failed, by the other.",
+                self.fallbacks,
+            ),
+        ):
+            yield _counter(name, help_text, ("upstream",), {(upstream,): count for upstream, count in counts.items()})
+        breakers = GaugeMetricFamily(
+            "tutelage_upstream_breaker",
+            "Circuit breakers by upstream: 0 closed, 1 half-open, 2 open.",
+            labels=("upstream",),
+        )
+        for upstream, state in self._breakers.items():
+            breakers.add_metric([upstream], state())
+        yield breakers
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text form."""

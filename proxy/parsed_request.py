@@ -108,14 +108,7 @@ class ParsedRequest(ABC):
         Raises:
             ValueError: *raw* does not lie in this request's body.
         """
-        size = len(memoryview(raw))
-        # Addresses cost a microsecond each; a text of some length stands in a body once, and that is soon found out.
-        start = self.source.find(raw)
-        if start < 0 or self.source.find(raw, start + 1) >= 0:
-            start = _address(raw) - _address(self.source)
-        if start < 0 or start + size > len(self.source):
-            raise ValueError("not a part of this body")
-        return start, start + size
+        return place_of(raw, self.source)
 
     def before_end(self, raw: msgspec.Raw, text: bytes) -> Edit:
         """Return the edit that puts *text* before the last character of *raw*: its closing quote or bracket."""
@@ -232,6 +225,22 @@ def openai_user(user: msgspec.Raw, safety_identifier: msgspec.Raw, metadata: msg
             if isinstance(named.get(key), str):
                 return str(named[key])
     return ""
+
+
+def place_of(raw: msgspec.Raw, source: bytes) -> tuple[int, int]:
+    """Return where *raw*, a part of *source*, begins and ends in it.
+
+    Raises:
+        ValueError: *raw* does not lie in *source*.
+    """
+    size = len(memoryview(raw))
+    # Addresses cost a microsecond each; a text of some length stands in a body once, and that is soon found out.
+    start = source.find(raw)
+    if start < 0 or source.find(raw, start + 1) >= 0:
+        start = _address(raw) - _address(source)
+    if start < 0 or start + size > len(source):
+        raise ValueError("not a part of this body")
+    return start, start + size
 
 
 def _address(data: bytes | msgspec.Raw) -> int:

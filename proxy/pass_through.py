@@ -7,13 +7,32 @@ import msgspec
 
 from proxy.authentication import Authenticator
 from proxy.client import Client
+from proxy.delivery import Answer, Fail
 from proxy.errors import ApiError, Header, UpstreamError, not_found
 from proxy.forwarding import Forwarder
 from proxy.headers import content_length, find
+from proxy.limits import Limiter
+from proxy.metering import MeteredReply
 from proxy.relay import relay_untouched
+from proxy.renaming import rename_model
 from proxy.routing import Route, Router
+from proxy.sending import Reply, Sender, reply_of
+from proxy.upstream import UpstreamRequest
 
 REALTIME_PATH: Final = "/v1/realtime"
+COMPLETIONS_PATH: Final = "/v1/completions"
+REPEATABLE_PATHS: Final = frozenset(
+    (
+        COMPLETIONS_PATH,
+        "/v1/embeddings",
+        "/v1/moderations",
+        "/v1/rerank",
+        "/v1/messages/count_tokens",
+        "/v1/images/generations",
+        "/v1/audio/speech",
+    )
+)
+"""A request of these makes nothing that stays: it may be sent again, where retries or fallbacks are configured."""
 HELD_BYTES: Final = 1_000_000  # of a body; a larger one is streamed, over a connection of its own
 
 
@@ -28,31 +47,62 @@ class PassThrough:
     """The endpoint behind all other paths."""
 
     def __init__(
-        self, authenticator: Authenticator, router: Router, forwarder: Forwarder, *, max_body_mb: float
+        self,
+        *,
+        authenticator: Authenticator,
+        router: Router,
+        limiter: Limiter,
+        forwarder: Forwarder,
+        sender: Sender,
+        max_body_mb: float,
     ) -> None:
         """Take collaborators; *max_body_mb* bounds what is held of a JSON body to find its model."""
         self._authenticator = authenticator
         self._router = router
+        self._limiter = limiter
         self._forwarder = forwarder
+        self._sender = sender
         self._max_routed_bytes = int(max_body_mb * 1_000_000)
 
     async def __call__(self, client: Client) -> None:
         headers, path = client.headers, client.path
-        self._authenticator.authenticate(headers, "request")
+        caller = self._authenticator.authenticate(headers, "request")
         _check(path, headers)
+        meter = self._limiter.admit(caller)
         held, is_whole = await self._hold(client)
-        route = self._route(path, headers, held, is_whole=is_whole)
-        request = self._forwarder.request(client, route, None)
-        if is_whole:
-            request.body = held if held or _has_body(headers) else None
-        else:
-            request.body_stream = _stream(held, client)
-            request.content_length = content_length(headers)
+        metered = None
+        if meter is not None:
+            model = (_model_of(held) if is_whole and _is_json(headers) else None) or ""
+            metered = MeteredReply(meter, model, held, is_text=path == COMPLETIONS_PATH)
+        upstream = ""
         try:
-            response = await route.upstream.send(request)
+            route = self._route(path, headers, held, is_whole=is_whole)
+            upstream = route.upstream.name
+            end = await self._send(client, route, held, is_whole=is_whole)
+            upstream = end.route.upstream.name
+            await relay_untouched(client, reply_of(end), upstream, metered)
         except UpstreamError as exc:
-            raise self._forwarder.failure(exc, route.upstream.name) from exc
-        await relay_untouched(client, response, route.upstream.name)
+            raise self._forwarder.failure(exc, upstream) from exc
+        finally:
+            if metered is not None:
+                metered.settle(upstream, 0)
+
+    async def _send(self, client: Client, first: Route, held: bytes, *, is_whole: bool) -> Answer[Reply] | Fail:
+        """Return how it ended: only what may be sent twice without harm is sent again or elsewhere."""
+
+        def request(route: Route) -> UpstreamRequest:
+            made = self._forwarder.request(client, route, None, is_fallback=route is not first)
+            if is_whole:
+                body = held if held or _has_body(client.headers) else None
+                made.body = rename_model(body, route.rename) if body and route.rename else body
+            else:
+                made.body_stream = _stream(held, client)
+                made.content_length = content_length(client.headers)
+            return made
+
+        if is_whole and client.path in REPEATABLE_PATHS:
+            return await self._sender.send(self._router.line(first, is_chat=False), request, client.cancellation)
+        return await self._sender.send_once(first, request)
 
     async def _hold(self, client: Client) -> tuple[bytes, bool]:
         """Return the beginning of a body, and whether it is all: as much as routing and resending need."""
@@ -69,7 +119,7 @@ class PassThrough:
         return b"".join(pieces), is_last
 
     def _is_routed_by_body(self, headers: list[Header]) -> bool:
-        return len(self._router.routes) > 1 and b"json" in (find(headers, b"content-type") or b"").lower()
+        return len(self._router.routes) > 1 and _is_json(headers)
 
     def _route(self, path: str, headers: list[Header], body: bytes, *, is_whole: bool) -> Route:
         model = _model_of(body) if is_whole and body and self._is_routed_by_body(headers) else None
@@ -95,6 +145,10 @@ def realtime_unsupported() -> ApiError:
         "Websockets (the Realtime API) are not supported here; connect to the upstream directly.",
         code="realtime_unsupported",
     )
+
+
+def _is_json(headers: list[Header]) -> bool:
+    return b"json" in (find(headers, b"content-type") or b"").lower()
 
 
 def _has_body(headers: list[Header]) -> bool:

@@ -32,6 +32,13 @@ class Tee(Protocol):
         ...
 
 
+class Turn(Tee, Protocol):
+    """One chat request and its reply, as learning sees them; ``proxy.turn.Turn`` is the real one."""
+
+    body: bytes  # to send upstream
+    model: str | None
+
+
 async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream: str, dialect: Dialect) -> None:
     """Pass a reply on to the client of a learned endpoint.
 
@@ -76,14 +83,33 @@ def _cut(client: Client, boundary: EventBoundary | None, dialect: Dialect, error
     client.cut(dialect.stream_error(error) if boundary is not None and boundary.is_here else b"")
 
 
-async def relay_untouched(client: Client, response: UpstreamResponse, upstream: str) -> None:
+class Metered(Protocol):
+    """Told of a reply whose use is counted; ``proxy.metering.MeteredReply`` is one."""
+
+    def begin(self, content_encoding: str) -> None: ...
+
+    def feed(self, data: bytes) -> None: ...
+
+    def settle(self, upstream: str, status: int) -> None: ...
+
+
+async def relay_untouched(
+    client: Client, response: UpstreamResponse, upstream: str, metered: Metered | None = None
+) -> None:
     """Pass a reply on to the client of any other endpoint; cuts and disconnects as in ``relay``."""
+    headers = response_headers(response.headers, response.status)
+    if metered is not None:
+        metered.begin((find(headers, b"content-encoding") or b"").decode("latin-1"))
     try:
-        client.begin(response.status, response_headers(response.headers, response.status))
+        client.begin(response.status, headers)
         is_last = False
         while not is_last:
             data = await response.read()
             is_last = response.is_complete
+            if metered is not None:
+                metered.feed(data)
+                if is_last:
+                    metered.settle(upstream, response.status)
             client.write(data, is_last=is_last)
             if client.is_congested:
                 await client.drain()
@@ -94,4 +120,6 @@ async def relay_untouched(client: Client, response: UpstreamResponse, upstream: 
         client.cut()
         raise
     finally:
+        if metered is not None:
+            metered.settle(upstream, response.status)
         response.cancel()

@@ -20,6 +20,7 @@ from store.errors import UnavailableError
 from store.responses import OpeningFacts, find_history, find_reply, opening_facts
 from store.snapshot import TenantSnapshot, TenantVersion, list_versions, load_snapshot
 from store.tenants import live_keys
+from store.usage import Uses, newest_uses
 
 logger = logging.getLogger(__name__)
 
@@ -41,10 +42,13 @@ class Snapshots:
     Args:
         config: the whole settings.
         embedding_model: contexts of other models are not served.
+        process: whose uses of keys are told apart from others', see ``store.usage.usage_id``.
     """
 
-    def __init__(self, config: Config, embedding_model: str) -> None:
+    def __init__(self, config: Config, embedding_model: str, process: str = "") -> None:
         self._config = config
+        self._process = process
+        self._uses = Uses()
         self._embedding_model = embedding_model
         self.history = HistoryReader(config)
         self._graphs = ContextGraphs(context_graph_directory(config), config.contexts.exact_up_to)
@@ -78,6 +82,10 @@ class Snapshots:
     def keys(self) -> Keys | None:
         """Return the valid keys as last known; None until the database was read once."""
         return self._keys
+
+    def uses(self) -> Uses:
+        """Return what keys used in the newest month, as last known."""
+        return self._uses
 
     @property
     def problem(self) -> str | None:
@@ -122,7 +130,8 @@ class Snapshots:
         if data_version == self._data_version:
             return
         versions = list_versions(self._db)
-        self._keys = live_keys(self._db)
+        self._keys = live_keys(self._db, self._config.limits)
+        self._uses = newest_uses(self._db, self._process)
         self._tenants = {version.tenant_id: self._fresh(self._db, version) for version in versions}
         self._graphs.retain(self._tenants.keys())
         self._data_version = data_version

@@ -33,6 +33,7 @@ class Exchange:
     __slots__ = (
         "_buffered",
         "_connection",
+        "_deadline",
         "_error",
         "_is_received",
         "_loop",
@@ -57,7 +58,8 @@ class Exchange:
         self._is_received = False
         self._error: Exception | None = None
         self._wakeup = Wakeup()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # of the head
+        self._deadline: asyncio.TimerHandle | None = None  # of the whole reply
 
     @property
     def is_complete(self) -> bool:
@@ -73,7 +75,7 @@ class Exchange:
             if self._error is not None:
                 raise self._error
             await self._wakeup
-        self._stop_timer()
+        self._stop_timer()  # the deadline goes on
 
     async def read(self) -> bytes:
         while not self._pieces and not self._is_received:
@@ -99,12 +101,21 @@ class Exchange:
             error = UpstreamTimeoutError(f"no answer within {timeout_s:g} s")
             self._timer = self._loop.call_later(timeout_s, self.fail, error)
 
+    def end_after(self, timeout_s: float) -> None:
+        """Fail unless all of the reply arrives within *timeout_s* from now."""
+        self._deadline = self._loop.call_later(timeout_s, self._overrun, timeout_s)
+
+    def _overrun(self, timeout_s: float) -> None:
+        kind = UpstreamCutError if self.has_begun else UpstreamTimeoutError
+        self.fail(kind(f"its reply was not complete within {timeout_s:g} s"))
+
     def fail(self, error: Exception) -> None:
         """End the exchange and its connection with *error*; nothing happens after the end."""
         if self._is_received or self._error is not None:
             return
         self._error = error
         self._stop_timer()
+        self._stop_deadline()
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abandon(self)
@@ -122,6 +133,7 @@ class Exchange:
 
     def finish(self) -> None:
         self._is_received = True
+        self._stop_deadline()
         self._connection = None
 
     def is_over_high_water(self) -> bool:
@@ -140,6 +152,11 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class Connection(asyncio.Protocol):

@@ -32,6 +32,7 @@ class HttpUpstream:
         self._host_line = b" HTTP/1.1\r\nhost: " + url.netloc.rpartition("@")[2].encode("ascii")
         self._connect_timeout_s = section.connect_timeout_s
         self._first_byte_timeout_s = section.first_byte_timeout_s
+        self._total_timeout_s = section.total_timeout_s
         self._max_idle = section.max_idle_connections
         self._idle: deque[Connection] = deque()
         self._pumps: set[asyncio.Task[None]] = set()
@@ -70,6 +71,8 @@ class HttpUpstream:
         is_whole = request.body_stream is None
         exchange = connection.start(head, request.body, is_head=request.method == "HEAD", is_whole=is_whole)
         request.cancellation.listen(exchange.cancel)
+        if self._total_timeout_s:
+            exchange.end_after(self._total_timeout_s)
         if not is_whole:
             pump = asyncio.get_running_loop().create_task(self._pump(connection, exchange, request))
             self._pumps.add(pump)

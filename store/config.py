@@ -51,7 +51,25 @@ class UpstreamSection:
     api_key_env: str
     connect_timeout_s: float
     first_byte_timeout_s: float
+    total_timeout_s: float
     max_idle_connections: int
+    retries: int
+    retry_base_s: float
+    retry_max_s: float
+    fallbacks: tuple[str, ...]
+    breaker_failures: int
+    breaker_open_s: float
+    rename: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSection:
+    """What one caller may do; 0 = no limit."""
+
+    requests_per_minute: int
+    tokens_per_minute: int
+    monthly_budget_usd: float
+    monthly_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +214,8 @@ class Config:
     tenancy: TenancySection
     store: StoreSection
     upstream: tuple[UpstreamSection, ...]
+    limits: LimitsSection
+    prices: Mapping[str, tuple[float, ...]]
     recording: RecordingSection
     feedback: FeedbackSection
     patterns: PatternsSection
@@ -257,12 +277,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid TOML: {exc}") from exc
 
 
+_FREE_TABLES = ("prices.", "upstream.rename.")  # their keys are names of models
+
+
 def _merge(base: Mapping[str, Any], source: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     merged = dict(base)
     for key, value in source.items():
-        if key not in base:
+        if key not in base and prefix not in _FREE_TABLES:
             raise ConfigError(_unknown(prefix + key, [prefix + known for known in base]))
-        if isinstance(base[key], Mapping):
+        if isinstance(base.get(key), Mapping):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{prefix}{key} must be a table, not {value!r}")
             value = _merge(base[key], value, f"{prefix}{key}.")  # noqa: PLW2901
@@ -333,7 +356,7 @@ _SHARES = {
 # With 0 nothing would ever happen, be let in or end; the other numbers may be 0.
 _MORE_THAN_ZERO = {
     "proxy": ("workers", "max_body_mb", "max_connections", "snapshot_poll_s"),
-    "upstream": ("connect_timeout_s",),
+    "upstream": ("connect_timeout_s", "breaker_open_s"),
     "recording": ("poll_ms", "segment_mb", "max_backlog_mb", "max_message_kb"),
     "feedback": ("max_batch", "max_text_kb"),
     "patterns": ("window_days", "half_life_days", "ema_alpha_signals", "warmup_runs", "warmdown_runs"),
@@ -379,10 +402,29 @@ def _check(config: Config) -> None:
         is_own_address = not upstream.base_url and upstream.provider != "openai"
         if not is_own_address and not upstream.base_url.startswith(("http://", "https://")):
             raise ConfigError(f"upstream.base_url must be an http(s) URL, not {upstream.base_url!r}")
-    upstream_names = [upstream.name for upstream in config.upstream]
-    if len(set(upstream_names)) != len(upstream_names):
-        raise ConfigError(f"upstream.name must be unique, not {upstream_names!r}")
+    _check_upstream_names(config.upstream)
+    for model, price in config.prices.items():
+        if len(price) not in (2, 3):
+            raise ConfigError(
+                f"prices.{model} must be [input, output] or [input, output, cached input], not {list(price)!r}"
+            )
     _check_open_mode(config)
+
+
+def _check_upstream_names(upstreams: Sequence[UpstreamSection]) -> None:
+    names = [upstream.name for upstream in upstreams]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"upstream.name must be unique, not {names!r}")
+    for upstream in upstreams:
+        for name in upstream.fallbacks:
+            if name == upstream.name:
+                raise ConfigError(f"upstream {name!r} cannot be its own fallback; retries are for that")
+            if name not in names:
+                nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+                raise ConfigError(
+                    f"unknown upstream {name!r} in the fallbacks of {upstream.name!r}; the nearest known one is "
+                    f"{nearest[0]!r}"
+                )
 
 
 def _check_open_mode(config: Config) -> None:

@@ -18,6 +18,8 @@ from store.migrations import MIGRATIONS
 # quarter as often as with SQLite's 1,000. The same for all connections: whoever commits beyond it pays for everybody.
 WAL_PAGES = 4000
 
+FETCH_ROWS = 1000  # at once, of a query that is read row by row
+
 Row = sqlite3.Row
 Parameters = Mapping[str, Any]
 
@@ -45,18 +47,27 @@ class Database:
         """
         return list(self._execute(sql, parameters or {}))
 
-    def batches(self, sql: str, parameters: Parameters, *, size: int) -> Iterator[list[Row]]:
+    def batches(self, sql: str, parameters: Parameters | None = None, *, size: int) -> Iterator[list[Row]]:
         """Yield all rows of a query, *size* at a time.
 
         Raises:
             UnavailableError: the database is missing, locked or damaged.
         """
-        cursor = self._execute(sql, parameters)
+        cursor = self._execute(sql, parameters or {})
         try:
             while batch := cursor.fetchmany(size):
                 yield batch
         except sqlite3.DatabaseError as exc:
             raise UnavailableError(f"{self.path}: {exc}") from exc
+
+    def each(self, sql: str, parameters: Parameters | None = None) -> Iterator[Row]:
+        """Yield the rows of a query one by one, for more of them than should be in memory at once.
+
+        Raises:
+            UnavailableError: the database is missing, locked or damaged.
+        """
+        for batch in self.batches(sql, parameters, size=FETCH_ROWS):
+            yield from batch
 
     def row(self, sql: str, parameters: Parameters | None = None) -> Row | None:
         """Return the first row of a query, or None."""

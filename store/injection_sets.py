@@ -17,6 +17,8 @@ from store.records import InjectionRecord, InjectionSet, ResponseRecord, make_se
 
 MAX_KNOWN: Final = 100_000  # items whose sets a recorder keeps in memory, about 200 bytes each
 
+_Key = tuple[str, float, float, bool, int]
+
 _INSERT_ITEM: Final = """
 INSERT INTO injection_set_items (set_id, kind, item_id, dimension, propensity, share, treated, tokens)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
@@ -46,7 +48,7 @@ class SingleItems:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, bool], str] = {}
+        self._known: dict[_Key, str] = {}
 
     def forget(self) -> None:
         self._known.clear()
@@ -56,26 +58,27 @@ class SingleItems:
 
         A list of numbers; one with a similarity beside it is a list of the two.
         """
-        if not record.injections:
-            return f"[{record.drawn}]"
-        others = ",".join(self._references(db, record.injections))
-        return f"[{record.drawn},{others}]" if record.drawn else f"[{others}]"
+        known, found = self._known, [record.drawn] if record.drawn else []
+        items = record.injections
+        if items and "pattern" in (items[0].kind, items[-1].kind):  # from an older proxy: they came item by item
+            found += self._patterns(db, [item for item in items if item.kind == "pattern"])
+            items = tuple(item for item in items if item.kind != "pattern")
+        for item in items:
+            key = (item.item_id, item.propensity, item.share, item.treated, item.tokens)
+            number = known.get(key) or self._write(db, item, key)
+            found.append(number if item.similarity is None else f"[{number},{item.similarity}]")
+        return f"[{','.join(found)}]"
 
-    def _references(self, db: Database, items: Sequence[InjectionRecord]) -> Iterator[str]:
-        steered = [item for item in items if item.dimension]  # from an older proxy: patterns came item by item
-        for _, group in groupby(steered, key=attrgetter("dimension")):
+    def _patterns(self, db: Database, items: Sequence[InjectionRecord]) -> Iterator[str]:
+        for _, group in groupby(items, key=attrgetter("dimension")):
             together = make_set(tuple(group))
             insert_sets(db, [together])
             yield together.set
-        for item in items:
-            if not item.dimension:
-                number = self._known.get((item.item_id, item.tokens, item.treated)) or self._write(db, item)
-                yield number if item.similarity is None else f"[{number},{item.similarity!r}]"
 
-    def _write(self, db: Database, item: InjectionRecord) -> str:
+    def _write(self, db: Database, item: InjectionRecord, key: _Key) -> str:
         alone = make_set([msgspec.structs.replace(item, similarity=None)])
         insert_sets(db, [alone])
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[item.item_id, item.tokens, item.treated] = alone.set
+        self._known[key] = alone.set
         return alone.set

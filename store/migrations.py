@@ -57,6 +57,11 @@ def m007_injection_sets(tool: Tool) -> None:
     _run(tool, INJECTION_VIEWS)
 
 
+@MIGRATIONS()
+def m008_limits(tool: Tool) -> None:
+    _run(tool, LIMITS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -516,4 +521,57 @@ SELECT c.tenant_id, c.id, r.revision, r.questions_json, r.answer, r.tags_json, c
   r.source_chat_id, c.status, r.created_at
 FROM ai_contexts AS c
 JOIN context_revisions AS r ON r.context_id = c.id AND r.status = 'pending_approval';
+"""
+
+LIMITS: Final = """
+ALTER TABLE api_keys ADD COLUMN requests_per_minute INTEGER -- NULL: as [limits] says; 0: no limit; so the next three
+  CHECK (requests_per_minute >= 0);
+
+ALTER TABLE api_keys ADD COLUMN tokens_per_minute INTEGER -- prompt and completion tokens
+  CHECK (tokens_per_minute >= 0);
+
+ALTER TABLE api_keys ADD COLUMN monthly_budget_usd REAL -- dollars
+  CHECK (monthly_budget_usd >= 0);
+
+ALTER TABLE api_keys ADD COLUMN monthly_tokens INTEGER -- prompt and completion tokens
+  CHECK (monthly_tokens >= 0);
+
+CREATE TABLE key_usage (
+  id TEXT NOT NULL PRIMARY KEY, -- <proxy process>-<number>
+  key_id TEXT NOT NULL, -- api_keys.id; 'open': all clients of open mode together
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  upstream TEXT NOT NULL,
+  model TEXT NOT NULL, -- as the app asked for it
+  prompt_tokens INTEGER NOT NULL, -- as the upstream counted, like the next two
+  completion_tokens INTEGER NOT NULL,
+  cached_tokens INTEGER NOT NULL, -- of the prompt's
+  is_estimated INTEGER NOT NULL CHECK (is_estimated IN (0, 1)), -- 1: the upstream did not say; counted from the text
+  cost_usd REAL NOT NULL, -- 0 when the model's price is not known or the key has no budget in dollars
+  created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX key_usage_by_time ON key_usage (created_at);
+
+CREATE TABLE key_months (
+  month TEXT NOT NULL, -- UTC, such as 2026-11
+  key_id TEXT NOT NULL,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  requests INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  cost_usd REAL NOT NULL,
+  PRIMARY KEY (month, key_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER key_usage_adds_up AFTER INSERT ON key_usage
+BEGIN
+  INSERT INTO key_months (month, key_id, tenant_id, requests, prompt_tokens, completion_tokens, cost_usd)
+  VALUES (substr(NEW.created_at, 1, 7), NEW.key_id, NEW.tenant_id, 1, NEW.prompt_tokens, NEW.completion_tokens,
+    NEW.cost_usd)
+  ON CONFLICT (month, key_id) DO UPDATE SET
+    requests = requests + excluded.requests,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens,
+    cost_usd = cost_usd + excluded.cost_usd;
+END;
 """

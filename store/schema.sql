@@ -18,7 +18,11 @@ CREATE TABLE api_keys (
   prefix TEXT NOT NULL, -- the key's first characters, to recognise it
   created_at TEXT NOT NULL,
   revoked_at TEXT
-) STRICT;
+, requests_per_minute INTEGER -- NULL: as [limits] says; 0: no limit; so the next three
+  CHECK (requests_per_minute >= 0), tokens_per_minute INTEGER -- prompt and completion tokens
+  CHECK (tokens_per_minute >= 0), monthly_budget_usd REAL -- dollars
+  CHECK (monthly_budget_usd >= 0), monthly_tokens INTEGER -- prompt and completion tokens
+  CHECK (monthly_tokens >= 0)) STRICT;
 
 CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
 
@@ -394,6 +398,45 @@ CREATE TABLE injection_set_items (
   treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
   tokens INTEGER NOT NULL,
   PRIMARY KEY (set_id, kind, item_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE key_usage (
+  id TEXT NOT NULL PRIMARY KEY, -- <proxy process>-<number>
+  key_id TEXT NOT NULL, -- api_keys.id; 'open': all clients of open mode together
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  upstream TEXT NOT NULL,
+  model TEXT NOT NULL, -- as the app asked for it
+  prompt_tokens INTEGER NOT NULL, -- as the upstream counted, like the next two
+  completion_tokens INTEGER NOT NULL,
+  cached_tokens INTEGER NOT NULL, -- of the prompt's
+  is_estimated INTEGER NOT NULL CHECK (is_estimated IN (0, 1)), -- 1: the upstream did not say; counted from the text
+  cost_usd REAL NOT NULL, -- 0 when the model's price is not known or the key has no budget in dollars
+  created_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER key_usage_adds_up AFTER INSERT ON key_usage
+BEGIN
+  INSERT INTO key_months (month, key_id, tenant_id, requests, prompt_tokens, completion_tokens, cost_usd)
+  VALUES (substr(NEW.created_at, 1, 7), NEW.key_id, NEW.tenant_id, 1, NEW.prompt_tokens, NEW.completion_tokens,
+    NEW.cost_usd)
+  ON CONFLICT (month, key_id) DO UPDATE SET
+    requests = requests + excluded.requests,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens,
+    cost_usd = cost_usd + excluded.cost_usd;
+END;
+
+CREATE INDEX key_usage_by_time ON key_usage (created_at);
+
+CREATE TABLE key_months (
+  month TEXT NOT NULL, -- UTC, such as 2026-11
+  key_id TEXT NOT NULL,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  requests INTEGER NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  cost_usd REAL NOT NULL,
+  PRIMARY KEY (month, key_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW v_response_satisfaction AS

@@ -21,6 +21,7 @@ from store.files import open_private
 from store.injection_sets import SingleItems
 from store.records import InjectionSet, ResponseRecord, decode_line, encode_set
 from store.responses import insert_records
+from store.usage import UsageRecord, decode_usage, insert_usage, is_usage
 
 logger = logging.getLogger(__name__)
 
@@ -239,9 +240,11 @@ class SegmentReader:
                 for start in range(0, len(lines), SLICE):
                     found = _decode(lines[start : start + SLICE])
                     insert_records(db, found.records, sets=found.sets, items=self._items)
+                    insert_usage(db, found.uses)
                     damaged += found.damaged
                     n_records += len(found.records)
         except (sqlite3.IntegrityError, UnicodeEncodeError):
+            self._items.forget()  # what earlier slices put in is taken back too
             n_records, damaged = self._move_one_by_one(db, lines)
         for line, reason in damaged:
             self._reject(path, line, reason)
@@ -254,6 +257,7 @@ class SegmentReader:
             found = _decode([line])
             try:
                 insert_records(db, found.records, sets=found.sets, items=self._items)
+                insert_usage(db, found.uses)
             except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
                 damaged.append((line, exc))
             else:
@@ -274,6 +278,7 @@ class _Lines:
 
     sets: list[InjectionSet] = field(default_factory=list)
     records: list[ResponseRecord] = field(default_factory=list)
+    uses: list[UsageRecord] = field(default_factory=list)
     damaged: list[tuple[bytes, Exception]] = field(default_factory=list)
 
 
@@ -281,12 +286,14 @@ def _decode(lines: list[bytes]) -> _Lines:
     found = _Lines()
     for line in lines:
         try:
-            decoded = decode_line(line)
+            decoded = decode_usage(line) if is_usage(line) else decode_line(line)
         except ValueError as exc:
             found.damaged.append((line, exc))
             continue
         if isinstance(decoded, InjectionSet):
             found.sets.append(decoded)
+        elif isinstance(decoded, UsageRecord):
+            found.uses.append(decoded)
         else:
             found.records.append(decoded)
     return found

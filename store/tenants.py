@@ -2,16 +2,19 @@
 
 import hashlib
 import secrets
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
 
 from store.clock import iso
+from store.config import LimitsSection
 from store.database import Database, Row
 from store.errors import NotFoundError
 from store.ids import new_id
 from store.vocabulary import DEFAULT_TENANT, Scope
 
 KEY_PREFIX = "tut-"
+LIMITS: Final = ("requests_per_minute", "tokens_per_minute", "monthly_budget_usd", "monthly_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,20 @@ class ApiKey:
     prefix: str
     created_at: str
     revoked_at: str | None
+    requests_per_minute: int | None = None  # None: as [limits] says; 0: no limit; so the next three
+    tokens_per_minute: int | None = None
+    monthly_budget_usd: float | None = None
+    monthly_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveKey:
+    """What the proxy needs of a key."""
+
+    id: str
+    tenant_id: str
+    scope: Scope
+    limits: LimitsSection | None  # None: it has none
 
 
 def ensure_tenant(db: Database, tenant_id: str, now_s: float, name: str = "", *, secret: bytes | None = None) -> Tenant:
@@ -107,8 +124,16 @@ def hash_key(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def create_key(db: Database, tenant_id: str, *, name: str, scope: Scope, now_s: float) -> tuple[ApiKey, str]:
-    """Return a new key's row and the key itself, which is shown this once.
+def create_key(
+    db: Database,
+    tenant_id: str,
+    *,
+    name: str,
+    scope: Scope,
+    now_s: float,
+    limits: Mapping[str, float | None] | None = None,
+) -> tuple[ApiKey, str]:
+    """Return a new key's row and the key itself, which is shown this once; *limits* as for ``set_limits``.
 
     Raises:
         NotFoundError: there is no such tenant.
@@ -132,19 +157,41 @@ def create_key(db: Database, tenant_id: str, *, name: str, scope: Scope, now_s: 
                 "created_at": iso(now_s),
             },
         )
-    return ApiKey(key_id, tenant_id, name, scope, key[:10], iso(now_s), None), key
+        set_limits(db, key_id, limits or {})
+    made = find_key_by_id(db, key_id)
+    assert made is not None
+    return made, key
+
+
+def set_limits(db: Database, key_id: str, limits: Mapping[str, float | None]) -> None:
+    """Change some of a key's *limits*, by their names; None: as ``[limits]`` says, 0: no limit.
+
+    Raises:
+        NotFoundError: there is no such key, or it was revoked.
+        ValueError: there is no limit of this name.
+    """
+    for name in limits:
+        if name not in LIMITS:
+            raise ValueError(f"no limit {name!r}")
+    changes = "".join(f", {name} = :{name}" for name in limits)
+    with db.transaction():
+        found = db.execute(
+            f"UPDATE api_keys SET id = id{changes} WHERE id = :id AND revoked_at IS NULL", {"id": key_id, **limits}
+        )
+    if not found:
+        raise NotFoundError(f"no valid key {key_id!r}")
+
+
+_KEY_COLUMNS: Final = ", ".join(ApiKey.__slots__)
 
 
 def list_keys(db: Database, tenant_id: str | None = None) -> list[ApiKey]:
     """Return the keys of one tenant, or of all (for the command line only), newest last."""
     rows = db.rows(
-        """
-        SELECT id, tenant_id, name, scope, prefix, created_at, revoked_at FROM api_keys
-        WHERE :tenant_id IS NULL OR tenant_id = :tenant_id ORDER BY id
-        """,
+        f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE :tenant_id IS NULL OR tenant_id = :tenant_id ORDER BY id",
         {"tenant_id": tenant_id},
     )
-    return [ApiKey(*cast("tuple[str, str, str, Scope, str, str, str | None]", tuple(row))) for row in rows]
+    return [ApiKey(*row) for row in rows]
 
 
 def revoke_key(db: Database, key_id: str, now_s: float) -> None:
@@ -174,16 +221,38 @@ def find_key_by_id(db: Database, key_id: str) -> ApiKey | None:
 
 def _live_key(db: Database, column: str, value: str) -> ApiKey | None:
     row = db.row(
-        f"""
-        SELECT id, tenant_id, name, scope, prefix, created_at, revoked_at FROM api_keys
-        WHERE {column} = :value AND revoked_at IS NULL
-        """,
-        {"value": value},
+        f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE {column} = :value AND revoked_at IS NULL", {"value": value}
     )
-    return None if row is None else ApiKey(*cast("tuple[str, str, str, Scope, str, str, str | None]", tuple(row)))
+    return None if row is None else ApiKey(*row)
 
 
-def live_keys(db: Database) -> dict[str, tuple[str, Scope]]:
-    """Return ``{hash: (tenant id, scope)}`` of all keys that are not revoked."""
-    rows = db.rows("SELECT key_hash, tenant_id, scope FROM api_keys WHERE revoked_at IS NULL")
-    return {row["key_hash"]: (row["tenant_id"], row["scope"]) for row in rows}
+def effective_limits(key: ApiKey, defaults: LimitsSection) -> LimitsSection:
+    """Return the limits that hold for *key*: its own, and *defaults* where it has none."""
+    own = {name: getattr(key, name) for name in LIMITS}
+    return replace(defaults, **{name: limit for name, limit in own.items() if limit is not None})
+
+
+def live_keys(db: Database, defaults: LimitsSection) -> dict[str, LiveKey]:
+    """Return ``{hash: key}`` of all keys that are not revoked; *defaults* fill in the limits that a key has not."""
+    rows = db.rows(
+        """
+        SELECT key_hash, id, tenant_id, scope,
+          coalesce(requests_per_minute, :requests_per_minute) AS requests_per_minute,
+          coalesce(tokens_per_minute, :tokens_per_minute) AS tokens_per_minute,
+          coalesce(monthly_budget_usd, :monthly_budget_usd) AS monthly_budget_usd,
+          coalesce(monthly_tokens, :monthly_tokens) AS monthly_tokens
+        FROM api_keys WHERE revoked_at IS NULL
+        """,
+        {name: getattr(defaults, name) for name in LIMITS},
+    )
+    return {row["key_hash"]: _live(row) for row in rows}
+
+
+def _live(row: Row) -> LiveKey:
+    limits = LimitsSection(*(row[name] for name in LIMITS))
+    return LiveKey(row["id"], row["tenant_id"], row["scope"], any_limit(limits))
+
+
+def any_limit(limits: LimitsSection) -> LimitsSection | None:
+    """Return *limits*, or None when they hold nobody back."""
+    return limits if any(getattr(limits, name) for name in LIMITS) else None

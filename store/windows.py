@@ -3,6 +3,7 @@
 Complete answers of the assistant (outcome ok, agent ai) that went through the proxy; holdout included.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,13 +47,15 @@ class SignalColumns:
 
 @dataclass(frozen=True, slots=True)
 class InjectionColumns:
-    """k patterns in play; ``response`` points into the responses."""
+    """k patterns in play; ``response`` points into the responses, ``item`` and ``dimension`` into the names."""
 
     response: Integers  # (k,)
+    item: Integers  # (k,)
+    dimension: Integers  # (k,)
     share: Floats  # (k,) P(treated) outside the holdout
     treated: Booleans  # (k,)
-    items: Sequence[str]
-    dimensions: Sequence[str]
+    items: Sequence[str]  # distinct, sorted
+    dimensions: Sequence[str]  # distinct, sorted
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def read_window(db: Database, tenant_id: str, *, now_s: float, days: float) -> W
 
 
 def _read_responses(db: Database, since: dict[str, str]) -> ResponseColumns:
-    rows = db.rows(
+    rows = db.each(
         """
         SELECT r.seq, r.id, r.conversation_id, r.user_id, r.question_type, r.is_holdout, r.created_at,
           coalesce(c.values_json, '{}') AS values_json, coalesce(c.terms, '') AS terms
@@ -81,16 +84,34 @@ def _read_responses(db: Database, since: dict[str, str]) -> ResponseColumns:
         """,
         since,
     )
+    seqs, created_s, is_holdout = array("q"), array("d"), array("b")
+    texts: dict[str, str] = {}  # each text once: users, types and characteristics come again and again
+    ids: list[str] = []
+    conversations: list[str] = []
+    users: list[str] = []
+    question_types: list[str] = []
+    characteristics: list[str] = []
+    terms: list[str] = []
+    for seq, response_id, conversation_id, user_id, question_type, holdout, created_at, values_json, term in rows:
+        seqs.append(seq)
+        created_s.append(parse_iso(created_at))
+        is_holdout.append(holdout)
+        ids.append(response_id)
+        conversations.append(texts.setdefault(conversation_id, conversation_id))
+        users.append(texts.setdefault(user_id, user_id))
+        question_types.append(texts.setdefault(question_type, question_type))
+        characteristics.append(texts.setdefault(values_json, values_json))
+        terms.append(texts.setdefault(term, term))
     return ResponseColumns(
-        seq=np.array([row["seq"] for row in rows], np.int64),
-        created_s=np.array([parse_iso(row["created_at"]) for row in rows], np.float64),
-        is_holdout=np.array([row["is_holdout"] for row in rows], np.bool_),
-        ids=[row["id"] for row in rows],
-        conversations=[row["conversation_id"] for row in rows],
-        users=[row["user_id"] for row in rows],
-        question_types=[row["question_type"] for row in rows],
-        characteristics=[row["values_json"] for row in rows],
-        terms=[row["terms"] for row in rows],
+        seq=np.array(seqs, np.int64),
+        created_s=np.array(created_s, np.float64),
+        is_holdout=np.array(is_holdout, np.bool_),
+        ids=ids,
+        conversations=conversations,
+        users=users,
+        question_types=question_types,
+        characteristics=characteristics,
+        terms=terms,
     )
 
 
@@ -128,10 +149,12 @@ def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, in
     place = sets.start[which].repeat(count) + within
     return InjectionColumns(
         response=response.repeat(count),
+        item=sets.item[place],
+        dimension=sets.dimension[place],
         share=sets.share[place],
         treated=sets.treated[place],
-        items=sets.items[place].tolist(),
-        dimensions=sets.dimensions[place].tolist(),
+        items=sets.items,
+        dimensions=sets.dimensions,
     )
 
 
@@ -143,8 +166,10 @@ class _Sets:
     count: Integers  # (n,)
     share: Floats
     treated: Booleans
-    items: NDArray[np.object_]
-    dimensions: NDArray[np.object_]
+    item: Integers
+    dimension: Integers
+    items: Sequence[str]
+    dimensions: Sequence[str]
 
 
 def _read_sets(db: Database, set_ids: Integers) -> _Sets:
@@ -159,20 +184,30 @@ def _read_sets(db: Database, set_ids: Integers) -> _Sets:
         {"set_ids": msgspec.json.encode(set_ids.tolist()).decode()},
     )
     found = np.array([row["set_id"] for row in rows], np.int64)
+    items, item = _codes([row["item_id"] for row in rows])
+    dimensions, dimension = _codes([row["dimension"] for row in rows])
     start = np.searchsorted(found, set_ids)
     return _Sets(
         start=start,
         count=np.searchsorted(found, set_ids, side="right") - start,
         share=np.array([row["share"] for row in rows], np.float64),
         treated=np.array([row["treated"] for row in rows], np.bool_),
-        items=np.array([row["item_id"] for row in rows], np.object_),
-        dimensions=np.array([row["dimension"] for row in rows], np.object_),
+        item=item,
+        dimension=dimension,
+        items=items,
+        dimensions=dimensions,
     )
+
+
+def _codes(names: Sequence[str]) -> tuple[list[str], Integers]:
+    distinct = sorted(set(names))
+    place = {name: index for index, name in enumerate(distinct)}
+    return distinct, np.array([place[name] for name in names], np.int64)
 
 
 def _read_references(db: Database, since: dict[str, str], index_of: dict[int, int]) -> tuple[Integers, Integers]:
     """Return which response refers to which set, (k,) each."""
-    rows = db.rows(
+    rows = db.each(
         """
         SELECT r.seq, r.injection_sets_json FROM responses AS r
         WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
@@ -181,12 +216,14 @@ def _read_references(db: Database, since: dict[str, str], index_of: dict[int, in
         since,
     )
     decoder = msgspec.json.Decoder(list[int | tuple[int, float]])
-    set_ids: list[int] = []
-    counts: list[int] = []
-    rows = [row for row in rows if row["seq"] in index_of]
-    for row in rows:
-        references = decoder.decode(row["injection_sets_json"])
+    # Arrays of the standard library: a million responses have ten million references, and a list holds each as object.
+    index, counts, set_ids = array("q"), array("q"), array("q")
+    for seq, references_json in rows:
+        place = index_of.get(seq)
+        if place is None:  # it arrived since the first statement
+            continue
+        references = decoder.decode(references_json)
+        index.append(place)
         counts.append(len(references))
-        set_ids += [reference if isinstance(reference, int) else reference[0] for reference in references]
-    index = np.array([index_of[row["seq"]] for row in rows], np.int64)
-    return index.repeat(np.array(counts, np.int64)), np.array(set_ids, np.int64)
+        set_ids.extend([reference if isinstance(reference, int) else reference[0] for reference in references])
+    return np.array(index, np.int64).repeat(np.array(counts, np.int64)), np.array(set_ids, np.int64)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from learner.patterns.evidence import Rows
 from learner.patterns.normal import Floats
-from learner.patterns.outcomes import Outcomes, codes_of
+from learner.patterns.outcomes import Outcomes
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
@@ -49,28 +49,29 @@ class Exposure:
 def expose(
     *,
     response: Integers,
+    item: Integers,
     items: Sequence[str],
-    dimensions: Sequence[str],
+    dimension: Integers,
     propensity: Floats,
     treated: Booleans,
     is_holdout: Booleans,
 ) -> Exposure:
-    """Return the exposure of k appearances; ``response`` (k,) points into n responses, ``is_holdout`` is (n,).
+    """Return the exposure of k appearances.
+
+    ``response`` (k,) points into n responses, ``item`` (k,) into the names ``items``; ``is_holdout`` is (n,).
 
     Rows on which the dimension's coin fell on another pattern say nothing about this one against none. Holdout
     conversations never tossed the coin: they are the price tag of all patterns together, not of one.
     """
-    names, item = codes_of(items)
-    _, dimension = codes_of(dimensions)
     key = response * (int(dimension.max(initial=0)) + 1) + dimension
     _, group = np.unique(key, return_inverse=True)
     n_drawn = np.bincount(group, treated.astype(np.float64))[group] if len(group) else np.zeros(0)
     none = 1 - np.bincount(group, propensity)[group] if len(group) else np.zeros(0)
     is_contrast = (treated | (n_drawn == 0)) & (propensity > 0) & (none > 1e-9) & ~is_holdout[response]
     order = np.argsort(item, kind="stable")
-    bounds = np.searchsorted(item[order], np.arange(len(names) + 1))
+    bounds = np.searchsorted(item[order], np.arange(len(items) + 1))
     return Exposure(
-        places={name: order[bounds[code] : bounds[code + 1]] for code, name in enumerate(names)},
+        places={name: order[bounds[code] : bounds[code + 1]] for code, name in enumerate(items)},
         response=response,
         treated=treated,
         propensity=np.asarray(propensity / np.maximum(propensity + none, 1e-12), np.float64),
@@ -79,12 +80,11 @@ def expose(
 
 
 def instructed(
-    *, response: Integers, dimensions: Sequence[str], treated: Booleans, n_responses: int
+    *, response: Integers, dimension: Integers, dimensions: Sequence[str], treated: Booleans, n_responses: int
 ) -> dict[str, Booleans]:
     """Return for each dimension which of the n responses had one of its patterns."""
-    names, dimension = codes_of(dimensions)
     found = {}
-    for code, name in enumerate(names):
+    for code, name in enumerate(dimensions):
         mask = np.zeros(n_responses, np.bool_)
         mask[response[(dimension == code) & treated]] = True
         found[name] = mask

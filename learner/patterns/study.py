@@ -58,6 +58,7 @@ def study(window: Window) -> Study:
         question_types=question_types,
         instructed=instructed(
             response=injections.response,
+            dimension=injections.dimension,
             dimensions=injections.dimensions,
             treated=injections.treated,
             n_responses=len(responses.ids),
@@ -68,8 +69,9 @@ def study(window: Window) -> Study:
         outcomes=earned,
         exposure=expose(
             response=injections.response,
+            item=injections.item,
             items=injections.items,
-            dimensions=injections.dimensions,
+            dimension=injections.dimension,
             propensity=injections.share,
             treated=injections.treated,
             is_holdout=responses.is_holdout,

@@ -8,7 +8,7 @@ import pytest
 from proxy.authentication import KeyAuthenticator, Keys
 from proxy.errors import ApiError
 from store.config import Config
-from store.tenants import hash_key
+from store.tenants import LiveKey, hash_key
 from tests.proxy.wire import (
     Answer,
     Client,
@@ -25,9 +25,9 @@ from tests.proxy.wire import (
 CHAT = b"/v1/chat/completions"
 BODY = b'{"model":"m","messages":[]}'
 KEYS: Keys = {
-    hash_key("tut-app"): ("acme", "app"),
-    hash_key("tut-feedback"): ("acme", "feedback"),
-    hash_key("tut-admin"): ("beta", "admin"),
+    hash_key("tut-app"): LiveKey("key_app", "acme", "app", None),
+    hash_key("tut-feedback"): LiveKey("key_feedback", "acme", "feedback", None),
+    hash_key("tut-admin"): LiveKey("key_admin", "beta", "admin", None),
 }
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from queue import Queue
+from random import Random
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ from tests.proxy.wire import (
     Seen,
     answering,
     chunked,
+    make_limiter,
     plain,
     serving,
 )
@@ -98,8 +100,10 @@ def proxied(config: Config, upstream: RawUpstream, learning: FakeLearning) -> It
         learning=learning,
         feedback=FakeFeedback(),
         health=FakeHealth(),
+        limiter=make_limiter([]),
         metrics=Metrics(CollectorRegistry()),
         clock=SystemClock(),
+        rng=Random(1),
         lifespan=lifespan,
     )
     with serving(uvicorn.Server(server_config(app, config.proxy))) as port, Client(port) as client:

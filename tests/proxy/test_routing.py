@@ -1,6 +1,6 @@
-"""Models to upstreams."""
+"""Models to upstreams, and whoever comes after them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -53,3 +53,21 @@ def test_other_paths_are_unknown_where_no_upstream_takes_them() -> None:
     with pytest.raises(ApiError) as caught:
         Router([CLAUDE]).for_path("/v1/models")
     assert caught.value.status == 404
+
+
+def test_an_upstream_without_fallbacks_is_alone() -> None:
+    assert Router([GPT, REST]).line(GPT) == (GPT,)
+
+
+def test_fallbacks_come_after_the_upstream_that_serves_the_model_whatever_their_own_models_say() -> None:
+    first = replace(GPT, fallbacks=("rest", "claude"))
+    router = Router([first, CLAUDE, REST])
+
+    assert [route.upstream.name for route in router.line(router.for_model("gpt-5"))] == ["gpt", "rest", "claude"]
+
+
+def test_upstreams_may_stand_in_for_each_other() -> None:
+    one, other = replace(GPT, fallbacks=("rest",)), replace(REST, fallbacks=("gpt",))
+    router = Router([one, other])
+
+    assert [router.line(route) for route in (one, other)] == [(one, other), (other, one)]

@@ -8,14 +8,16 @@ import pytest
 
 from proxy.retrieval import ContextSearch
 from proxy.snapshots import Snapshots
-from store.config import Config
+from store.config import Config, LimitsSection
 from store.database import Database, open_database
 from store.generations import publish
 from store.plan import EMPTY_PLAN
-from store.tenants import create_key, ensure_default_tenant, ensure_tenant, hash_key, revoke_key
+from store.tenants import LiveKey, create_key, ensure_default_tenant, ensure_tenant, hash_key, revoke_key, set_limits
+from store.usage import MonthUse, insert_usage
 from tests.conftest import NOW_S
 from tests.proxy.test_retrieval import found, random_vectors
 from tests.store.test_snapshot import write_context
+from tests.store.test_usage import use
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_keys_and_tenants_made_later_are_known_and_revoked_keys_are_not(snapshot
     ensure_tenant(db, "acme", NOW_S)
     row, key = create_key(db, "acme", name="app", scope="app", now_s=NOW_S)
     snapshots.refresh()
-    assert snapshots.keys() == {hash_key(key): ("acme", "app")}
+    assert snapshots.keys() == {hash_key(key): LiveKey(row.id, "acme", "app", None)}
     assert snapshots.tenant("acme") is not None
     revoke_key(db, row.id, NOW_S)
     snapshots.refresh()
@@ -57,13 +59,13 @@ def test_keys_and_tenants_made_later_are_known_and_revoked_keys_are_not(snapshot
 def test_a_lost_database_takes_the_snapshots_but_not_the_keys_and_is_found_again(
     snapshots: Snapshots, config: Config, db: Database
 ) -> None:
-    _, key = create_key(db, "default", name="app", scope="app", now_s=NOW_S)
+    row, key = create_key(db, "default", name="app", scope="app", now_s=NOW_S)
     snapshots.refresh()
     assert snapshots.tenant("default") is not None
     db.path.unlink()
     snapshots.refresh()
     assert snapshots.tenant("default") is None
-    assert snapshots.keys() == {hash_key(key): ("default", "app")}
+    assert snapshots.keys() == {hash_key(key): LiveKey(row.id, "default", "app", None)}
     assert snapshots.problem is not None
     assert not db.path.exists()
     assert snapshots.history.find_history("default", ["x"]) is None
@@ -96,6 +98,28 @@ def test_a_tenant_that_did_not_change_keeps_its_very_snapshot(snapshots: Snapsho
     ensure_tenant(db, "acme", NOW_S)
     snapshots.refresh()
     assert snapshots.tenant("default") is before
+
+
+def test_a_keys_limits_and_use_follow_the_database(config: Config, db: Database) -> None:
+    snapshots = Snapshots(config, "local", "use_1")
+    row, key = create_key(db, "default", name="app", scope="app", now_s=NOW_S, limits={"monthly_tokens": 100})
+    snapshots.refresh()
+    keys = snapshots.keys()
+    assert keys is not None
+    assert keys[hash_key(key)].limits == LimitsSection(0, 0, 0.0, 100)
+    assert snapshots.uses().by_key == {}
+    set_limits(db, row.id, {"monthly_tokens": 200})
+    insert_usage(db, [use(1, key_id=row.id), use(2, key_id=row.id)])
+    snapshots.refresh()
+    keys = snapshots.keys()
+    assert keys is not None
+    assert keys[hash_key(key)].limits == LimitsSection(0, 0, 0.0, 200)
+    assert snapshots.uses().by_key == {row.id: MonthUse(2, 20, 4, 0.5)}
+    assert snapshots.uses().n_landed == 2
+    db.path.unlink()
+    snapshots.refresh()
+    assert snapshots.uses().n_landed == 2  # a lost file gives nobody a new budget
+    snapshots.stop()
 
 
 def test_with_a_graph_an_approval_is_served_and_a_retirement_is_not_after_one_look(

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Queue
+from random import Random
 from types import TracebackType
 from typing import Self
 
@@ -19,12 +20,15 @@ from proxy.app import Feedback, Health, Learning, create_app
 from proxy.authentication import Authenticator, OpenAuthenticator
 from proxy.errors import ApiError, Header
 from proxy.incoming import IncomingRequest
+from proxy.limits import Limiter
 from proxy.metrics import Metrics
 from proxy.routing import Route, Router
 from proxy.server import server_config
 from proxy.upstream_pool import HttpUpstream
 from store.clock import SystemClock
 from store.config import Config, UpstreamSection
+from store.prices import PriceBook
+from store.usage import Uses
 from store.vocabulary import Outcome
 
 TIMEOUT_S = 10.0
@@ -260,6 +264,8 @@ class Stack:
     feedback: Feedback = field(default_factory=FakeFeedback)
     health: Health = field(default_factory=FakeHealth)
     authenticator: Authenticator = field(default_factory=OpenAuthenticator)
+    limiter: Limiter = field(default_factory=lambda: make_limiter([]))
+    metrics: Metrics = field(default_factory=lambda: Metrics(CollectorRegistry()))
     credential: bytes = b"sk-upstream"
     max_body_mb: float = 20
     max_connections: int = 1000
@@ -275,7 +281,7 @@ class Stack:
             max_connections=self.max_connections,
             drain_timeout_s=1,
         )
-        routes = [Route(HttpUpstream(one, self.tls), one.models, self.credential) for one in self.upstreams]
+        routes = [Route.of(one, HttpUpstream(one, self.tls), self.credential) for one in self.upstreams]
 
         @contextlib.asynccontextmanager
         async def lifespan():  # type: ignore[no-untyped-def]
@@ -290,12 +296,28 @@ class Stack:
             learning=self.learning,
             feedback=self.feedback,
             health=self.health,
-            metrics=Metrics(CollectorRegistry()),
+            limiter=self.limiter,
+            metrics=self.metrics,
             clock=SystemClock(),
+            rng=Random(1),
             lifespan=lifespan,
         )
         with serving(uvicorn.Server(server_config(app, section))) as port:
             yield port
+
+
+def make_limiter(lines: list[bytes]) -> Limiter:
+    """Return a limiter that knows no earlier use and writes to *lines*."""
+    return Limiter(
+        n_workers=1,
+        process="use_1",
+        write=lines.append,
+        uses=Uses,
+        prices=PriceBook({"gpt-5": (1000.0, 1000.0)}, dict),
+        providers={},
+        clock=SystemClock(),
+        count_refusal=lambda _: None,
+    )
 
 
 @contextlib.contextmanager

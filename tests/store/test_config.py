@@ -186,6 +186,36 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write: Write, text: 
             {"upstream": [{"name": "a", "base_url": "http://x", "models": "*"}]},
             "upstream[0].models must be a list, not '*'",
         ),
+        (
+            {"upstream": [{"name": "a", "base_url": "http://x", "fallbacks": ["a"]}]},
+            "upstream 'a' cannot be its own fallback; retries are for that",
+        ),
+        (
+            {
+                "upstream": [
+                    {"name": "main", "base_url": "http://x", "fallbacks": ["spere"]},
+                    {"name": "spare", "base_url": "http://y"},
+                ]
+            },
+            "unknown upstream 'spere' in the fallbacks of 'main'; the nearest known one is 'spare'",
+        ),
+        (
+            {"upstream": [{"name": "a", "base_url": "http://x", "retries": -1}]},
+            "upstream[0].retries must not be negative, not -1",
+        ),
+        (
+            {"upstream": [{"name": "a", "base_url": "http://x", "breaker_open_s": 0}]},
+            "upstream[0].breaker_open_s must be more than 0",
+        ),
+        (
+            {"upstream": [{"name": "a", "base_url": "http://x", "rename": {"gpt-5": 5}}]},
+            "upstream[0].rename.gpt-5 must be str, not 5",
+        ),
+        ({"limits": {"tokens_per_minute": -1}}, "limits.tokens_per_minute must not be negative, not -1"),
+        ({"limits": {"requests_per_minute": 0.5}}, "limits.requests_per_minute must be int, not 0.5"),
+        ({"prices": {"m": 1.0}}, "prices.m must be a list, not 1.0"),
+        ({"prices": {"m": [1.0, -2.0]}}, "prices.m[1] must not be negative, not -2.0"),
+        ({"prices": {"m": [1.0]}}, "prices.m must be [input, output] or [input, output, cached input], not [1.0]"),
     ],
 )
 def test_a_wrong_value_is_named(overrides: dict[str, Any], message: str | None) -> None:
@@ -193,6 +223,47 @@ def test_a_wrong_value_is_named(overrides: dict[str, Any], message: str | None) 
         load_config(None, overrides)
 
     assert str(caught.value) == (message or str(caught.value))
+
+
+def test_by_default_nothing_is_sent_twice_elsewhere_or_turned_away() -> None:
+    config = load_config()
+
+    (upstream,) = config.upstream
+    assert (upstream.retries, upstream.fallbacks, upstream.breaker_failures) == (0, (), 0)
+    assert (upstream.total_timeout_s, dict(upstream.rename)) == (0.0, {})
+    limits = config.limits
+    assert (limits.requests_per_minute, limits.tokens_per_minute) == (0, 0)
+    assert (limits.monthly_budget_usd, limits.monthly_tokens) == (0.0, 0)
+
+
+def test_upstreams_may_be_fallbacks_of_each_other(write: Write) -> None:
+    config = load_config(
+        write(
+            """
+            [[upstream]]
+            name = "one"
+            base_url = "http://127.0.0.1:1/v1"
+            retries = 2
+            fallbacks = ["other"]
+            [[upstream]]
+            name = "other"
+            base_url = "http://127.0.0.1:2/v1"
+            fallbacks = ["one"]
+            rename = { "gpt-5" = "my-deployment", "gpt-4.1" = "my-older-one" }
+            """
+        )
+    )
+
+    one, other = config.upstream
+    assert (one.retries, one.fallbacks, dict(one.rename)) == (2, ("other",), {})
+    assert (other.retries, other.fallbacks) == (0, ("one",))
+    assert dict(other.rename) == {"gpt-5": "my-deployment", "gpt-4.1": "my-older-one"}
+
+
+def test_prices_are_named_by_any_model(write: Write) -> None:
+    config = load_config(write('[prices]\n"gpt-4.1" = [2, 8.0, 0.5]\nlocal = [0, 0]\n'))
+
+    assert dict(config.prices) == {"gpt-4.1": (2.0, 8.0, 0.5), "local": (0.0, 0.0)}
 
 
 def test_a_weight_may_be_negative() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlite_utils import Database as Tool
 
@@ -130,7 +131,8 @@ def test_a_window_holds_the_patterns_of_the_view(db: Database) -> None:
 
     found = window.injections
     assert [window.responses.ids[index] for index in found.response] == [*["resp_000001"] * 3, "resp_000003"]
-    assert list(zip(found.items, found.dimensions, found.share, found.treated, strict=True)) == [
+    items, dimensions = np.array(found.items)[found.item], np.array(found.dimensions)[found.dimension]
+    assert list(zip(items, dimensions, found.share, found.treated, strict=True)) == [
         *((i.item_id, i.dimension, i.share, i.treated) for i in (*SHAPE, *LENGTH)),
         *((i.item_id, i.dimension, i.share, i.treated) for i in LENGTH),
     ]
@@ -139,7 +141,7 @@ def test_a_window_holds_the_patterns_of_the_view(db: Database) -> None:
 def test_a_window_without_injections_is_empty(db: Database) -> None:
     insert_records(db, [record(1, drawn="", injections=())])
 
-    assert len(read_window(db, "default", now_s=NOW_S + 10, days=1).injections.items) == 0
+    assert len(read_window(db, "default", now_s=NOW_S + 10, days=1).injections.item) == 0
 
 
 @pytest.fixture

@@ -2,9 +2,11 @@
 
 import pytest
 
+from store.config import Config, LimitsSection
 from store.database import Database
 from store.errors import NotFoundError
 from store.tenants import (
+    LiveKey,
     create_key,
     ensure_default_tenant,
     ensure_tenant,
@@ -15,8 +17,11 @@ from store.tenants import (
     live_keys,
     revoke_key,
     set_learning,
+    set_limits,
 )
 from tests.conftest import NOW_S
+
+UNLIMITED = LimitsSection(0, 0, 0.0, 0)
 
 
 def test_a_tenant_is_made_once_and_keeps_its_secret(db: Database) -> None:
@@ -66,7 +71,7 @@ def test_a_key_is_stored_as_its_hash_alone(db: Database) -> None:
 
     assert key.startswith("tut-")
     assert row.prefix == key[:10]
-    assert live_keys(db) == {hash_key(key): ("default", "app")}
+    assert live_keys(db, UNLIMITED) == {hash_key(key): LiveKey(row.id, "default", "app", None)}
     assert key not in "\n".join(db.connection.iterdump())
 
 
@@ -85,7 +90,7 @@ def test_a_revoked_key_is_listed_but_not_live(db: Database) -> None:
 
     revoke_key(db, row.id, NOW_S + 60)
 
-    assert live_keys(db) == {}
+    assert live_keys(db, UNLIMITED) == {}
     assert [key.revoked_at for key in list_keys(db, "default")] == ["2026-11-21T12:01:00.000Z"]
 
 
@@ -101,3 +106,34 @@ def test_a_key_is_revoked_once(db: Database) -> None:
 
 def test_a_key_with_bytes_that_are_no_text_has_a_hash() -> None:
     assert hash_key(b"\xff".decode("utf-8", "surrogateescape")) != hash_key("\xff")
+
+
+def test_a_key_has_the_limits_it_was_made_with_and_the_configured_ones_for_the_rest(db: Database) -> None:
+    defaults = LimitsSection(
+        requests_per_minute=60, tokens_per_minute=0, monthly_budget_usd=5.0, monthly_tokens=1_000_000
+    )
+    limits = {"tokens_per_minute": 900, "monthly_budget_usd": 0.25, "monthly_tokens": 0}
+    row, key = create_key(db, "default", name="app", scope="app", now_s=NOW_S, limits=limits)
+
+    assert (row.requests_per_minute, row.tokens_per_minute) == (None, 900)
+    assert (row.monthly_budget_usd, row.monthly_tokens) == (0.25, 0)
+    assert live_keys(db, defaults)[hash_key(key)].limits == LimitsSection(60, 900, 0.25, 0)
+
+
+def test_limits_are_changed_one_by_one_and_given_back_to_the_defaults(db: Database) -> None:
+    row, key = create_key(db, "default", name="app", scope="app", now_s=NOW_S, limits={"requests_per_minute": 5})
+
+    set_limits(db, row.id, {"monthly_tokens": 7})
+    assert live_keys(db, UNLIMITED)[hash_key(key)].limits == LimitsSection(5, 0, 0.0, 7)
+    set_limits(db, row.id, {"requests_per_minute": None, "monthly_tokens": 0})
+    assert live_keys(db, UNLIMITED)[hash_key(key)].limits is None
+
+
+def test_limits_of_a_key_that_is_not_valid_or_of_an_unknown_name_are_refused(db: Database, config: Config) -> None:
+    row, _ = create_key(db, "default", name="app", scope="app", now_s=NOW_S)
+    with pytest.raises(ValueError, match="no limit 'id'"):
+        set_limits(db, row.id, {"id": 1})
+    revoke_key(db, row.id, NOW_S)
+    with pytest.raises(NotFoundError, match=f"no valid key '{row.id}'"):
+        set_limits(db, row.id, {"monthly_tokens": 1})
+    assert live_keys(db, config.limits) == {}

@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,15 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from store.audit import list_audit
+from store.clock import iso
 from store.conversations import import_conversations, list_conversations, transcript
 from store.database import Database
 from store.datasets import list_examples
 from store.generations import current_plan
-from store.tenants import ensure_tenant, find_key, get_tenant
+from store.tenants import ensure_tenant, find_key, get_tenant, list_keys
+from store.usage import insert_usage
 from tests.conftest import NOW_S
+from tests.store.test_usage import use
 from tutelage.cli import app
 from tutelage.output import narrow_table
 
@@ -69,6 +73,63 @@ def test_a_key_as_json_holds_the_key(listed: Callable[..., Any]) -> None:
 
 def test_a_key_of_an_unknown_scope_is_a_usage_error(run: Run) -> None:
     run("keys", "create", "--scope", "root", code=2)
+
+
+def test_a_key_gets_limits_and_they_are_changed_one_by_one(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    made = listed("keys", "create", "--requests-per-minute", "60", "--monthly-budget-usd", "12.5")
+    assert (made["requests_per_minute"], made["tokens_per_minute"], made["monthly_budget_usd"]) == (60, None, 12.5)
+    changed = run("keys", "limit", made["id"], "--requests-per-minute", "default", "--monthly-tokens", "1000000")
+    assert changed.stdout == f"{made['id']}: 12.5 dollars/month, 1000000 tokens/month\n"
+    (row,) = listed("keys", "list")
+    assert row["requests_per_minute"] is None
+    assert row["limits"] == {
+        "requests_per_minute": 0,
+        "tokens_per_minute": 0,
+        "monthly_budget_usd": 12.5,
+        "monthly_tokens": 1_000_000,
+    }
+    assert [entry.action for entry in list_audit(db, "default")[0]] == ["keys.limit", "keys.create"]
+
+
+def test_a_list_of_keys_shows_the_limits_that_hold_and_this_months_use(
+    run: Run, listed: Callable[..., Any], settings_file: Path, db: Database
+) -> None:
+    with settings_file.open("a") as file:
+        file.write("[limits]\ntokens_per_minute = 5000\n")
+    used, unused = (listed("keys", "create", "--monthly-tokens", "100")["id"] for _ in range(2))
+    insert_usage(db, [use(1, key_id=used, at_s=time.time()), use(2, key_id=used, at_s=time.time())])
+    rows = {row["id"]: row for row in listed("keys", "list")}
+    assert rows[used]["limits"]["tokens_per_minute"] == 5000
+    assert rows[used]["used"] == {
+        "month": iso(time.time())[:7],
+        "requests": 2,
+        "prompt_tokens": 20,
+        "completion_tokens": 4,
+        "cost_usd": 0.5,
+    }
+    assert rows[unused]["used"] is None
+    shown = run("keys", "list").stdout
+    assert "5000 tokens/min, 100 tokens/month" in shown
+    assert "2 requests, 24 tokens, 0.5 dollars" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("limit", "key_none", "--monthly-tokens", "1"), "no valid key 'key_none'"),
+        (("limit", "key_none"), "name at least one limit"),
+        (("create", "--requests-per-minute", "1.5"), "--requests-per-minute must be a number of at least 0"),
+        (("create", "--tokens-per-minute", "-1"), "--tokens-per-minute must be a number of at least 0"),
+        (("create", "--monthly-budget-usd", "nan"), "--monthly-budget-usd must be a number of at least 0"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_named(
+    settings_file: Path, arguments: tuple[str, ...], message: str, db: Database
+) -> None:
+    result = CliRunner().invoke(app, ["--config", str(settings_file), "keys", *arguments])
+    assert result.exit_code != 0
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert list_keys(db) == []
 
 
 def test_learning_is_switched_per_tenant(run: Run, listed: Callable[..., Any], db: Database) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from learner.patterns.exposure import Exposure, expose, instructed
-from learner.patterns.outcomes import Outcomes
+from learner.patterns.outcomes import Outcomes, codes_of
 
 
 def plain_outcomes(n: int) -> Outcomes:
@@ -14,10 +14,12 @@ def plain_outcomes(n: int) -> Outcomes:
 
 def exposure(seen: list[tuple[int, str, str, float, bool]], holdout: list[bool]) -> Exposure:
     """Return the exposure of appearances (response, item, dimension, propensity, treated)."""
+    items, item = codes_of([one[1] for one in seen])
     return expose(
         response=np.array([one[0] for one in seen], np.int64),
-        items=[one[1] for one in seen],
-        dimensions=[one[2] for one in seen],
+        item=item,
+        items=items,
+        dimension=codes_of([one[2] for one in seen])[1],
         propensity=np.array([one[3] for one in seen], np.float64),
         treated=np.array([one[4] for one in seen], np.bool_),
         is_holdout=np.array(holdout, np.bool_),
@@ -72,9 +74,11 @@ def test_an_unknown_pattern_has_no_rows() -> None:
 
 
 def test_a_response_is_instructed_in_a_dimension_when_one_of_its_patterns_was_in_it() -> None:
+    dimensions, dimension = codes_of([one[2] for one in SEEN])
     found = instructed(
         response=np.array([one[0] for one in SEEN]),
-        dimensions=[one[2] for one in SEEN],
+        dimension=dimension,
+        dimensions=dimensions,
         treated=np.array([one[4] for one in SEEN]),
         n_responses=4,
     )
