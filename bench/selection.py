@@ -111,8 +111,8 @@ def measure(config: Config, embedder: LocalEmbedder, search: ContextSearch, ques
             select_contexts(search, embedding, config.contexts)
             times.append(time.perf_counter_ns())
             steps[number] = [*np.diff(times), times[-1] - times[0]]
-    middle = np.quantile(steps / 1_000, 0.5, axis=0)
-    return Cost(*middle.tolist(), float(np.quantile(steps[:, 4] / 1_000, 0.99)))
+    embed, classify, patterns, contexts, p50 = (float(figure) for figure in np.quantile(steps / 1_000, 0.5, axis=0))
+    return Cost(embed, classify, patterns, contexts, p50, float(np.quantile(steps[:, 4] / 1_000, 0.99)))
 
 
 def recall(exact: ContextSearch, through_graph: ContextSearch, embeddings: Vector, config: Config) -> float:
