@@ -70,23 +70,24 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
     parser.add_argument("--data", help="folder with BANKING77 and CLINC150, for retrieval")
     arguments = parser.parse_args()
-    parts, failed = load_parts(), []
+    failed = []
     for name, measure in PARTS.items():
         if arguments.part not in (name, "all"):
             continue
         try:
-            parts[name] = measure(arguments.quick, arguments.data)
+            part = measure(arguments.quick, arguments.data)
         except subprocess.CalledProcessError as exc:
             print(f"{name} was not measured: {exc}", file=sys.stderr)
             failed.append(name)
             continue
         if arguments.quick:
-            print(f"A short run: rough figures, and caches still fill.\n\n{page({name: parts[name]})}")
+            print(f"A short run: rough figures, and caches still fill.\n\n{page({name: part})}")
         else:
+            parts = {**load_parts(), name: part}
             save_parts(parts)
             RESULTS.write_text(page(parts), encoding="utf-8")
     if not arguments.quick:
-        print(page(parts))
+        print(page(load_parts()))
     if failed:
         sys.exit(f"not measured: {', '.join(failed)}")
 
