@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from bench import cache_cost, gateway, memory, start, workers
 from bench.bars import BAR_PREFIX, Bar, Part, load_parts, save_parts
@@ -20,8 +21,17 @@ ROUNDS, SECONDS = 3, 2.0
 QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
 
 
-def _gateway(is_quick: bool, _data: str | None) -> Part:
-    return gateway.run(*((QUICK_SECONDS, QUICK_ROUNDS) if is_quick else (SECONDS, ROUNDS)))
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    is_quick: bool
+    rounds: int
+    data: str | None
+
+
+def _gateway(options: Options) -> Part:
+    return gateway.run(*((QUICK_SECONDS, QUICK_ROUNDS) if options.is_quick else (SECONDS, options.rounds)))
 
 
 def _printed(name: str, title: str, *arguments: str) -> Part:
@@ -43,21 +53,22 @@ def _printed(name: str, title: str, *arguments: str) -> Part:
     return Part(name, title, f"{shown}\n\nMachine: {machine()}.\n", bars)
 
 
-def _selection(_is_quick: bool, data: str | None) -> Part:
-    return _printed("selection", "Selection plus retrieval inside a request", *(["--data", data] if data else []))
+def _selection(options: Options) -> Part:
+    chosen = ["--data", options.data] if options.data else []
+    return _printed("selection", "Selection plus retrieval inside a request", *chosen)
 
 
-def _retrieval(is_quick: bool, data: str | None) -> Part:
-    chosen = [*(["--seeds", "1"] if is_quick else []), *(["--data", data] if data else [])]
+def _retrieval(options: Options) -> Part:
+    chosen = [*(["--seeds", "1"] if options.is_quick else []), *(["--data", options.data] if options.data else [])]
     return _printed("retrieval", "How well entries are found", *chosen)
 
 
-PARTS: Mapping[str, Callable[[bool, str | None], Part]] = {
+PARTS: Mapping[str, Callable[[Options], Part]] = {
     "gateway": _gateway,
-    "cache": lambda _is_quick, _data: cache_cost.run(),
-    "memory": lambda is_quick, _data: memory.run(is_quick=is_quick),
-    "start": lambda is_quick, _data: start.run(is_quick=is_quick),
-    "workers": lambda is_quick, _data: workers.run(is_quick=is_quick),
+    "cache": lambda _: cache_cost.run(),
+    "memory": lambda options: memory.run(is_quick=options.is_quick),
+    "start": lambda options: start.run(is_quick=options.is_quick),
+    "workers": lambda options: workers.run(is_quick=options.is_quick),
     "selection": _selection,
     "retrieval": _retrieval,
 }
@@ -68,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the gateway's cells")
     parser.add_argument("--data", help="folder with BANKING77 and CLINC150, for retrieval")
     arguments = parser.parse_args()
     failed = []
@@ -75,7 +87,7 @@ def main() -> None:
         if arguments.part not in (name, "all"):
             continue
         try:
-            part = measure(arguments.quick, arguments.data)
+            part = measure(Options(arguments.quick, arguments.rounds, arguments.data))
         except subprocess.CalledProcessError as exc:
             print(f"{name} was not measured: {exc}", file=sys.stderr)
             failed.append(name)

@@ -196,11 +196,16 @@ def _row(target: Target, got: Measurement, direct: Measurement, nginx_us: float,
     figures = [target.name, *speed, f"{got.p50_us:,.0f}", f"{got.p99_us:,.0f}"]
     if target.pid is None:
         return [*figures, "", "", "", "", "", "", "", str(got.failed)]
+    differences = (
+        got.p50_us - direct.p50_us,
+        got.p99_us - direct.p99_us,
+        got.first_byte_us - direct.first_byte_us,
+    )
+    # Without a reply within the time there is no latency to speak of.
+    added = [f"{difference:,.0f}" if got.requests_per_s else "" for difference in differences]
     return [
         *figures,
-        f"{got.p50_us - direct.p50_us:,.0f}",
-        f"{got.p99_us - direct.p99_us:,.0f}",
-        f"{got.first_byte_us - direct.first_byte_us:,.0f}",
+        *added,
         f"{got.cpu_us:,.1f}",
         f"{got.serving_cpu_us:,.1f}",
         f"{got.cpu_us / nginx_us:.1f}" if nginx_us else "",
