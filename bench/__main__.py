@@ -1,24 +1,107 @@
-"""``python -m bench [gateway|retrieval|all]``: every benchmark; none of them is a test."""
+"""``python -m bench [PART|all]``: every benchmark; none of them is a test. Parts: see ``PARTS``.
+
+``--quick`` measures shortly and prints only; otherwise RESULTS.md is written, with what other parts found before.
+"""
 
 import argparse
+import json
+import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from bench import gateway
+from bench import cache_cost, gateway, memory, start, workers
+from bench.bars import BAR_PREFIX, Bar, Part, load_parts, save_parts
+from bench.machine import machine
+from bench.report import RESULTS, page
+from tutelage.__main__ import ONE_BLAS_THREAD
+
+ROUNDS, SECONDS = 3, 2.0
+QUICK_ROUNDS, QUICK_SECONDS = 1, 0.7
+
+
+@dataclass(frozen=True)
+class Options:
+    """What was asked for on the command line."""
+
+    is_quick: bool
+    rounds: int
+    data: str | None
+
+
+def _gateway(options: Options) -> Part:
+    return gateway.run(*((QUICK_SECONDS, QUICK_ROUNDS) if options.is_quick else (SECONDS, options.rounds)))
+
+
+def _printed(name: str, title: str, *arguments: str) -> Part:
+    """Return what ``bench.NAME`` prints, its bars (``bars.print_bar``) taken out.
+
+    A process of its own: its BLAS threads are set by the environment before numpy is loaded, as the proxy's are.
+
+    Raises:
+        CalledProcessError: it did not run to its end.
+    """
+    command = [sys.executable, "-m", f"bench.{name}", *arguments]
+    environment = {**os.environ, **ONE_BLAS_THREAD}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+    lines = done.stdout.strip().splitlines()
+    bars = [Bar(**json.loads(line.removeprefix(BAR_PREFIX))) for line in lines if line.startswith(BAR_PREFIX)]
+    text = "\n".join(line for line in lines if not line.startswith(BAR_PREFIX)).strip()
+    # A page comes with a heading of its own; what is only lined up by blanks stays so inside a block of code.
+    shown = text.partition("\n")[2].strip() if text.startswith("## ") else f"```\n{text}\n```"
+    return Part(name, title, f"{shown}\n\nMachine: {machine()}.\n", bars)
+
+
+def _selection(options: Options) -> Part:
+    chosen = ["--data", options.data] if options.data else []
+    return _printed("selection", "Selection plus retrieval inside a request", *chosen)
+
+
+def _retrieval(options: Options) -> Part:
+    chosen = [*(["--seeds", "1"] if options.is_quick else []), *(["--data", options.data] if options.data else [])]
+    return _printed("retrieval", "How well entries are found", *chosen)
+
+
+PARTS: Mapping[str, Callable[[Options], Part]] = {
+    "gateway": _gateway,
+    "cache": lambda _: cache_cost.run(),
+    "memory": lambda options: memory.run(is_quick=options.is_quick),
+    "start": lambda options: start.run(is_quick=options.is_quick),
+    "workers": lambda options: workers.run(is_quick=options.is_quick),
+    "selection": _selection,
+    "retrieval": _retrieval,
+}
 
 
 def main() -> None:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("part", nargs="?", choices=("gateway", "retrieval", "all"), default="all")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
+    parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the gateway's cells")
+    parser.add_argument("--data", help="folder with BANKING77 and CLINC150, for retrieval")
     arguments = parser.parse_args()
-    if arguments.part in ("gateway", "all"):
-        gateway.run(arguments.seconds, arguments.rounds)
-    if arguments.part in ("retrieval", "all"):
-        # A process of its own: its BLAS threads are set by the environment before numpy is loaded.
-        sys.exit(subprocess.run([sys.executable, "-m", "bench.retrieval"], check=False).returncode)
+    failed = []
+    for name, measure in PARTS.items():
+        if arguments.part not in (name, "all"):
+            continue
+        try:
+            part = measure(Options(arguments.quick, arguments.rounds, arguments.data))
+        except subprocess.CalledProcessError as exc:
+            print(f"{name} was not measured: {exc}", file=sys.stderr)
+            failed.append(name)
+            continue
+        if arguments.quick:
+            print(f"A short run: rough figures, and caches still fill.\n\n{page({name: part})}")
+        else:
+            parts = {**load_parts(), name: part}
+            save_parts(parts)
+            RESULTS.write_text(page(parts), encoding="utf-8")
+    if not arguments.quick:
+        print(page(load_parts()))
+    if failed:
+        sys.exit(f"not measured: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

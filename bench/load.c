@@ -1,10 +1,12 @@
 // A load driver for benchmarks: keep-alive connections, one request at a time on each. One thread, epoll, loopback.
 //
-//   load PORT BODIES CONNECTIONS SECONDS WARM_S RATE [HEADER...]
+//   load PORT PATH BODIES CONNECTIONS SECONDS WARM_S RATE [HEADER...]
 //
-// BODIES holds one request body a line; they are sent in turn, so that no two requests in a row are alike. RATE 0 is
-// a closed loop (the next request leaves when the reply is there); above, requests leave at RATE a second and their
-// latency counts from the moment they were due. Prints one JSON object; times in microseconds.
+// BODIES holds one request body a line, sent in turn; "@@@ @@@ @@@" in it becomes nine digits that no other request
+// of the last hours has, so that no two requests are alike. RATE 0 is a closed loop (the next request leaves when the
+// reply is there); above, requests leave at RATE a second and their latency counts from the moment they were due.
+// Prints one JSON object; times in microseconds. The first byte is the first one of the reply's body: some gateways
+// send their head long before they have anything to say.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
@@ -20,7 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUFFER = 1 << 20, MAX_CONNECTIONS = 4096 };
+enum { BUFFER = 1 << 20, MAX_CONNECTIONS = 4096, MAX_SERIALS = 4 };
+
+static const char SERIAL[] = "@@@ @@@ @@@";
 
 typedef struct {
     int fd, is_busy, status, is_chunked;
@@ -37,8 +41,10 @@ typedef struct {
 static Connection connections[MAX_CONNECTIONS];
 static int free_list[MAX_CONNECTIONS], n_free, poller;
 static char **requests;
+static char *(*serials)[MAX_SERIALS];  // where each request holds one; 0 after the last
+static uint64_t serial;
 static size_t *request_sizes, n_requests, next_request, n_ok, n_total, n_failed;
-static uint64_t warm_until, until;
+static uint64_t warm_until, until, step;
 static Sample latencies, first_bytes;
 static struct sockaddr_in address;
 
@@ -80,7 +86,7 @@ static void finish(Connection *connection, int is_whole) {
     free_list[n_free++] = (int)(connection - connections);
     n_total++;
     if (!is_whole || connection->status != 200) n_failed++;
-    else if (connection->due >= warm_until && now <= until) {
+    else if (connection->due >= warm_until && (step || now <= until)) {  // an open loop's last ones count, too
         n_ok++;
         add(&latencies, now - connection->due);
         add(&first_bytes, connection->first_byte - connection->due);
@@ -94,7 +100,14 @@ static void reopen(Connection *connection) {
     open_connection(connection);
 }
 
+static void write_serial(char *at) {
+    for (uint64_t i = 11, left = serial; i-- > 0;)
+        if (i != 3 && i != 7) at[i] = (char)('0' + left % 10), left /= 10;
+}
+
 static void send_request(Connection *connection, uint64_t due) {
+    serial = (serial + 1) % 1000000000u;
+    for (int i = 0; i < MAX_SERIALS && serials[next_request][i]; i++) write_serial(serials[next_request][i]);
     const char *bytes = requests[next_request];
     size_t left = request_sizes[next_request];
     next_request = (next_request + 1) % n_requests;
@@ -102,6 +115,7 @@ static void send_request(Connection *connection, uint64_t due) {
     connection->used = connection->head = connection->length = 0;
     connection->is_chunked = connection->status = 0;
     connection->due = due;
+    connection->first_byte = 0;
     while (left) {
         ssize_t sent = send(connection->fd, bytes, left, MSG_NOSIGNAL);
         if (sent < 0) { reopen(connection); return; }
@@ -131,18 +145,18 @@ static void receive(Connection *connection) {
     connection->used += (size_t)got;
     if (!connection->head) {
         read_head(connection);
-        if (connection->head) connection->first_byte = now_ns();
+        if (!connection->head) return;
     }
-    if (!connection->head) return;
     size_t body = connection->used - connection->head;
+    if (body && !connection->first_byte) connection->first_byte = now_ns();
     const char *tail = connection->buffer + connection->used - 5;
     if (connection->is_chunked ? body >= 5 && !memcmp(tail, "0\r\n\r\n", 5) : body >= connection->length)
         finish(connection, 1);
 }
 
-static void load_requests(const char *path, int port, char **headers, int n_headers) {
-    FILE *file = fopen(path, "r");
-    if (!file) perror(path), exit(1);
+static void load_requests(const char *file_path, int port, const char *path, char **headers, int n_headers) {
+    FILE *file = fopen(file_path, "r");
+    if (!file) perror(file_path), exit(1);
     char *line = 0, extra[8192] = "";
     size_t room = 0;
     for (int i = 0; i < n_headers; i++) strcat(strcat(extra, headers[i]), "\r\n");
@@ -151,8 +165,12 @@ static void load_requests(const char *path, int port, char **headers, int n_head
         requests = realloc(requests, (n_requests + 1) * sizeof *requests);
         request_sizes = realloc(request_sizes, (n_requests + 1) * sizeof *request_sizes);
         request_sizes[n_requests] = (size_t)asprintf(&requests[n_requests],
-            "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
-            "Content-Length: %zd\r\n%s\r\n%s", port, size, extra, line);
+            "POST %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
+            "Content-Length: %zd\r\n%s\r\n%s", path, port, size, extra, line);
+        serials = realloc(serials, (n_requests + 1) * sizeof *serials);
+        memset(serials[n_requests], 0, sizeof *serials);
+        char *at = requests[n_requests];
+        for (int i = 0; i < MAX_SERIALS && (at = strstr(at, SERIAL)); i++) serials[n_requests][i] = at++;
         n_requests++;
     }
     free(line);
@@ -160,20 +178,24 @@ static void load_requests(const char *path, int port, char **headers, int n_head
 }
 
 int main(int argc, char **argv) {
-    if (argc < 7) return fprintf(stderr, "usage: load PORT BODIES CONNECTIONS SECONDS WARM_S RATE [HEADER...]\n"), 2;
+    if (argc < 8) return fprintf(stderr, "usage: load PORT PATH BODIES CONNECTIONS SECONDS WARM_S RATE [HEADER...]\n"), 2;
     signal(SIGPIPE, SIG_IGN);
-    int port = atoi(argv[1]), n_connections = atoi(argv[3]);
-    double seconds = atof(argv[4]), warm_s = atof(argv[5]), rate = atof(argv[6]);
-    load_requests(argv[2], port, argv + 7, argc - 7);
+    int port = atoi(argv[1]), n_connections = atoi(argv[4]);
+    double seconds = atof(argv[5]), warm_s = atof(argv[6]), rate = atof(argv[7]);
+    load_requests(argv[3], port, argv[2], argv + 8, argc - 8);
     address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons((unsigned short)port),
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    serial = ((uint64_t)time.tv_sec * 100000u + (uint64_t)time.tv_nsec / 10000u) % 1000000000u;
     poller = epoll_create1(0);
     for (int i = 0; i < n_connections; i++) {
         connections[i].buffer = malloc(BUFFER);
         open_connection(&connections[i]);
         free_list[n_free++] = i;
     }
-    uint64_t start = now_ns(), due = start, step = rate > 0 ? (uint64_t)(1e9 / rate) : 0;
+    uint64_t start = now_ns(), due = start;
+    step = rate > 0 ? (uint64_t)(1e9 / rate) : 0;
     warm_until = start + (uint64_t)(warm_s * 1e9);
     until = warm_until + (uint64_t)(seconds * 1e9);
     struct epoll_event events[256];

@@ -4,17 +4,31 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.installation import Installation
+from bench.installation import Installation, Reply
 from bench.processes import IdleRate
+
+CHAT_PATH = "/v1/chat/completions"
+MODEL = "bench"
 
 
 @dataclass(frozen=True)
 class Target:
+    """One server on the machine, and how it wants to be asked."""
+
     name: str
     port: int
     pid: int | None  # None: nothing stands between the driver and the upstream
     installation: Installation | None = None
     idle: IdleRate | None = None
+    path: str = CHAT_PATH
+    model: str = MODEL
+    headers: tuple[str, ...] = ()
+    is_rival: bool = False
+    can_stream: bool = True
+
+    def takes(self, cell: "Cell") -> bool:
+        """Return whether the target is measured in *cell*."""
+        return (self.can_stream or cell.reply == "whole") and (cell.with_rivals or not self.is_rival)
 
 
 @dataclass(frozen=True)
@@ -22,9 +36,10 @@ class Cell:
     """One way to load a target."""
 
     name: str
-    is_stream: bool
+    reply: Reply
     connections: int
     rate: int = 0  # requests a second; 0: the next as soon as the reply is there
+    with_rivals: bool = True  # False: only nginx and Tutelage, where the bar says nothing of the others
 
 
 @dataclass(frozen=True)
@@ -39,8 +54,10 @@ class Measurement:
     failed: int
 
 
+FIGURES = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "cpu_us", "serving_cpu_us", "memory_mb")
+
+
 def median(measurements: Sequence[Measurement]) -> Measurement:
     """Return the median of each figure, and the sum of the failures."""
-    names = ("requests_per_s", "p50_us", "p99_us", "first_byte_us", "cpu_us", "serving_cpu_us", "memory_mb")
-    middle = {name: statistics.median(getattr(item, name) for item in measurements) for name in names}
+    middle = {name: statistics.median(getattr(item, name) for item in measurements) for name in FIGURES}
     return Measurement(**middle, failed=sum(item.failed for item in measurements))

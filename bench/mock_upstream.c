@@ -3,7 +3,8 @@
 //   mock_upstream PORT
 //
 // Every POST is answered: a body that holds "stream": true (blank optional) with 50 chunks, one write each, and
-// [DONE]; any other with one JSON completion of about 1 KB.
+// [DONE]; any other with one JSON completion of about 1 KB. A streamed body that holds "paced reply" gets its chunks
+// 10 ms apart, as a model would write them.
 #define _GNU_SOURCE
 #include <errno.h>
 #include <netinet/in.h>
@@ -15,15 +16,21 @@
 #include <strings.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { BUFFER = 1 << 20, N_CHUNKS = 50, MAX_EVENTS = 256 };
+enum { BUFFER = 1 << 20, N_CHUNKS = 50, MAX_EVENTS = 256, GAP_NS = 10000000, MAX_PACED = 4096 };
 
 typedef struct {
-    int fd;
+    int fd, is_gone, n_sent;  // n_sent: chunks of the paced reply under way, 0 without one
+    unsigned long long due;
     size_t used;
     char *buffer;
 } Client;
+
+// Paced replies in the order in which their next chunks are due: every gap is the same, so the newest is the latest.
+static Client *paced[MAX_PACED];
+static size_t paced_head, n_paced;
 
 static char whole[4096], first[1024], next[1024], last[1024];
 static size_t whole_size, first_size, next_size, last_size;
@@ -65,9 +72,51 @@ static void send_all(int fd, const char *bytes, size_t size) {
     }
 }
 
-static void answer(int fd, int is_stream) {
+static unsigned long long now_ns(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (unsigned long long)time.tv_sec * 1000000000u + (unsigned long long)time.tv_nsec;
+}
+
+static void wait_for_next(Client *client, unsigned long long due) {
+    client->due = due;
+    paced[(paced_head + n_paced++) % MAX_PACED] = client;
+}
+
+static void release(Client *client) {
+    free(client->buffer);
+    free(client);
+}
+
+// Send every chunk that is due; return the nanoseconds until the next one, -1 without one.
+static long long send_due(void) {
+    for (unsigned long long now = now_ns(); n_paced; now = now_ns()) {
+        Client *client = paced[paced_head];
+        if (client->due > now) return (long long)(client->due - now);
+        paced_head = (paced_head + 1) % MAX_PACED;
+        n_paced--;
+        if (client->is_gone) { release(client); continue; }
+        if (client->n_sent < N_CHUNKS) {
+            send_all(client->fd, next, next_size);
+            client->n_sent++;
+            wait_for_next(client, client->due + GAP_NS);
+        } else {
+            client->n_sent = 0;
+            send_all(client->fd, last, last_size);
+        }
+    }
+    return -1;
+}
+
+static void answer(Client *client, int is_stream, int is_paced) {
+    int fd = client->fd;
     if (!is_stream) { send_all(fd, whole, whole_size); return; }
     send_all(fd, first, first_size);
+    if (is_paced && n_paced < MAX_PACED) {
+        client->n_sent = 1;
+        wait_for_next(client, now_ns() + GAP_NS);
+        return;
+    }
     for (int i = 1; i < N_CHUNKS; i++) send_all(fd, next, next_size);
     send_all(fd, last, last_size);
 }
@@ -100,7 +149,8 @@ static int serve(Client *client) {
     const char *body;
     size_t body_size, size;
     while ((size = request_size(client, &body, &body_size))) {
-        answer(client->fd, memmem(body, body_size, "\"stream\":true", 13) || memmem(body, body_size, "\"stream\": true", 14));
+        int is_stream = memmem(body, body_size, "\"stream\":true", 13) || memmem(body, body_size, "\"stream\": true", 14);
+        answer(client, is_stream, is_stream && memmem(body, body_size, "paced reply", 11));
         memmove(client->buffer, client->buffer + size, client->used - size);
         client->used -= size;
     }
@@ -119,14 +169,16 @@ int main(int argc, char **argv) {
     struct epoll_event event = {.events = EPOLLIN}, events[MAX_EVENTS];
     epoll_ctl(poll, EPOLL_CTL_ADD, listener, &event);
     for (;;) {
-        int n = epoll_wait(poll, events, MAX_EVENTS, -1);
+        long long wait = send_due();
+        struct timespec timeout = {wait / 1000000000, wait % 1000000000};
+        int n = epoll_pwait2(poll, events, MAX_EVENTS, wait < 0 ? 0 : &timeout, 0);
         for (int i = 0; i < n; i++) {
             Client *client = events[i].data.ptr;
             if (client && serve(client)) continue;
             if (client) {
                 close(client->fd);
-                free(client->buffer);
-                free(client);
+                if (client->n_sent) client->is_gone = 1;  // released when its next chunk is due
+                else release(client);
                 continue;
             }
             for (int fd; (fd = accept4(listener, 0, 0, SOCK_NONBLOCK)) >= 0;) {

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -93,20 +94,26 @@ def settled_usage(pid: int, idle: IdleRate | None = None) -> Usage:
 
     What merely waiting for that costs is taken off when *idle* says how much it is.
     """
+    rate = idle or IdleRate(0, 0)
+    idle_ns = (IDLE_SHARE * 1e9 + rate.cpu_ns) * SETTLE_STEP_S
     started, before = time.monotonic(), usage(pid)
     while time.monotonic() - started < SETTLE_S:
         time.sleep(SETTLE_STEP_S)
         now = usage(pid)
-        if now.cpu_ns - before.cpu_ns < IDLE_SHARE * SETTLE_STEP_S * 1e9:
+        if now.cpu_ns - before.cpu_ns < idle_ns:
             break
         before = now
     waited_s = time.monotonic() - started if idle else 0.0
-    rate = idle or IdleRate(0, 0)
     return Usage(
         round(now.cpu_ns - waited_s * rate.cpu_ns),
         round(now.serving_cpu_ns - waited_s * rate.serving_cpu_ns),
         now.memory_mb,
     )
+
+
+def tutelage_command(config_path: Path) -> list[str | Path]:
+    """Return what starts the proxy."""
+    return [Path(sys.executable).with_name("tutelage"), "--config", config_path, "proxy"]
 
 
 def free_port() -> int:
@@ -137,16 +144,22 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes]) -> float:
 
 @contextmanager
 def running(
-    arguments: Sequence[str | Path], *, core: int, port: int, log: Path, environment: Mapping[str, str] | None = None
+    arguments: Sequence[str | Path],
+    *,
+    core: int | None,
+    port: int | None,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a server on one core until the block ends; yields once it listens."""
-    pinned = ["taskset", "-c", str(core), *map(str, arguments)]
+    """Run a server, on one *core* or any, until the block ends; yields once it listens on *port*, at once without."""
+    pinned = [*([] if core is None else ["taskset", "-c", str(core)]), *map(str, arguments)]
     with log.open("wb") as output:
         process = subprocess.Popen(
             pinned, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
         )
         try:
-            wait_for_port(port, process)
+            if port is not None:
+                wait_for_port(port, process)
             yield process
         finally:
             process.terminate()

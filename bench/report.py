@@ -1,122 +1,32 @@
-"""The gateway's benchmark as a page: RESULTS.md."""
+"""The page of all figures: RESULTS.md. Its first table says of every bar whether it holds."""
 
-import os
-import platform
-import shutil
-import sqlite3
-import subprocess
-from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 
-from bench.installation import N_CONTEXTS, N_PATTERNS
-from bench.measurement import Cell, Measurement, Target
+from bench.bars import Bar, Part, table
 
-COLUMNS = (
-    "target",
-    "requests/s",
-    "p50 us",
-    "p99 us",
-    "added p50",
-    "added first byte",
-    "CPU us",
-    "of it serving",
-    "x nginx",
-    "MB",
-    "failed",
-)
-PACKAGES = ("uvicorn", "uvloop", "httptools", "msgspec", "numpy", "starlette")
+RESULTS = Path(__file__).parent / "RESULTS.md"
+ORDER = ("gateway", "cache", "memory", "start", "workers", "selection", "retrieval")
 INTRODUCTION = """# What a request costs
 
-`python -m bench gateway`: {method}, targets taking turns, medians.
-Servers share one core, load driver and mock upstream (C, `bench/*.c`) have the other. CPU is the kernel's count for
-all processes of the target until they are idle again, so the moving of records into the database is in it; `of it
-serving` leaves that out. `added` is the difference to `direct` in the same table, in microseconds.
-
-`all on`: {n_patterns:,} patterns (20 match a request, two in each of 10 dimensions), {n_contexts:,} contexts, every
-question different, every response recorded; {injected}.
-Idle, it uses {idle}. `learning off`: the tenant's switch; a pure relay.
-
-Machine: {machine}.
+`make bench` measures all of this; `python -m bench PART` measures one part and leaves the other sections as they were.
+Every figure stands beside something that ran in the same minutes on the same machine. The bars are computed from the
+figures below them; where three figures stand, they are at 1, 16 and 64 connections, and all of them must hold.
 """
-NO_NGINX = "nginx is not installed on this machine: its rows and the ratios to it are left out.\n"
+WORDS = {True: "yes", False: "**no**", None: "not measured"}
 
 
-def report(seen: Mapping[tuple[Cell, Target], Measurement], targets: Sequence[Target], method: str) -> str:
-    """Return the page; *targets* begins with the one that nothing stands in front of."""
-    pages = [
-        INTRODUCTION.format(
-            method=method,
-            n_patterns=N_PATTERNS,
-            n_contexts=N_CONTEXTS,
-            injected=_injected(targets),
-            idle=_idle(targets),
-            machine=_machine(),
-        )
-    ]
-    nginx = next((target for target in targets if target.name == "nginx"), None)
-    if nginx is None:
-        pages.append(NO_NGINX)
-    for cell in dict.fromkeys(cell for cell, _ in seen):
-        nginx_us = seen[cell, nginx].cpu_us if nginx else 0.0
-        rows = [_row(target, seen[cell, target], seen[cell, targets[0]], nginx_us) for target in targets]
-        pages.append(f"## {cell.name}\n\n{_table(rows)}")
-    return "\n".join(pages)
+def page(parts: Mapping[str, Part]) -> str:
+    """Return the page of all *parts*, in their order."""
+    present = [parts[name] for name in ORDER if name in parts]
+    rows = [_row(part, bar) for part in present for bar in part.bars]
+    missing = [name for name in ORDER if name not in parts]
+    n_met = sum(bar.is_met is True for part in present for bar in part.bars)
+    lines = [INTRODUCTION, f"## Bars: {n_met} of {len(rows)} hold\n", table(("what", "bar", "measured", "holds"), rows)]
+    if missing:
+        lines.append(f"Not measured yet: {', '.join(missing)}.\n")
+    return "\n".join([*lines, *(f"## {part.title}\n\n{part.text}" for part in present)])
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _row(target: Target, got: Measurement, direct: Measurement, nginx_us: float) -> list[str]:
-    figures = [f"{got.requests_per_s:,.0f}", f"{got.p50_us:,.0f}", f"{got.p99_us:,.0f}"]
-    if target.pid is None:
-        return [target.name, *figures, "", "", "", "", "", "", str(got.failed)]
-    return [
-        target.name,
-        *figures,
-        f"{got.p50_us - direct.p50_us:,.0f}",
-        f"{got.first_byte_us - direct.first_byte_us:,.0f}",
-        f"{got.cpu_us:,.0f}",
-        f"{got.serving_cpu_us:,.0f}",
-        f"{got.cpu_us / nginx_us:.1f}" if nginx_us else "",
-        f"{got.memory_mb:,.0f}",
-        str(got.failed),
-    ]
-
-
-def _idle(targets: Sequence[Target]) -> str:
-    (idle,) = (target.idle for target in targets if target.idle and "all on" in target.name)
-    return f"{idle.cpu_ns / 1e7:.1f} % of a core"
-
-
-def _injected(targets: Sequence[Target]) -> str:
-    """Return what was recorded, so that a table without injection cannot pass for one with it."""
-    (installation,) = (target.installation for target in targets if target.installation and "all on" in target.name)
-    with sqlite3.connect(installation.database_path) as connection:
-        n_responses, n_tokens, share = connection.execute(
-            """
-            SELECT count(*), avg(injected_tokens),
-              avg(id IN (SELECT response_id FROM injections WHERE kind = 'context'))
-            FROM responses
-            """
-        ).fetchone()
-    return (
-        f"{n_responses:,} responses recorded, {n_tokens or 0:.0f} tokens injected in the mean, "
-        f"contexts in {share or 0:.0%} of the requests"
-    )
-
-
-def _machine() -> str:
-    cpu_info = Path("/proc/cpuinfo").read_text().splitlines()
-    names = (line.partition(":")[2].strip() for line in cpu_info if line.startswith("model name"))
-    parts = [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
-    nginx = shutil.which("nginx")
-    if nginx:
-        shown = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
-        parts.append(shown.strip().removeprefix("nginx version: "))
-    return (
-        f"{os.cpu_count()} cores of {next(names, platform.machine())}, Linux {platform.release().split('-')[0]}, "
-        f"load {os.getloadavg()[0]:.1f} at the end; {', '.join(parts)}"
-    )
+def _row(_part: Part, bar: Bar) -> tuple[str, str, str, str]:
+    return bar.what, bar.limit, bar.measured, WORDS[bar.is_met]

@@ -1,17 +1,14 @@
 """What selection and retrieval cost inside one request, and how well the graph over many contexts finds.
 
-``python -m bench.selection [--data FOLDER]`` prints a page for RESULTS.md; ``section()`` returns it, measured in a
-process of its own with one BLAS thread, as the proxy has. The functions are those that a request calls, on 1,000
+``python -m bench.selection [--data FOLDER]`` prints a section of RESULTS.md; ``python -m bench selection`` measures
+it in a process of its own with one BLAS thread, as the proxy has. The functions are a request's own, on 1,000
 patterns (20 match, two in each of 10 dimensions) and 1,000 to 100,000 entries; every question is different and half
 of them ask what an entry answers. Entries are made of the conversations that ship with Tutelage, joined at random,
 or of BANKING77's and CLINC150's questions.
 """
 
 import argparse
-import os
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.bars import at_most, print_bar
 from bench.installation import N_DIMENSIONS, N_PATTERNS, N_SOURCES, phrasings, real_texts
 from bench.retrieval import read_banking, read_clinc
 from proxy.context_graph import ContextGraph
@@ -31,7 +29,6 @@ from store.embedding import LocalEmbedder, Vector, entry_embedding, load_local_e
 from store.plan import Conditions, Plan, ServedPattern, build_plan
 from store.question_types import load_question_classifier
 from store.served_contexts import ContextRows, Entries
-from tutelage.__main__ import ONE_BLAS_THREAD
 
 SIZES = (1_000, 10_000, 100_000)
 TARGETS_US = {1_000: 150, 10_000: 400, 100_000: 1_000}
@@ -51,13 +48,6 @@ class Cost:
     contexts: float
     p50: float
     p99: float
-
-
-def section() -> str:
-    """Return the page, measured in a fresh process with one BLAS thread."""
-    environment = {**os.environ, **ONE_BLAS_THREAD}
-    command = [sys.executable, "-m", "bench.selection"]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def dataset_phrasings(folder: Path) -> Iterator[tuple[str, str, str]]:
@@ -120,8 +110,8 @@ def measure(config: Config, embedder: LocalEmbedder, search: ContextSearch, ques
             select_contexts(search, embedding, config.contexts)
             times.append(time.perf_counter_ns())
             steps[number] = [*np.diff(times), times[-1] - times[0]]
-    middle = np.quantile(steps / 1_000, 0.5, axis=0)
-    return Cost(*middle.tolist(), p99=float(np.quantile(steps[:, 4] / 1_000, 0.99)))
+    embed, classify, patterns, contexts, p50 = (float(figure) for figure in np.quantile(steps / 1_000, 0.5, axis=0))
+    return Cost(embed, classify, patterns, contexts, p50, float(np.quantile(steps[:, 4] / 1_000, 0.99)))
 
 
 def recall(exact: ContextSearch, through_graph: ContextSearch, embeddings: Vector, config: Config) -> float:
@@ -182,9 +172,11 @@ def page(source: Iterator[tuple[str, str, str]], others: Sequence[str]) -> str:
             search, told = covered(rows)
             found = recall(exact, search, embedder.embed(questions[:1000]), config)
             told = f"At {n:,} entries: {told}; finds {found:.4f} of what an exact search injects."
-        lines.append(
-            _row(f"{n:,}", measure(config, embedder, search, questions), f"{TARGETS_US[n]:,}", f"{rows_mb:.0f}")
-        )
+        cost = measure(config, embedder, search, questions)
+        limit = TARGETS_US[n]
+        lines.append(_row(f"{n:,}", cost, f"{limit:,}", f"{rows_mb:.0f}"))
+        what = f"selection and retrieval inside a request, {n:,} contexts, p50"
+        print_bar(at_most(what, f"below {limit:,} us", limit, [cost.p50], "{:.0f} us"))
         if told:
             lines.append(_row(f"{n:,}, no graph yet", measure(config, embedder, exact, questions[:300]), "", ""))
     head = "contexts", "embed", "classify", "patterns", "contexts", "**p50**", "p99", "target p50", "MB of vectors"
