@@ -73,6 +73,11 @@ class ParsedRequest(ABC):
         return bool(self.previous_id or self.conversation_id)
 
     @property
+    def has_held_system(self) -> bool:
+        """Whether the upstream keeps the leading text too, with what its conversation's first request put there."""
+        return False
+
+    @property
     def question(self) -> str:
         """Return the user's last words; "" without any."""
         return "" if self.last_user is None else self.messages[self.last_user].text

@@ -221,16 +221,20 @@ class Learning:
         if not draft.facts.question_type and (draft.facts.question or blocks.question_type):
             self._classify(draft, blocks)
         conversation = draft.place.conversation
+        is_known = conversation.facts is not None
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
             facts = draft.facts
             conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
-        if blocks.generation != served.snapshot.generation:
+        # The block that stands in a thread stays there, whatever is published, and counts in every turn.
+        is_held = draft.parsed.has_held_system and is_known
+        if blocks.generation != served.snapshot.generation and not (is_held and blocks.generation >= 0):
             self._choose_patterns(conversation, conversation.facts, served, blocks)
         patterns, contexts = blocks.patterns, NOTHING
         if self._config.contexts.enabled and draft.facts.question:
             contexts = self._choose_contexts(draft, served, blocks)
         body, has_patterns, has_contexts = draft.dialect.inject(draft.parsed, patterns.block, contexts.block)
-        draft.generation = served.snapshot.generation
+        has_patterns = has_patterns or (is_held and bool(patterns.block))
+        draft.generation = blocks.generation
         draft.is_holdout = blocks.holdout
         draft.drawn = patterns.drawn if has_patterns or not patterns.block else tuple(map(_untreated, patterns.drawn))
         draft.injections = contexts.injections if has_contexts else _not_treated(contexts.injections)

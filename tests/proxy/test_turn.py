@@ -529,6 +529,29 @@ def test_a_tool_loop_over_a_kept_history_keeps_its_question_type_and_gets_no_kno
     assert [item.kind for item in second.injections] == []
 
 
+def test_a_rule_that_stands_in_a_thread_counts_in_every_turn_as_it_was_whatever_is_published(
+    proxy: Proxy, db: Database
+) -> None:
+    serve(proxy, db, served_pattern())
+    name = not_held(proxy)
+    created = {"thread": {"type": "create"}, "system": "Be kind.", "messages": [user("hi")]}
+    reply = json.dumps(message_object("Sure.", reply_id="msg_1")).encode()
+    proxy.ask(created, reply, MESSAGES_PATH, conversation=name)
+    serve(proxy, db, served_pattern(), served_pattern("pat_new"))
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    continued = {"thread": thread, "messages": [user("And now?")]}
+    again = proxy.ask(continued, reply, MESSAGES_PATH)
+    stranger = proxy.ask({**continued, "thread": {**thread, "previous_message_id": "msg_9"}}, reply, MESSAGES_PATH)
+    assert json.loads(again.body) == continued
+    assert "system" not in json.loads(stranger.body)
+    first, second, third = proxy.records()
+    assert first.conversation_id == second.conversation_id != third.conversation_id
+    assert json.loads(second.messages_json) == [user("And now?")]
+    assert (second.drawn, second.generation) == (first.drawn, first.generation)
+    assert [item.treated for item in proxy.in_play(second)] == [True]
+    assert not any(item.treated for item in proxy.in_play(third))
+
+
 def test_blocks_stay_equal_through_a_tool_loop_of_messages_whatever_is_published(proxy: Proxy, db: Database) -> None:
     approve(proxy, db, "ctx_1", "refund")
     call = {"id": "t", "name": "f", "input": {"a": 1}}
