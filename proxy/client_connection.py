@@ -25,8 +25,8 @@ from proxy.upstream import Cancellation
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections (5 to 60 s), so that they close first
 HELD_BYTES: Final = 64 * 1024  # of a request's body that nobody has read yet; reading from the client pauses above
-# Of the bodies of pipelined requests whose turn has not come. More than of one that is being read: while reading pauses,
-# nobody notices that the client hung up, and the request that runs goes on for nobody.
+# Of the bodies of pipelined requests whose turn has not come. More than of one that is being read: while reading
+# pauses, nobody notices that the client hung up, and the request that runs goes on for nobody.
 WAITING_BYTES: Final = 1024 * 1024
 MAX_HEAD_BYTES: Final = 256 * 1024  # of a request; servers take 8 to 64 KB at most
 MAX_PIPELINED: Final = 16  # requests that wait for the one before; reading from the client pauses there

@@ -23,6 +23,7 @@ from proxy.reply_collector import ReplyCollector
 from proxy.reply_shape import length_band, response_format
 from proxy.retrieval import select_contexts
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
+from proxy.siblings import MAX_HEARD, Siblings, TakenUp, TurnEnded
 from proxy.snapshots import ServedTenant, Snapshots
 from store.clock import Clock, iso
 from store.config import Config
@@ -131,6 +132,7 @@ class Learning:
         writer: takes finished records.
         clock: tells when a reply began and ended.
         count_failure: called once for each failure inside learning.
+        siblings: the other workers; None when this process serves alone.
     """
 
     def __init__(
@@ -143,8 +145,10 @@ class Learning:
         writer: SegmentWriter,
         clock: Clock,
         count_failure: Callable[[], None],
+        siblings: Siblings | None = None,
     ) -> None:
         self._config = config
+        self._siblings = siblings
         self._snapshots = snapshots
         self._embedder = embedder
         self._classifier = classifier
@@ -158,6 +162,7 @@ class Learning:
             find_history=snapshots.history.find_history,
             find_conversation=snapshots.history.find_conversation,
             find_reply=self._find_reply,
+            tell_taken_up=None if siblings is None else siblings.tell,
         )
         self._describer = Describer()
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
@@ -195,8 +200,21 @@ class Learning:
 
     def own_id(self, tenant_id: str, upstream_id: str) -> str | None:
         """Return our id of the tenant's newest response with this id in its body, if it was one of the last."""
+        self.hear_siblings()
         known = self._replies.get((tenant_id, upstream_id))
         return known.response_id if known else None
+
+    def hear_siblings(self, limit: int = MAX_HEARD) -> None:
+        """Take note of what the other workers have said by now, of at most *limit* messages."""
+        if self._siblings is None:
+            return
+        for said in self._siblings.heard(limit):
+            if isinstance(said, TakenUp):
+                self._book.hear_taken_up(said)
+                continue
+            conversation = self._book.hear_end(said)
+            if said.upstream_id:
+                self._replies.put((said.tenant_id, said.upstream_id), _Known(said.response_id, conversation))
 
     def _find_reply(self, tenant_id: str, upstream_id: str) -> Conversation | None:
         known = self._replies.get((tenant_id, upstream_id))
@@ -209,6 +227,7 @@ class Learning:
         self, request: IncomingRequest, dialect: Dialect, parsed: ParsedRequest, own: dict[str, str], tenant_id: str
     ) -> _Draft:
         facts = self._describer.describe(parsed, own, tenant_id)
+        self.hear_siblings()  # the turn before may have ended there just now: their words come before its last byte
         place = self._book.place(parsed, facts.asker, request.received_s)
         question_type = facts.question_type or UNKNOWN_QUESTION_TYPE
         return _Draft(
@@ -299,7 +318,7 @@ class Learning:
         """Append the finished response to the segment."""
         facts, parsed = draft.facts, draft.parsed
         message = reply.message
-        history_hash = self._book.remember(draft.place, message) if message else draft.place.request_hash
+        history_hash = self._remember(draft, response_id, reply)
         record = ResponseRecord(
             id=response_id,
             tenant_id=facts.asker.tenant_id,
@@ -345,9 +364,27 @@ class Learning:
         self.tokens.injected += draft.injected_tokens
         self.tokens.prompt += reply.prompt_tokens or 0
         self.tokens.cached += reply.cached_tokens or 0
+
+    def _remember(self, draft: _Draft, response_id: str, reply: Reply) -> str:
+        """Take note of how a turn ended, tell the other workers, and return the hash of the history that now stands."""
+        place, tenant_id = draft.place, draft.facts.asker.tenant_id
+        history_hash = self._book.remember(place, reply.message) if reply.message else ""
         if reply.upstream_id:
-            known = _Known(response_id, draft.place.conversation)
-            self._replies.put((facts.asker.tenant_id, reply.upstream_id), known)
+            self._replies.put((tenant_id, reply.upstream_id), _Known(response_id, place.conversation))
+        if self._siblings is not None:
+            self._siblings.tell(
+                TurnEnded(
+                    tenant_id=tenant_id,
+                    conversation_id=place.conversation.id,
+                    facts=place.conversation.facts,
+                    history_hash=history_hash,
+                    request_hash=place.request_hash,
+                    asked_first_s=self._book.asked_first_s(place),
+                    upstream_id=reply.upstream_id or "",
+                    response_id=response_id,
+                )
+            )
+        return history_hash or place.request_hash
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

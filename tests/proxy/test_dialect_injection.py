@@ -69,12 +69,10 @@ anthropic_messages = st.builds(
         {"type": "thinking", "thinking": "Hm.", "signature": "s"},
     ),
 )
+threads: st.SearchStrategy[Any] = st.sampled_from([None, {"type": "create"}, "continue", 7])
 messages_bodies = st.fixed_dictionaries(
     {"messages": st.lists(anthropic_messages, min_size=1, max_size=4)},
-    optional={
-        "system": parts("text") | st.none(),
-        "thread": st.sampled_from([None, {"type": "create"}, "continue", 7]),
-    },
+    optional={"system": parts("text") | st.none(), "thread": threads},
 )
 
 BODIES = {RESPONSES_PATH: responses_bodies, MESSAGES_PATH: messages_bodies}
