@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.flow.conftest import NewProduct
 from tests.flow.product import Product, eventually
 from tests.flow.raw import BEARER, CHAT, JSON_TYPE, chat_body, client_of
 from tests.flow.traces import SYSTEM_END, TRACES, USER_END, Api, ChatApi, MessagesApi, ResponsesApi, Turn
@@ -206,26 +205,6 @@ def test_a_new_generation_changes_no_knowledge_within_a_tool_loop(product: Produ
     assert all(b"Ask the desk." in block for block in next_question)
 
 
-def test_several_workers_give_a_conversation_one_pattern_block(new_product: NewProduct, upstream: Upstream) -> None:
-    product = new_product(settings={"proxy": {"workers": 2}})
-    product.start("up")
-    for rule in TRIALS:
-        add_pattern(product, rule, "trial")
-    wait_for_generation(product, n_probes=8)
-    blocks: dict[tuple[str, int], list[bytes]] = defaultdict(list)
-    for number in range(4):
-        for api in APIS:
-            turn = list(api.turns(*TRACES["plain chat"]))[number]
-            for user in range(5):
-                seen = send(product, upstream, api, turn, **user_header(f"{api.path}-{user}"))
-                blocks[api.path, user].append(seen.patterns)
-        # What one worker knows the others learn from the database.
-        n_sent = sum(map(len, blocks.values()))
-        product.row("SELECT count(*) AS n FROM responses WHERE user_id LIKE '/v1/%' HAVING n = :n", n=n_sent)
-    assert {key: len(set(found)) for key, found in blocks.items()} == dict.fromkeys(blocks, 1)
-    assert len({tuple(rules_in(found[0])) for found in blocks.values()}) > 1
-
-
 def responses_turns(name: str) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
     """Yield requests and replies of a conversation with a tool loop whose history the upstream keeps."""
     call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look", "arguments": "{}"}
@@ -256,7 +235,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstr
         product.start("up")
         for rule in TRIALS:
             add_pattern(product, rule, "trial")
-        wait_for_generation(product, n_probes=8)
+        wait_for_generation(product, n_probes=16)
         yield product
 
 
@@ -305,6 +284,19 @@ def test_a_turn_that_comes_to_another_worker_at_once_finds_its_conversation_by_t
     assert_one_conversation_each(two_workers, dict.fromkeys(blocks, 4))
 
 
+@every_api
+def test_several_workers_give_a_known_users_conversation_one_pattern_block(
+    two_workers: Product, shared_upstream: Upstream, api: Api
+) -> None:
+    blocks: dict[int, list[bytes]] = defaultdict(list)
+    for turn in api.turns(*TRACES["plain chat"]):
+        for user in range(12):
+            seen = send(two_workers, shared_upstream, api, turn, **user_header(f"{api.path}-{user}"))
+            blocks[user].append(seen.patterns)
+    assert {user: len(set(found)) for user, found in blocks.items()} == dict.fromkeys(blocks, 1)
+    assert len({tuple(rules_in(found[0])) for found in blocks.values()}) > 1
+
+
 def test_a_named_conversation_that_comes_to_another_worker_at_once_keeps_what_its_first_turn_was_about(
     two_workers: Product, shared_upstream: Upstream
 ) -> None:
@@ -312,7 +304,7 @@ def test_a_named_conversation_that_comes_to_another_worker_at_once_keeps_what_it
     conditions = {"question_type": ["howto"]}
     rule = {"type": "response_format", "rule": PINNED, "conditions": conditions, "state": "pinned"}
     post(two_workers, "/api/patterns", **rule)
-    wait_for_generation(two_workers, n_probes=8)
+    wait_for_generation(two_workers, n_probes=16)
     api = APIS[0]
     blocks: dict[int, list[bytes]] = defaultdict(list)
     for number in range(12):
