@@ -72,7 +72,8 @@ async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream:
         logger.warning("%s: upstream %r: %s", turn.response_id, upstream, exc)
         _cut(client, boundary, dialect, upstream_failure(exc, upstream))
     except ClientGoneError:
-        turn.finish("cancelled", status, upstream)
+        # An error's body is often left unread by a client that tries again.
+        turn.finish("cancelled" if outcome == "ok" else outcome, status, upstream)
         _cut(client, boundary, dialect, unavailable("The proxy is shutting down.", "shutting_down"))
         raise
     finally:

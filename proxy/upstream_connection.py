@@ -20,7 +20,8 @@ from proxy.errors import (
 from proxy.stepping import Wakeup
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # of a reply; servers send 8 to 64 KB at most
-HIGH_WATER_BYTES: Final = 256 * 1024  # of a reply that the client has not taken yet; reading pauses above
+HIGH_WATER_BYTES: Final = 64 * 1024  # of a reply that the client has not taken yet; reading pauses above
+READ_BYTES: Final = 64 * 1024  # at a time; what has arrived beyond is read next, or not before the client took this
 
 
 class StaleConnectionError(UpstreamUnreachableError):
@@ -159,15 +160,20 @@ class Exchange:
             self._deadline = None
 
 
-class Connection(asyncio.Protocol):
-    """One connection; ``on_free`` gets it back after a reply that leaves it usable, ``on_lost`` when it is gone."""
+class Connection(asyncio.BufferedProtocol):
+    """One connection; ``on_free`` gets it back after a reply that leaves it usable, ``on_lost`` when it is gone.
+
+    All connections of an upstream read into one buffer: what is in it is parsed before the next read.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         on_free: Callable[["Connection"], None],
         on_lost: Callable[["Connection"], None],
+        buffer: memoryview,
     ) -> None:
+        self._buffer = buffer
         self.idle_since_s = 0.0  # loop time
         self._loop = loop
         self._on_free = on_free
@@ -229,18 +235,22 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    # asyncio.Protocol
+    # asyncio.BufferedProtocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         exchange = self._exchange
         if exchange is None:  # bytes that nobody asked for
             self.close()
             return
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._is_reusable = False
             if self._exchange is exchange:
@@ -249,7 +259,7 @@ class Connection(asyncio.Protocol):
             self._is_finished = False
             self._release()
         elif not exchange.has_begun:
-            self._n_head_bytes += len(data)
+            self._n_head_bytes += nbytes
             if self._n_head_bytes > MAX_HEAD_BYTES:
                 exchange.fail(UpstreamUnreachableError(f"its reply's head is larger than {MAX_HEAD_BYTES} bytes"))
         elif exchange.is_over_high_water() and self.is_open:

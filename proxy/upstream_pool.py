@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from proxy.errors import ClientGoneError, UpstreamTimeoutError, UpstreamUnreachableError
 from proxy.upstream import Cancellation, UpstreamRequest
-from proxy.upstream_connection import Connection, Exchange, StaleConnectionError
+from proxy.upstream_connection import READ_BYTES, Connection, Exchange, StaleConnectionError
 from store.config import UpstreamSection
 
 MAX_IDLE_S: Final = 55.0  # load balancers drop silent connections after 60 s and more
@@ -35,6 +35,7 @@ class HttpUpstream:
         self._total_timeout_s = section.total_timeout_s
         self._max_idle = section.max_idle_connections
         self._idle: deque[Connection] = deque()
+        self._buffer = memoryview(bytearray(READ_BYTES))
         self._pumps: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -152,7 +153,7 @@ class HttpUpstream:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._connect_timeout_s or None):
             transport, connection = await loop.create_connection(
-                lambda: Connection(loop, self._free, self._lost), self._host, self._port, ssl=self._tls
+                lambda: Connection(loop, self._free, self._lost, self._buffer), self._host, self._port, ssl=self._tls
             )
         peer = transport.get_extra_info("socket")
         if peer is not None:  # a peer that vanished without a word is noticed in the end
