@@ -1,12 +1,12 @@
 """The data plane as one application: the whole flow of a request at a glance.
 
-Learned endpoint: authenticate -> read the body -> learning begins a turn (parse, select, inject) -> route -> upstream
--> relay, while the turn collects -> the turn is recorded. Every other path under ``/v1`` passes through untouched.
-Every endpoint is ``async def endpoint(client)``.
+Learned endpoint: authenticate -> read the body -> wait for the tenant's contexts if they are not loaded -> learning
+begins a turn (parse, select, inject) -> route -> upstream -> relay, while the turn collects -> the turn is recorded.
+Every other path under ``/v1`` passes through untouched. Every endpoint is ``async def endpoint(client)``.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from random import Random
@@ -38,7 +38,7 @@ from proxy.relay import Turn, relay
 from proxy.renaming import rename_model
 from proxy.routing import Route, Router
 from proxy.sending import Sender, reply_of
-from proxy.upstream import UpstreamRequest
+from proxy.upstream import Cancellation, UpstreamRequest
 from store.clock import Clock
 from store.config import ProxySection
 
@@ -54,6 +54,14 @@ logger = logging.getLogger(__name__)
 
 class Learning(Protocol):
     """Where learning meets a request; ``proxy.turn.Learning`` is the real one."""
+
+    def lacks_contexts(self, tenant_id: str) -> bool:
+        """Return whether ``load_contexts`` has something to do before a request of the tenant begins."""
+        ...
+
+    async def load_contexts(self, headers: Sequence[Header], tenant_id: str, cancellation: Cancellation) -> None:
+        """Return once the tenant's contexts are loaded, or should not be waited for; raises ClientGoneError."""
+        ...
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> Turn:
         """Return the turn; whatever fails inside learning, it sends the client's own bytes.
@@ -230,6 +238,8 @@ class LearnedEndpoint:
         meter = self._limiter.admit(caller)
         body = await read_body(client, self._max_body_mb)
         received_s = self._clock.now_s()
+        if self._learning.lacks_contexts(caller.tenant_id):
+            await self._learning.load_contexts(client.headers, caller.tenant_id, client.cancellation)
         turn = self._learning.begin(IncomingRequest(self._path, client.headers, body, received_s), caller.tenant_id)
         if meter is not None:
             turn = MeteredTurn(turn, meter)

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 @dataclass(slots=True)
 class _Tenant:
     name: str
-    """Of its file; holds nothing that a tenant's id may not hold."""
+    """Of its file."""
     secret: bytes
     contexts: ServedContexts
     slot: CoverSlot
@@ -86,8 +86,7 @@ class ContextGraphs:
             return ContextSearch(contexts)
         tenant = self._tenants.get(tenant_id)
         if tenant is None or tenant.secret != secret:
-            name = hashlib.blake2b(tenant_id.encode("utf-8", "surrogatepass"), digest_size=16, key=secret[:64])
-            tenant = _Tenant(name.hexdigest(), secret, contexts, CoverSlot(contexts.rows))
+            tenant = _Tenant(_name(tenant_id, secret), secret, contexts, CoverSlot(contexts.rows))
             self._tenants[tenant_id] = tenant
         elif tenant.slot.rows is not contexts.rows:  # loaded anew: rows have other numbers
             tenant.slot = CoverSlot(contexts.rows)
@@ -95,11 +94,15 @@ class ContextGraphs:
         self._wake.set()
         return ContextSearch(contexts, tenant.slot)
 
-    def retain(self, tenant_ids: Collection[str]) -> None:
-        """Forget all tenants but these, and their files."""
-        for tenant_id in self._tenants.keys() - set(tenant_ids):
+    def retain(self, loaded: Collection[str], unloaded: Mapping[str, bytes]) -> None:
+        """Forget all tenants but those in *loaded*, and all files but theirs and those of tenants in *unloaded*.
+
+        *unloaded*: secrets of the tenants whose contexts are not in memory. They may need their graphs again.
+        """
+        for tenant_id in self._tenants.keys() - set(loaded):
             del self._tenants[tenant_id]
-        names = frozenset(tenant.name for tenant in self._tenants.values())
+        of_loaded = [tenant.name for tenant in self._tenants.values()]
+        names = frozenset([*of_loaded, *(_name(tenant_id, secret) for tenant_id, secret in unloaded.items())])
         if names != self._names:
             self._names = names
             self._wake.set()
@@ -214,3 +217,8 @@ class ContextGraphs:
                     path.unlink(missing_ok=True)
         except OSError as exc:
             logger.warning("%s cannot be tidied up: %s", self._directory, exc)
+
+
+def _name(tenant_id: str, secret: bytes) -> str:
+    """Return the name of a tenant's file; holds nothing that a tenant's id may not hold."""
+    return hashlib.blake2b(tenant_id.encode("utf-8", "surrogatepass"), digest_size=16, key=secret[:64]).hexdigest()

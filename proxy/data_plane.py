@@ -145,6 +145,7 @@ class DataPlane:
             writer=self._writer,
             clock=self._clock,
             count_failure=self._metrics.count_learning_failure,
+            count_unloaded=self._metrics.count_request_without_contexts,
             siblings=self._siblings,
         )
 

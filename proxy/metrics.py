@@ -70,6 +70,7 @@ class Metrics(Collector):
         limited_requests: answered 429 because of a limit of their key, by limit.
         request_seconds: from the end of a learned request's body to the last byte of its reply.
         learning_failures: inside learning; the requests went on without it.
+        requests_without_contexts: went on while the contexts of their tenant were not loaded yet.
         in_flight: requests under way.
     """
 
@@ -81,6 +82,7 @@ class Metrics(Collector):
         self.limited_requests: defaultdict[str, int] = defaultdict(int)
         self.request_seconds = Histogram(SECONDS)
         self.learning_failures = 0
+        self.requests_without_contexts = 0
         self.in_flight = 0
         self._breakers: dict[str, Callable[[], float]] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
@@ -89,6 +91,9 @@ class Metrics(Collector):
 
     def count_learning_failure(self) -> None:
         self.learning_failures += 1
+
+    def count_request_without_contexts(self) -> None:
+        self.requests_without_contexts += 1
 
     def count_limited_request(self, limit: str) -> None:
         self.limited_requests[limit] += 1
@@ -136,6 +141,11 @@ class Metrics(Collector):
             "tutelage_learning_failures",
             "Failures inside learning; the requests went on without it.",
             value=self.learning_failures,
+        )
+        yield CounterMetricFamily(
+            "tutelage_requests_without_contexts",
+            "Requests that went on with patterns alone: their tenant's contexts were not loaded in time.",
+            value=self.requests_without_contexts,
         )
         yield GaugeMetricFamily("tutelage_requests_in_flight", "Requests under way.", value=self.in_flight)
         yield GaugeMetricFamily(

@@ -1,16 +1,15 @@
 """One request sent until somebody answers it: what ``delivery`` decides, done."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from random import Random
 
 from proxy.delivery import Answer, Delivery, Fail, Send, Wait
-from proxy.errors import ApiError, ClientGoneError, UpstreamError
+from proxy.errors import ApiError, UpstreamError
 from proxy.metrics import Metrics
 from proxy.routing import Route
-from proxy.stepping import Wakeup
 from proxy.upstream import Cancellation, UpstreamRequest, UpstreamResponse
+from proxy.waiting import pause
 from store.clock import Clock
 
 Reply = UpstreamResponse | ApiError
@@ -118,22 +117,3 @@ def reply_of(end: Answer[Reply] | Fail) -> UpstreamResponse:
 def _discard(reply: Reply | None) -> None:
     if reply is not None and not isinstance(reply, ApiError):
         reply.cancel()
-
-
-async def pause(seconds: float, cancellation: Cancellation) -> None:
-    """Return after *seconds*.
-
-    Raises:
-        ClientGoneError: the client left before.
-    """
-    wakeup = Wakeup()
-    if not cancellation.is_cancelled:
-        timer = asyncio.get_running_loop().call_later(seconds, wakeup.wake)
-        cancellation.listen(wakeup.wake)
-        try:
-            await wakeup
-        finally:
-            timer.cancel()
-            cancellation.listen(None)
-    if cancellation.is_cancelled:
-        raise ClientGoneError("the client left between two tries")

@@ -1,17 +1,21 @@
 """Keeps every tenant's snapshot and the keys fresh, from a thread of its own.
 
-A request reads plain attributes; the thread swaps whole values. While the database is away there are no snapshots
-(requests pass unmodified), but the keys last known stay valid: a lost file must not lock anybody out.
+A request reads plain attributes; the thread swaps whole values. Contexts are there for the tenants whose requests came
+lately: ``context_loader`` reads them when the first one asks, and this thread lets them go again. While the database is
+away there are no snapshots (requests pass unmodified), but the keys last known stay valid: a lost file must not lock
+anybody out.
 """
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from proxy.authentication import Keys
 from proxy.context_graphs import ContextGraphs
+from proxy.context_loader import ContextLoader, LoadedContexts
 from proxy.retrieval import ContextSearch
 from proxy.selection import PlanIndex
 from store.config import Config, context_graph_directory
@@ -21,19 +25,36 @@ from store.responses import OpeningFacts, find_history, find_reply, opening_fact
 from store.snapshot import TenantSnapshot, TenantVersion, list_versions, load_snapshot
 from store.tenants import live_keys
 from store.usage import Uses, newest_uses
+from store.vocabulary import DEFAULT_TENANT
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class ContextUse:
+    """When a tenant's contexts were used. Requests set a mark, the snapshots' thread takes note of the time."""
+
+    last_s: float
+    is_marked: bool = False
+
+    def idle_s(self, now_s: float) -> float:
+        """Return the seconds since the last use, as far as these looks can tell."""
+        if self.is_marked:
+            self.is_marked, self.last_s = False, now_s
+        return now_s - self.last_s
+
+
+@dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it changes as a whole
 class ServedTenant:
     """One tenant's snapshot, ready for selection."""
 
     snapshot: TenantSnapshot
     index: PlanIndex
-    search: ContextSearch
+    search: ContextSearch | None
+    """None: the contexts are not loaded."""
+    use: ContextUse
 
 
 class Snapshots:
@@ -43,10 +64,18 @@ class Snapshots:
         config: the whole settings.
         embedding_model: contexts of other models are not served.
         process: whose uses of keys are told apart from others', see ``store.usage.usage_id``.
+        monotonic_s: by which contexts that nobody uses are let go.
     """
 
-    def __init__(self, config: Config, embedding_model: str, process: str = "") -> None:
+    def __init__(
+        self,
+        config: Config,
+        embedding_model: str,
+        process: str = "",
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._config = config
+        self._monotonic_s = monotonic_s
         self._process = process
         self._uses = Uses()
         self._embedding_model = embedding_model
@@ -58,17 +87,22 @@ class Snapshots:
         self._db: Database | None = None
         self._data_version: int | None = None
         self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self.loader = ContextLoader(config.store, embedding_model, self._wake.set)
         self._thread = threading.Thread(target=self._poll_until_stopped, name="snapshots", daemon=True)
 
     def start(self) -> None:
-        """Load everything once, then keep it fresh; a database that is away is no error."""
+        """Load everything but contexts once, then keep it fresh; a database that is away is no error."""
         self.refresh()
         self._thread.start()
         self._graphs.start()
+        self.loader.start()
 
     def stop(self) -> None:
-        """Stop the thread and close the connection."""
+        """Stop the threads and close the connection."""
+        self.loader.stop()
         self._stopping.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join()
         self._graphs.stop()
@@ -78,6 +112,13 @@ class Snapshots:
     def tenant(self, tenant_id: str) -> ServedTenant | None:
         """Return what is served to the tenant now, or None while nothing is known of it."""
         return self._tenants.get(tenant_id)
+
+    def lacks_contexts(self, tenant_id: str) -> bool:
+        """Return whether a request of the tenant may want contexts that are not loaded."""
+        tenant = self._tenants.get(tenant_id)
+        return (
+            tenant is not None and tenant.search is None and tenant.snapshot.learning and self._config.contexts.enabled
+        )
 
     def keys(self) -> Keys | None:
         """Return the valid keys as last known; None until the database was read once."""
@@ -97,28 +138,36 @@ class Snapshots:
         return {tenant_id: tenant.snapshot.generation for tenant_id, tenant in self._tenants.items()}
 
     def _poll_until_stopped(self) -> None:
-        while not self._stopping.wait(self._config.proxy.snapshot_poll_s):
+        while True:
+            self._wake.wait(self._config.proxy.snapshot_poll_s)
+            if self._stopping.is_set():
+                return
+            self._wake.clear()
             self.refresh()
 
     def refresh(self) -> None:
-        """Look for what changed, once."""
+        """Look for what changed and what was loaded, once."""
         self.history.look_again()
+        loaded = self.loader.take()
         try:
-            self._refresh()
+            self._refresh(loaded)
         except UnavailableError as exc:
             self._lose(str(exc), None)
         except Exception as exc:  # the thread must outlive whatever a damaged database leads to
             self._lose(str(exc), exc)
+        finally:
+            self.loader.done(loaded)
 
     def _lose(self, problem: str, unforeseen: Exception | None) -> None:
         """Serve nothing that was learned until it can be read again; say so once, not once a poll."""
         self._close()
         self._tenants = {}
+        self.loader.forget()
         if problem != self._problem:
             logger.error("requests pass unmodified until snapshots can be read: %s", problem, exc_info=unforeseen)
         self._problem = problem
 
-    def _refresh(self) -> None:
+    def _refresh(self, loaded: Mapping[str, LoadedContexts]) -> None:
         if self._db is not None and not self._db.is_current():
             raise UnavailableError(f"{self._db.path} was deleted or replaced")
         if self._db is None:
@@ -127,27 +176,64 @@ class Snapshots:
             self._data_version = None
         self.history.open()
         data_version = self._db.value("PRAGMA data_version")  # changes with every commit of somebody else
-        if data_version == self._data_version:
-            return
-        versions = list_versions(self._db)
-        self._keys = live_keys(self._db, self._config.limits)
-        self._uses = newest_uses(self._db, self._process)
-        self._tenants = {version.tenant_id: self._fresh(self._db, version) for version in versions}
-        self._graphs.retain(self._tenants.keys())
-        self._data_version = data_version
+        if data_version != self._data_version or loaded:
+            self._read(self._db, loaded)
+            self._data_version = data_version
+        self._let_go()
+        self._load_ahead()
         if self._problem is not None:
-            logger.info("snapshots of %d tenants are read", len(versions))
+            logger.info("snapshots of %d tenants are read", len(self._tenants))
         self._problem = None
 
-    def _fresh(self, db: Database, version: TenantVersion) -> ServedTenant:
+    def _read(self, db: Database, loaded: Mapping[str, LoadedContexts]) -> None:
+        versions = list_versions(db)
+        self._keys = live_keys(db, self._config.limits)
+        self._uses = newest_uses(db, self._process)
+        self._serve({one.tenant_id: self._fresh(db, one, loaded.get(one.tenant_id)) for one in versions})
+
+    def _serve(self, tenants: dict[str, ServedTenant]) -> None:
+        if tenants == self._tenants:
+            return
+        self._tenants = tenants
+        self._graphs.retain(
+            [tenant_id for tenant_id, tenant in tenants.items() if tenant.search is not None],
+            {tenant_id: tenant.snapshot.secret for tenant_id, tenant in tenants.items() if tenant.search is None},
+        )
+
+    def _fresh(self, db: Database, version: TenantVersion, loaded: LoadedContexts | None) -> ServedTenant:
+        """Return what is served of the tenant now, with its contexts if they are or were *loaded*."""
         known = self._tenants.get(version.tenant_id)
-        previous = known.snapshot if known else None
-        if known and previous and (previous.learning, previous.generation) == (version.learning, version.generation):
+        previous, search = (known.snapshot, known.search) if known else (None, None)
+        if loaded is not None and search is None:
+            previous, search = loaded.snapshot, loaded.search
+        elif known and (known.snapshot.learning, known.snapshot.generation) == (version.learning, version.generation):
             return known
-        snapshot = load_snapshot(db, version.tenant_id, embedding_model=self._embedding_model, previous=previous)
-        search = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
-        search = search.packed_like(known.search if known else None)
-        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns), search)
+        model = self._embedding_model if search is not None else None
+        snapshot = load_snapshot(db, version.tenant_id, embedding_model=model, previous=previous)
+        if snapshot.contexts is not None:
+            found_with = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
+            search = found_with.packed_like(search)
+        use = known.use if known and known.search is not None else ContextUse(self._monotonic_s())
+        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns), search, use)
+
+    def _let_go(self) -> None:
+        """Drop the contexts that nobody used for long. The one tenant of open mode is sure to be asked for again."""
+        unload_after_s = self._config.contexts.unload_after_s
+        if not unload_after_s or self._config.tenancy.mode == "open":
+            return
+        now_s = self._monotonic_s()
+        idle = {
+            tenant_id: replace(tenant, snapshot=replace(tenant.snapshot, contexts=None), search=None)
+            for tenant_id, tenant in self._tenants.items()
+            if tenant.search is not None and tenant.use.idle_s(now_s) >= unload_after_s
+        }
+        if idle:
+            self._serve({**self._tenants, **idle})
+
+    def _load_ahead(self) -> None:
+        """Have the contexts of open mode's one tenant loaded before its first request comes."""
+        if self._config.tenancy.mode == "open" and self.lacks_contexts(DEFAULT_TENANT):
+            self.loader.ask(DEFAULT_TENANT)
 
     def _close(self) -> None:
         if self._db is not None:

@@ -1,7 +1,9 @@
 """Where learning meets a request: what goes upstream, what is recorded, and the one place that fails open."""
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from proxy.conversation import Conversation, ConversationBook, Place, Recent, recalled
 from proxy.description import Describer, Description, own_headers
 from proxy.dialect import LEARNED, Dialect
-from proxy.errors import ApiError
+from proxy.errors import ApiError, Header
 from proxy.headers import find
 from proxy.incoming import IncomingRequest
 from proxy.metrics import TokenTotals
@@ -25,6 +27,9 @@ from proxy.retrieval import select_contexts
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
 from proxy.siblings import MAX_HEARD, Siblings, TakenUp, TurnEnded
 from proxy.snapshots import ServedTenant, Snapshots
+from proxy.stepping import Wakeup
+from proxy.upstream import Cancellation
+from proxy.waiting import wait
 from store.clock import Clock, iso
 from store.config import Config
 from store.ids import new_id
@@ -32,6 +37,9 @@ from store.plan import digest
 from store.records import InjectionRecord, InjectionSet, ResponseRecord, encode_record, make_set, storable
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
+
+NEVER: Final = -1  # of a generation: nothing was chosen yet
+UNLOADED: Final = -2  # there was nothing to choose from; outside of a tool loop it is tried again
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +80,7 @@ class _Blocks(msgspec.Struct):
     embedding: NDArray[np.float32] | None = None
     question_type: str = ""
     question_type_confidence: float | None = None
-    contexts_generation: int = -1
+    contexts_generation: int = NEVER
     contexts: Selection = NOTHING
 
 
@@ -132,6 +140,7 @@ class Learning:
         writer: takes finished records.
         clock: tells when a reply began and ended.
         count_failure: called once for each failure inside learning.
+        count_unloaded: called once for each request that went on without its contexts: they were not loaded in time.
         siblings: the other workers; None when this process serves alone.
     """
 
@@ -145,6 +154,7 @@ class Learning:
         writer: SegmentWriter,
         clock: Clock,
         count_failure: Callable[[], None],
+        count_unloaded: Callable[[], None],
         siblings: Siblings | None = None,
     ) -> None:
         self._config = config
@@ -155,6 +165,7 @@ class Learning:
         self._writer = writer
         self._clock = clock
         self._count_failure = count_failure
+        self._count_unloaded = count_unloaded
         self._max_chars = int(config.recording.max_message_kb * 1000)
         self._book = ConversationBook(
             size=config.recording.conversation_cache,
@@ -170,6 +181,25 @@ class Learning:
         self.tokens = TokenTotals()
         """Of all responses that were recorded."""
 
+    def lacks_contexts(self, tenant_id: str) -> bool:
+        """Return whether ``load_contexts`` has something to do before a request of the tenant begins."""
+        return self._snapshots.lacks_contexts(tenant_id)
+
+    async def load_contexts(self, headers: Sequence[Header], tenant_id: str, cancellation: Cancellation) -> None:
+        """Return once the tenant's contexts are loaded, cannot be, or ``[contexts] load_wait_s`` have passed.
+
+        A request that nothing is learned from, as its *headers* say, neither waits nor has anything loaded.
+
+        Raises:
+            ClientGoneError: the client left before.
+        """
+        if _is_off(own_headers(headers)):
+            return
+        wakeup = Wakeup()
+        wake = partial(asyncio.get_running_loop().call_soon_threadsafe, wakeup.wake)
+        if self._snapshots.loader.ask(tenant_id, wake):
+            await wait(wakeup, self._config.contexts.load_wait_s, cancellation)
+
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
 
@@ -181,7 +211,7 @@ class Learning:
         own = own_headers(request.headers)
         turn = Turn(self, request, dialect, self._count_failure)
         # A pure relay knows no bad body: what is wrong in it is the upstream's to say.
-        if own.get("learn", "").lower() != "off" and (served is None or served.snapshot.learning):
+        if not _is_off(own) and (served is None or served.snapshot.learning):
             with turn.fail_open:
                 parsed = _parsed(dialect, request)
                 if parsed is None:
@@ -274,7 +304,7 @@ class Learning:
             blocks.question_hash = question_hash
             blocks.embedding = None
             blocks.question_type = ""
-            blocks.contexts_generation = -1
+            blocks.contexts_generation = NEVER
             blocks.contexts = NOTHING
         return blocks
 
@@ -304,15 +334,21 @@ class Learning:
 
     def _choose_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
         """Return the contexts. Within a tool loop they stay as they are, whatever was published."""
-        snapshot = served.snapshot
-        is_begun_loop = blocks.contexts_generation >= 0 and draft.parsed.is_tool_loop
-        if not is_begun_loop and blocks.contexts_generation != snapshot.generation:
-            blocks.contexts = NOTHING
-            if len(snapshot.contexts):
-                question = self._embedding(draft, blocks)
-                blocks.contexts = select_contexts(served.search, question, self._config.contexts)
-            blocks.contexts_generation = snapshot.generation
+        served.use.is_marked = True
+        is_begun_loop = blocks.contexts_generation != NEVER and draft.parsed.is_tool_loop
+        if not is_begun_loop and blocks.contexts_generation != served.snapshot.generation:
+            blocks.contexts, blocks.contexts_generation = self._chosen_contexts(draft, served, blocks)
         return blocks.contexts
+
+    def _chosen_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> tuple[Selection, int]:
+        """Return the contexts nearest to the question and the generation that they are of."""
+        if served.search is None:
+            self._count_unloaded()
+            return NOTHING, UNLOADED
+        if not len(served.search.contexts):
+            return NOTHING, served.snapshot.generation
+        question = self._embedding(draft, blocks)
+        return select_contexts(served.search, question, self._config.contexts), served.snapshot.generation
 
     def record(self, draft: _Draft, response_id: str, reply: Reply, ending: "Ending") -> None:
         """Append the finished response to the segment."""
@@ -444,6 +480,11 @@ class Turn:
                 at_s=self._learning.now_s(),
             )
             self._learning.record(self.draft, self.response_id, self.collector.reply(), ending)
+
+
+def _is_off(own: Mapping[str, str]) -> bool:
+    """Return whether the client wants nothing of a request to be learned or injected."""
+    return own.get("learn", "").lower() == "off"
 
 
 def _parsed(dialect: Dialect, request: IncomingRequest) -> ParsedRequest | None:

@@ -137,6 +137,8 @@ class ContextsSection:
     max_items: int
     similarity_threshold: float
     exact_up_to: int
+    load_wait_s: float
+    unload_after_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""What the proxy needs of one tenant's current generation, loaded at once. Reads only."""
+"""What the proxy needs of one tenant's current generation, loaded at once; contexts when asked for. Reads only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from store.blocks import context_entry
@@ -24,7 +24,8 @@ class TenantSnapshot:
     learning: bool
     generation: int
     plan: Plan = EMPTY_PLAN
-    contexts: ServedContexts = field(default_factory=ServedContexts)
+    contexts: ServedContexts | None = None
+    """None: not loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +49,16 @@ def list_versions(db: Database) -> list[TenantVersion]:
 
 
 def load_snapshot(
-    db: Database, tenant_id: str, *, embedding_model: str, previous: TenantSnapshot | None = None
+    db: Database, tenant_id: str, *, embedding_model: str | None, previous: TenantSnapshot | None = None
 ) -> TenantSnapshot:
     """Return the tenant's current generation; contexts that did not change since *previous* are taken from it.
 
-    Contexts that another embedding model made are left out: their vectors cannot be compared.
+    Args:
+        db: where it is read from.
+        tenant_id: whose.
+        embedding_model: contexts that another one made are left out: their vectors cannot be compared. None: no
+            contexts are loaded at all.
+        previous: what was loaded earlier, with or without contexts.
 
     Raises:
         NotFoundError: there is no such tenant.
@@ -63,7 +69,7 @@ def load_snapshot(
         tenant = get_tenant(db, tenant_id)
         generation = current_number(db, tenant_id)
         plan = previous.plan if previous and previous.generation == generation else current_plan(db, tenant_id)
-        contexts = _load_contexts(db, tenant_id, embedding_model, previous)
+        contexts = None if embedding_model is None else _load_contexts(db, tenant_id, embedding_model, previous)
     finally:
         db.connection.rollback()
     return TenantSnapshot(
@@ -86,27 +92,30 @@ def _load_contexts(
         """,
         {"tenant_id": tenant_id, "embedding_model": embedding_model},
     )
-    if previous is not None and previous.contexts.can_change:
-        contexts = _follow(db, tenant_id, embedding_model, previous)
+    if previous is not None and previous.contexts is not None and previous.contexts.can_change:
+        contexts = _follow(db, tenant_id, embedding_model, previous.generation, previous.contexts)
         if len(contexts) == n_served:  # else rows went away for good, or the model changed
             return contexts
     return _load_all(db, tenant_id, embedding_model, n_served)
 
 
-def _follow(db: Database, tenant_id: str, embedding_model: str, previous: TenantSnapshot) -> ServedContexts:
+def _follow(
+    db: Database, tenant_id: str, embedding_model: str, generation: int, contexts: ServedContexts
+) -> ServedContexts:
+    """Return *contexts*, which were loaded with *generation*, as they are now."""
     changed = db.rows(
         """
         SELECT id, is_served, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
           embedding_model
         FROM ai_contexts WHERE tenant_id = :tenant_id AND changed_generation > :generation ORDER BY id
         """,
-        {"tenant_id": tenant_id, "generation": previous.generation},
+        {"tenant_id": tenant_id, "generation": generation},
     )
     if not changed:
-        return previous.contexts
+        return contexts
     served = [row for row in changed if row["is_served"] and row["embedding_model"] == embedding_model]
     kept = {row["id"] for row in served}
-    return previous.contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
+    return contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
 
 
 def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int) -> ServedContexts:

@@ -1,7 +1,6 @@
 """The ``tutelage`` command: one sub-command per thing a person does."""
 
 import signal
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +20,7 @@ from tutelage import (
     cli_tenants,
 )
 from tutelage.demo.client import DemoError
+from tutelage.dispatch import load
 from tutelage.output import say, warn
 
 
@@ -57,7 +57,7 @@ app.command("demo")(cli_demo.demo)
 
 def _print_version(value: bool) -> None:
     if value:
-        say(version("tutelage"))
+        say(load("importlib.metadata:version")("tutelage"))
         raise typer.Exit
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from store.clock import SystemClock
 from tutelage.dispatch import load
@@ -27,7 +26,7 @@ def demo(
     keep_serving = load("tutelage.demo.keep:keep_serving")
     if serve and directory is not None and load("tutelage.demo.keep:holds_demo")(directory):
         raise typer.Exit(keep_serving(directory.resolve()))
-    console = Console()
+    console = load("rich.console:Console")()
     options = load("tutelage.demo.options:DemoOptions")(seed=seed, weeks=weeks, directory=directory)
     report = load("tutelage.demo.run:run_demo")(options, clock=SystemClock(), console=console)
     load("tutelage.demo.report:print_report")(report, console)

@@ -7,12 +7,12 @@ from typing import Annotated, Any, BinaryIO, cast
 
 import msgspec
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from learner.ingest import Ingested, store_items
 from store.audit import record
 from store.vocabulary import DEFAULT_TENANT
-from tutelage.output import error_console, print_json, say, warn
+from tutelage.dispatch import load
+from tutelage.output import print_json, say, warn
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 BATCH = 200  # conversations per transaction: the proxy's recorder writes in between
@@ -78,9 +78,7 @@ def _import_batch(
 
 def _batches(file: Path) -> Iterator[list[tuple[int, Any, str]]]:
     """Yield (line number from 1, item, what is wrong or ''), some hundred at a time, beside a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    console = error_console()
-    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    progress = load("tutelage.drawing:file_progress")()
     with file.open("rb") as raw, progress:
         task = progress.add_task(file.name, total=file.stat().st_size)
         lines = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if file.suffix == ".gz" else raw

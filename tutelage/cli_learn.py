@@ -9,7 +9,7 @@ from store.errors import InvalidError
 from store.runs import RunRow, counted, list_runs
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
-from tutelage.output import all_pages, error_console, print_json, print_table, say
+from tutelage.output import all_pages, print_json, print_table, say
 from tutelage.session import JsonOption, TenantOption, now_s, settings, tenant_database
 
 
@@ -27,7 +27,8 @@ def learn(
         raise InvalidError("kind", "nlu is not part of this release: no classifier is trained yet")
     config = settings(ctx)
     run_at_s = now_s() if now is None else _moment(now)
-    with tenant_database(config, tenant) as db, error_console().status(f"learning {kind} for {tenant} ..."):
+    console = load("tutelage.drawing:error_console")()
+    with tenant_database(config, tenant) as db, console.status(f"learning {kind} for {tenant} ..."):
         reports = load("learner.once:learn")(db, config, tenant, kind, now_s=run_at_s)
     if as_json:
         print_json(reports)

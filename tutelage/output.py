@@ -10,11 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from store.rows import encode
+from tutelage.dispatch import load
 
 Row = TypeVar("Row")
 PAGE = 1000  # rows fetched at a time
@@ -39,11 +37,6 @@ def command_name() -> str:
     """Return what to type for ``tutelage`` here: its path where a shell would not find it."""
     program = Path(sys.argv[0])
     return str(program) if program.name == "tutelage" and shutil.which("tutelage") is None else "tutelage"
-
-
-def error_console() -> Console:
-    """Return a console on stderr, for progress: stdout stays clean for what was asked for."""
-    return Console(stderr=True)
 
 
 def all_pages(fetch: Callable[[int, str | None], tuple[list[Row], str | None]], limit: int | None = None) -> list[Row]:
@@ -80,17 +73,16 @@ def print_table(
         return
     widths = [max(map(len, column)) for column in zip(columns, *listed, strict=True)]
     # In a pipe there is no width to keep to: broken lines would break what reads them.
-    width = Console().width if sys.stdout.isatty() else max(PIPE_WIDTH, sum(widths) + GAP * len(widths))
+    width = _width() if sys.stdout.isatty() else max(PIPE_WIDTH, sum(widths) + GAP * len(widths))
     if sum(widths) + GAP * (len(widths) - 1) > width and prose:
         say("\n".join(narrow_table(columns, listed, prose=prose, width=width)))
         return
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, GAP, 0, 0))
-    for number, column in enumerate(columns):
-        # The first column is an id to copy; a broken one cannot be.
-        table.add_column(column, overflow="fold", no_wrap=number == 0)
-    for row in listed:
-        table.add_row(*map(Text, row))
-    Console(width=width).print(table)
+    load("tutelage.drawing:draw_table")(columns, listed, gap=GAP, width=width)
+
+
+def _width() -> int:
+    width: int = load("tutelage.drawing:terminal_width")()
+    return width
 
 
 def narrow_table(

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.flow.conftest import NewProduct
 from tests.flow.product import Product, eventually
 from tests.upstream import Reply, Upstream, chat_reply, json_reply
 
@@ -192,6 +193,37 @@ def test_a_revoked_key_is_refused_within_a_second(installation: tuple[Product, K
     (row,) = [row for row in product.command_json("keys", "list") if key.startswith(row["prefix"])]
     product.command("keys", "revoke", row["id"])
     assert eventually(lambda: product.chat(headers=bearer(key)).status_code == 401, 2)
+
+
+def add_entry(product: Product, tenant: str, answer: str) -> None:
+    phrasings = [part for question in QUESTIONS for part in ("--question", question)]
+    product.command("contexts", "add", "--tenant", tenant, *phrasings, "--answer", answer, "--approve")
+
+
+def test_the_first_request_of_each_tenant_has_its_knowledge_after_a_restart_too(
+    new_product: NewProduct, upstream: Upstream
+) -> None:
+    product = new_product(
+        settings={"tenancy": {"mode": "keys"}},
+        api_key_env="TEST_UPSTREAM_KEY",
+        environment={"TEST_UPSTREAM_KEY": UPSTREAM_KEY},
+    )
+    keys = {tenant: create_key(product, tenant, "app") for tenant in ("acme", "globex")}
+    for tenant in keys:
+        add_entry(product, tenant, f"The portal of {tenant}.")
+    for _ in range(2):
+        proxy = product.start("proxy")
+        for tenant, key in keys.items():
+            assert product.chat(QUESTIONS[0], headers=bearer(key)).status_code == 200
+            assert f"The portal of {tenant}." in upstream.last.body.decode()
+        assert proxy.stop() == 0
+    injected = product.rows(
+        """
+        SELECT r.tenant_id, count(*) AS n FROM responses AS r JOIN injections AS i ON i.response_id = r.id
+        WHERE i.kind = 'context' GROUP BY r.tenant_id ORDER BY r.tenant_id
+        """
+    )
+    assert [(row["tenant_id"], row["n"]) for row in injected] == [("acme", 2), ("globex", 2)]
 
 
 def test_open_mode_is_refused_on_a_host_that_others_reach(product: Product) -> None:

@@ -7,6 +7,8 @@ import pytest
 
 from proxy.authentication import KeyAuthenticator, Keys
 from proxy.errors import ApiError
+from proxy.upstream import Cancellation
+from proxy.waiting import pause
 from store.config import Config
 from store.tenants import LiveKey, hash_key
 from tests.proxy.wire import (
@@ -43,6 +45,25 @@ def error(answer: Answer) -> dict[str, Any]:
     assert dict(answer.headers)[b"content-type"] == b"application/json"
     fields: dict[str, Any] = body["error"]
     return fields
+
+
+def test_a_request_begins_once_its_contexts_are_loaded(config: Config) -> None:
+    learning = FakeLearning()
+    begun: list[tuple[str, int]] = []
+
+    async def load(_headers: object, tenant_id: str, cancellation: Cancellation) -> None:
+        begun.append((tenant_id, len(learning.requests)))
+        await pause(0.01, cancellation)
+
+    learning.load = load
+    with (
+        RawUpstream(answering(plain(b"{}"))) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+        Client(port) as client,
+    ):
+        assert client.ask(b"POST", CHAT, BODY).status == 200
+    assert begun == [("default", 0)]
+    assert len(learning.requests) == 1
 
 
 def test_what_learning_made_of_the_body_goes_upstream(config: Config) -> None:

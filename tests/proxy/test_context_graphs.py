@@ -229,12 +229,25 @@ def test_files_of_tenants_that_need_no_graph_any_more_are_deleted(directory: Pat
         graphs.search("acme", SECRET, some_contexts())
         graphs.search("shrunk", b"t" * 32, some_contexts())
         graphs.search("gone", b"u" * 32, some_contexts())
-        graphs.retain(["acme", "shrunk", "gone"])
+        graphs.retain(["acme", "shrunk", "gone"], {})
         eventually(lambda: len(list(directory.glob("*.graph"))) == 3)
         graphs.search("shrunk", b"t" * 32, some_contexts(3))
-        graphs.retain(["acme", "shrunk"])
+        graphs.retain(["acme", "shrunk"], {})
         eventually(lambda: len(list(directory.glob("*.graph"))) == 1)
         assert graph_path(directory).exists()
+
+
+def test_a_tenant_whose_contexts_are_let_go_keeps_its_file_and_nothing_else(directory: Path) -> None:
+    with worker(directory) as graphs:
+        before = graphs.search("acme", SECRET, some_contexts())
+        eventually(graph_path(directory).exists)
+        assert covers(before)
+        graphs.retain([], {"acme": SECRET})
+        assert graphs._tenants == {}
+        eventually(lambda: not graphs._wake.is_set())
+        after = graphs.search("acme", SECRET, some_contexts())
+        eventually(lambda: covers(after))
+    assert graph_path(directory).exists()
 
 
 def test_files_stay_while_it_is_not_known_which_tenants_there_are(directory: Path) -> None:

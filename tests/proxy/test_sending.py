@@ -14,8 +14,9 @@ from proxy.delivery import Answer, Fail
 from proxy.errors import ApiError, ClientGoneError, Header, UpstreamError, UpstreamUnreachableError
 from proxy.metrics import Metrics
 from proxy.routing import NO_RETRIES, Retries, Route
-from proxy.sending import Sender, pause
+from proxy.sending import Sender
 from proxy.upstream import Cancellation, UpstreamRequest, UpstreamResponse
+from proxy.waiting import pause
 from store.clock import SystemClock
 
 DOWN = UpstreamUnreachableError("refused")

@@ -1,8 +1,10 @@
 """A turn sends what was learned, records what came of it, and never stands in the way."""
 
+import asyncio
 import gzip
 import json
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from numpy.typing import NDArray
 
 from proxy.conversation import Place
 from proxy.dialect import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
-from proxy.errors import ApiError
+from proxy.errors import ApiError, ClientGoneError
 from proxy.incoming import IncomingRequest
 from proxy.selection import conversation_seed, is_holdout
 from proxy.siblings import MAX_HEARD, Siblings, Sockets
 from proxy.snapshots import Snapshots
 from proxy.turn import Learning, Turn
+from proxy.upstream import Cancellation
 from store.blocks import CONTEXT_HEADER, PATTERN_HEADER, context_entry
 from store.clock import ManualClock, iso
 from store.config import Config, segment_directory
@@ -30,6 +33,7 @@ from store.responses import insert_records
 from store.segments import SUFFIX, SegmentWriter
 from store.tenants import ensure_tenant, set_learning
 from tests.conftest import NOW_S
+from tests.proxy.test_snapshots import load_and_refresh
 from tests.upstream_dialects import message_events, message_object, response_object, typed_sse
 
 REPLY = {
@@ -72,7 +76,8 @@ class Proxy:
         self.n_failures = 0
         self.writer = SegmentWriter(segment_directory(config), segment_bytes=16e6, max_backlog_bytes=1e9)
         self.snapshots = Snapshots(config, "fake")
-        self.snapshots.refresh()
+        self.n_unloaded = 0
+        self.snapshots.refresh()  # contexts are not loaded yet
         self.learning = Learning(
             config,
             snapshots=self.snapshots,
@@ -81,11 +86,19 @@ class Proxy:
             writer=self.writer,
             clock=self.clock,
             count_failure=self._count,
+            count_unloaded=self._count_unloaded,
             siblings=siblings,
         )
 
     def _count(self) -> None:
         self.n_failures += 1
+
+    def _count_unloaded(self) -> None:
+        self.n_unloaded += 1
+
+    def refresh(self) -> None:
+        """Look for what changed, all that is loaded then included."""
+        load_and_refresh(self.snapshots, "default")
 
     def begin(self, body: Any, tenant_id: str = "default", path: str = CHAT_PATH, **headers: str) -> Turn:
         encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -121,6 +134,7 @@ def segments(config: Config) -> list[Path]:
 @pytest.fixture
 def proxy(config: Config, db: Database) -> Iterator[Proxy]:
     made = Proxy(config)
+    made.refresh()
     yield made
     made.writer.close()
     made.snapshots.stop()
@@ -155,7 +169,7 @@ def served_pattern(pattern_id: str = "pat_1", **changes: Any) -> ServedPattern:
 
 def serve(proxy: Proxy, db: Database, *patterns: ServedPattern, tenant_id: str = "default") -> None:
     publish(db, tenant_id, plan=build_plan(patterns), actor="test", reason="test", now_s=NOW_S)
-    proxy.snapshots.refresh()
+    proxy.refresh()
 
 
 def approve(proxy: Proxy, db: Database, context_id: str, word: str, *, is_served: bool = True) -> None:
@@ -179,7 +193,7 @@ def approve(proxy: Proxy, db: Database, context_id: str, word: str, *, is_served
                 "now": iso(NOW_S),
             },
         )
-    proxy.snapshots.refresh()
+    proxy.refresh()
 
 
 def user(text: str) -> dict[str, Any]:
@@ -313,6 +327,93 @@ def test_what_is_approved_is_used_in_the_next_request_of_the_same_conversation(p
     assert len({record.conversation_id for record in proxy.records()}) == 1
 
 
+@pytest.fixture
+def unloaded(proxy: Proxy, config: Config, db: Database) -> Iterator[Proxy]:
+    """A proxy that has started again with ctx_1 to serve, which nobody asked for yet."""
+    approve(proxy, db, "ctx_1", "refund")
+    made = Proxy(config)
+    yield made
+    made.writer.close()
+    made.snapshots.stop()
+
+
+async def load_meanwhile(proxy: Proxy, *waiting: Coroutine[Any, Any, None]) -> None:
+    """Run all that wait; another thread loads what they ask for."""
+    tasks = [asyncio.create_task(one) for one in waiting]
+    await asyncio.sleep(0)  # all of them have asked
+    await asyncio.to_thread(proxy.refresh)
+    await asyncio.gather(*tasks)
+
+
+def test_all_requests_that_came_before_the_contexts_were_loaded_get_them(unloaded: Proxy) -> None:
+    assert unloaded.learning.lacks_contexts("default")
+    waits = [unloaded.learning.load_contexts([], "default", Cancellation()) for _ in range(3)]
+    asyncio.run(load_meanwhile(unloaded, *waits))
+    assert not unloaded.learning.lacks_contexts("default")
+    assert b"ctx_1" in unloaded.ask(chat(user("refund"))).body
+    assert unloaded.n_unloaded == 0
+
+
+def test_beyond_its_wait_a_request_goes_on_with_patterns_alone_and_is_counted_and_recorded_so(
+    unloaded: Proxy, db: Database
+) -> None:
+    publish(db, "default", plan=build_plan([served_pattern()]), actor="test", reason="test", now_s=NOW_S)
+    unloaded.snapshots.refresh()
+    settings = replace(unloaded.config, contexts=replace(unloaded.config.contexts, load_wait_s=0.001))
+    impatient = Proxy(settings)
+    asyncio.run(impatient.learning.load_contexts([], "default", Cancellation()))
+    turn = impatient.ask(chat(user("refund")), conversation=not_held(impatient))
+    assert PATTERN_HEADER in system_text(turn)
+    assert b"ctx_1" not in turn.body
+    assert impatient.n_unloaded == 1
+    assert impatient.n_failures == 0
+    (record,) = impatient.records()
+    assert [item.kind for item in impatient.in_play(record)] == ["pattern"]
+    impatient.writer.close()
+    impatient.snapshots.stop()
+
+
+def test_the_same_question_gets_the_contexts_once_they_are_loaded_but_not_within_its_tool_loop(
+    unloaded: Proxy,
+) -> None:
+    loop = chat(user("refund"), {"role": "assistant", "content": "Sure."}, {"role": "tool", "content": "x"})
+    first = unloaded.ask(chat(user("refund")), user="u")
+    unloaded.refresh()
+    second = unloaded.ask(loop, user="u")
+    assert json.loads(second.body)["messages"][1] == json.loads(first.body)["messages"][1]
+    assert b"ctx_1" in unloaded.ask(chat(user("refund")), user="u").body
+
+
+def test_a_request_that_is_not_learned_from_loads_nothing_and_does_not_wait(unloaded: Proxy) -> None:
+    wait = unloaded.learning.load_contexts([(b"x-tutelage-learn", b"off")], "acme", Cancellation())
+    asyncio.run(wait)
+    assert unloaded.snapshots.loader._waiting.keys() == {"default"}  # open mode's one tenant, at the start
+
+
+def test_who_leaves_while_contexts_load_ends_the_wait(unloaded: Proxy) -> None:
+    async def leave() -> None:
+        cancellation = Cancellation()
+        waiting = asyncio.create_task(unloaded.learning.load_contexts([], "default", cancellation))
+        await asyncio.sleep(0)
+        cancellation.cancel()
+        with pytest.raises(ClientGoneError):
+            await waiting
+        await asyncio.to_thread(unloaded.refresh)  # and nobody is missed when they are there
+
+    asyncio.run(leave())
+    assert not unloaded.learning.lacks_contexts("default")
+
+
+def test_a_request_marks_its_tenants_contexts_as_used(proxy: Proxy, db: Database) -> None:
+    approve(proxy, db, "ctx_1", "refund")
+    served = proxy.snapshots.tenant("default")
+    assert served is not None
+    proxy.ask(chat(user("refund")), learn="off")
+    assert not served.use.is_marked
+    proxy.ask(chat(user("refund")))
+    assert served.use.is_marked
+
+
 def test_a_turn_records_only_what_it_added(proxy: Proxy) -> None:
     proxy.ask(chat(user("a")))
     proxy.ask(chat(user("a"), {"role": "assistant", "content": "Sure."}, user("b")))
@@ -363,12 +464,12 @@ def test_a_missing_database_lets_the_request_pass_unmodified_until_it_is_back(
     serve(proxy, db, served_pattern())
     moved = db.path.with_suffix(".away")
     db.path.rename(moved)
-    proxy.snapshots.refresh()
+    proxy.refresh()
     body = json.dumps(chat(user("hi"))).encode()
     assert proxy.ask(body).body is body
     assert proxy.snapshots.problem is not None
     moved.rename(db.path)
-    proxy.snapshots.refresh()
+    proxy.refresh()
     assert proxy.snapshots.problem is None
     name = not_held(proxy)
     assert b"Rule of pat_1" in proxy.ask(body, conversation=name).body
@@ -385,7 +486,7 @@ def test_a_full_disk_costs_the_record_not_the_request(proxy: Proxy, config: Conf
 def test_with_learning_off_nothing_is_injected_or_recorded(proxy: Proxy, db: Database, off: str) -> None:
     serve(proxy, db, served_pattern())
     set_learning(db, "default", learning=off != "tenant")
-    proxy.snapshots.refresh()
+    proxy.refresh()
     body = json.dumps(chat(user("hi"))).encode()
     turn = proxy.ask(body, learn={"header": "off", "loud header": "OFF", "tenant": "on"}[off])
     assert turn.body is body

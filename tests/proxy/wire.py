@@ -6,7 +6,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from queue import Queue
 from random import Random
@@ -24,6 +24,7 @@ from proxy.limits import Limiter
 from proxy.metrics import Metrics
 from proxy.routing import Route, Router
 from proxy.server import server_config
+from proxy.upstream import Cancellation
 from proxy.upstream_pool import HttpUpstream
 from store.clock import SystemClock
 from store.config import Config, UpstreamSection
@@ -223,8 +224,17 @@ class FakeLearning:
         self.body = body
         self.model = model
         self.error = error
+        self.load: Callable[[Sequence[Header], str, Cancellation], Awaitable[None]] | None = None
+        """Of contexts; None: they are there."""
         self.requests: list[tuple[IncomingRequest, str]] = []
         self.turns: list[FakeTurn] = []
+
+    def lacks_contexts(self, _tenant_id: str) -> bool:
+        return self.load is not None
+
+    async def load_contexts(self, headers: Sequence[Header], tenant_id: str, cancellation: Cancellation) -> None:
+        assert self.load is not None
+        await self.load(headers, tenant_id, cancellation)
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> FakeTurn:
         self.requests.append((request, tenant_id))

@@ -12,7 +12,7 @@ from store.database import Database
 from store.errors import NotFoundError
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
-from store.served_contexts import MAX_GONE_ROWS
+from store.served_contexts import MAX_GONE_ROWS, ServedContexts
 from store.snapshot import TenantSnapshot, TenantVersion, list_versions, load_snapshot
 from store.tenants import ensure_tenant, set_learning
 from tests.conftest import NOW_S
@@ -59,9 +59,14 @@ def write_context(
         )
 
 
+def contexts_of(snapshot: TenantSnapshot) -> ServedContexts:
+    assert snapshot.contexts is not None
+    return snapshot.contexts
+
+
 def texts(snapshot: TenantSnapshot) -> dict[str, str]:
-    rows = snapshot.contexts.rows
-    return {rows.ids[row]: rows.texts[row] for row in snapshot.contexts.live_rows}
+    contexts = contexts_of(snapshot)
+    return {contexts.rows.ids[row]: contexts.rows.texts[row] for row in contexts.live_rows}
 
 
 def test_a_snapshot_holds_the_newest_plan_and_what_is_served_of_the_embedding_model(db: Database) -> None:
@@ -74,11 +79,11 @@ def test_a_snapshot_holds_the_newest_plan_and_what_is_served_of_the_embedding_mo
     write_context(db, "ctx_5", tenant="other")
     snapshot = load_snapshot(db, "default", embedding_model="local")
     assert (snapshot.generation, snapshot.plan, snapshot.learning, len(snapshot.secret)) == (5, PLAN, True, 32)
-    assert snapshot.contexts.ids == ["ctx_1", "ctx_2"]
+    assert contexts_of(snapshot).ids == ["ctx_1", "ctx_2"]
     assert texts(snapshot) == {"ctx_1": context_entry("Why?", "B."), "ctx_2": context_entry("Why?", "A.")}
-    assert snapshot.contexts.rows.tokens == [20, 20]
-    assert snapshot.contexts.vectors.shape == (2, 256)
-    assert snapshot.contexts.vectors.flags.c_contiguous
+    assert contexts_of(snapshot).rows.tokens == [20, 20]
+    assert contexts_of(snapshot).vectors.shape == (2, 256)
+    assert contexts_of(snapshot).vectors.flags.c_contiguous
 
 
 def test_a_later_generation_takes_over_what_did_not_change(db: Database) -> None:
@@ -90,10 +95,10 @@ def test_a_later_generation_takes_over_what_did_not_change(db: Database) -> None
     write_context(db, "ctx_4")
     second = load_snapshot(db, "default", embedding_model="local", previous=first)
     anew = load_snapshot(db, "default", embedding_model="local")
-    assert second.contexts.ids == anew.contexts.ids == ["ctx_2", "ctx_3", "ctx_4"]
+    assert contexts_of(second).ids == contexts_of(anew).ids == ["ctx_2", "ctx_3", "ctx_4"]
     assert texts(second) == texts(anew)
-    assert second.contexts.rows is first.contexts.rows
-    assert first.contexts.ids == ["ctx_1", "ctx_2", "ctx_3"]
+    assert contexts_of(second).rows is contexts_of(first).rows
+    assert contexts_of(first).ids == ["ctx_1", "ctx_2", "ctx_3"]
     publish(db, "default", plan=PLAN, actor="test", reason="test", now_s=NOW_S)
     assert load_snapshot(db, "default", embedding_model="local", previous=second).contexts is second.contexts
 
@@ -104,7 +109,7 @@ def test_rows_that_were_deleted_for_good_are_gone_too(db: Database) -> None:
     first = load_snapshot(db, "default", embedding_model="local")
     with db.transaction():
         db.execute("DELETE FROM ai_contexts WHERE id = 'ctx_1'")
-    assert load_snapshot(db, "default", embedding_model="local", previous=first).contexts.ids == ["ctx_2"]
+    assert contexts_of(load_snapshot(db, "default", embedding_model="local", previous=first)).ids == ["ctx_2"]
 
 
 def test_a_snapshot_that_is_not_the_last_one_can_still_be_followed(db: Database) -> None:
@@ -114,8 +119,8 @@ def test_a_snapshot_that_is_not_the_last_one_can_still_be_followed(db: Database)
     write_context(db, "ctx_1", is_served=0)
     for _ in range(2):  # as after a failure between reading and serving
         again = load_snapshot(db, "default", embedding_model="local", previous=first)
-        assert again.contexts.ids == ["ctx_2"]
-    assert first.contexts.ids == ["ctx_1", "ctx_2"]
+        assert contexts_of(again).ids == ["ctx_2"]
+    assert contexts_of(first).ids == ["ctx_1", "ctx_2"]
 
 
 def test_many_changes_of_few_entries_do_not_pile_up_in_memory(db: Database) -> None:
@@ -124,7 +129,7 @@ def test_many_changes_of_few_entries_do_not_pile_up_in_memory(db: Database) -> N
     for number in range(MAX_GONE_ROWS + 2):
         write_context(db, "ctx_1", answer=f"Wording {number}.")
         snapshot = load_snapshot(db, "default", embedding_model="local", previous=snapshot)
-    assert len(snapshot.contexts.vectors) <= 2
+    assert len(contexts_of(snapshot).vectors) <= 2
     assert texts(snapshot) == {"ctx_1": context_entry("Why?", f"Wording {MAX_GONE_ROWS + 1}.")}
 
 
@@ -146,3 +151,14 @@ def test_an_unknown_tenant_has_no_snapshot(db: Database) -> None:
     with pytest.raises(NotFoundError):
         load_snapshot(db, "nobody", embedding_model="local")
     assert not db.connection.in_transaction
+
+
+def test_without_a_model_no_contexts_are_loaded_and_they_can_be_later(db: Database) -> None:
+    write_context(db, "ctx_1")
+    bare = load_snapshot(db, "default", embedding_model=None)
+    assert bare.contexts is None
+    assert bare.generation == 1
+    write_context(db, "ctx_2")
+    whole = load_snapshot(db, "default", embedding_model="local", previous=bare)
+    assert contexts_of(whole).ids == ["ctx_1", "ctx_2"]
+    assert load_snapshot(db, "default", embedding_model=None, previous=whole).contexts is None
