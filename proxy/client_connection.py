@@ -6,6 +6,8 @@ task and no future for a request. uvicorn's server accepts connections, and drai
 
 import asyncio
 import re
+import socket
+import struct
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
@@ -30,6 +32,8 @@ HELD_BYTES: Final = 64 * 1024  # of a request's body that nobody has read yet; r
 WAITING_BYTES: Final = 1024 * 1024
 MAX_HEAD_BYTES: Final = 256 * 1024  # of a request; servers take 8 to 64 KB at most
 MAX_PIPELINED: Final = 16  # requests that wait for the one before; reading from the client pauses there
+LINGER_S: Final = 5  # for the rest of a body that nobody reads, after the last answer on a connection
+RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: a connection that is closed resets
 UPGRADE_TO_HTTP2: Final = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
 BODILESS: Final = (204, 304)
 STATUS_LINES: Final = {
@@ -59,11 +63,12 @@ class ClientExchange:
         "_is_chunked",
         "_is_http_10",
         "_is_over",
-        "_is_started",
+        "_is_unframed",
         "_pieces",
         "cancellation",
         "headers",
         "is_gone",
+        "is_started",
         "is_whole",
         "keep_alive",
         "method",
@@ -89,11 +94,13 @@ class ClientExchange:
             url = _origin_form(url)
         path = url.partition(b"?")[0].decode("ascii", "replace")
         self.method = method
-        self.path = unquote(path) if "%" in path else path
+        # Not its beginning: what is forwarded is the target as it was written, below the very "/v1".
+        self.path = path[:4] + unquote(path[4:]) if "%" in path else path
         self.target = url
         self.headers = headers
         self.cancellation = Cancellation()
         self.is_gone = False
+        self.is_started = False
         self.status = 0
         self.is_whole = False  # the reply was sent to its end
         self.keep_alive = keep_alive
@@ -101,8 +108,8 @@ class ClientExchange:
         self._connection = connection
         self._expects_continue = expects_continue
         self._is_http_10 = is_http_10
-        self._is_started = False
         self._is_chunked = False
+        self._is_unframed = False  # the end of the connection is the end of the body
         self._is_over = False
         self._pieces: list[bytes] = []
         self.n_held = 0  # bytes of the body that nobody has read yet
@@ -132,11 +139,14 @@ class ClientExchange:
             if name == b"content-length":
                 is_measured = True
         if not is_measured:
-            if self._is_http_10:  # the end of the connection is the end of the body
+            if self._is_http_10:
+                self._is_unframed = True
                 self.keep_alive = False
             else:
                 self._is_chunked = True
                 parts.append(b"transfer-encoding: chunked\r\n")
+        if self._expects_continue and self.more_body:  # never told to go on: whether the body comes is in doubt
+            self.keep_alive = False
         if not self.keep_alive:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
@@ -162,9 +172,13 @@ class ClientExchange:
             raise ClientGoneError("the client left before the end of the reply")
 
     def cut(self, farewell: bytes = b"") -> None:
+        self.is_whole = False
         if farewell and self._is_chunked:
             self._send(b"%x\r\n%b\r\n" % (len(farewell), farewell))
-        self.is_whole = False
+        elif farewell and self._is_unframed:
+            self._send(farewell)
+        elif self._is_unframed:
+            self._connection.reset()
 
     def _send(self, data: bytes) -> None:
         transport = self._connection.transport
@@ -183,10 +197,10 @@ class ClientExchange:
 
     def advance(self) -> None:
         """Go on with what has arrived."""
-        if self._is_started:
+        if self.is_started:
             self._arrived.wake()
-        else:
-            self._is_started = True
+        elif not self.is_gone:
+            self.is_started = True
             Stepper(self._connection.run(self)).step()
 
     def close(self) -> None:
@@ -268,6 +282,8 @@ class ClientConnection(asyncio.Protocol):
         self._idle_since_s = 0.0  # loop time
         self._idle_timer: asyncio.TimerHandle | None = None
         self._is_closing = False  # after the reply that runs, or comes next
+        self._is_deaf = False  # what still comes is no request, or none that is answered
+        self._is_lingering = False  # the last answer was sent, the rest of its request still comes
 
     # asyncio.Protocol
 
@@ -291,9 +307,13 @@ class ClientConnection(asyncio.Protocol):
             self._tasks.discard(exchange)
         self._waiting.clear()
         if self._running is not None:
+            if not self._running.is_started:
+                self._tasks.discard(self._running)
             self._running.leave()
 
     def data_received(self, data: bytes) -> None:
+        if self._is_deaf:
+            return
         # Java's HttpClient offers HTTP/2 with its first request. A server may ignore that (RFC 9110, section 7.8), but
         # httptools takes what follows the head for the other protocol, and the body would be lost.
         if b"h2c" in data and (self._newest is None or not self._newest.more_body):
@@ -302,17 +322,16 @@ class ClientConnection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._refuse(400, "Invalid HTTP request received.")
-            return
         except httptools.HttpParserUpgrade:  # to a protocol that is not spoken here: answered as what it is
+            self._is_deaf = True
             if self._newest is not None:
                 self._newest.keep_alive = self._newest.more_body = False
         if self._n_head_bytes is not None:
             self._n_head_bytes += len(data)
             if self._n_head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "The request's head is too large.")
-                return
         # Not in the parser's callbacks: by now the whole of a short request is here, and one step takes it upstream.
-        if self._running is not None:
+        if self._running is not None and not self.transport.is_closing():
             self._running.advance()
 
     def pause_writing(self) -> None:
@@ -328,6 +347,13 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
         else:
             self._running.keep_alive = False
+
+    def reset(self) -> None:
+        """End the connection at once so that the client does not take its end for the reply's."""
+        connection = self.transport.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.transport.abort()
 
     # httptools
 
@@ -377,6 +403,8 @@ class ClientConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._newest is not None:
             self._newest.more_body = False
+        if self._is_lingering:
+            self.transport.close()
 
     # Exchanges
 
@@ -392,26 +420,49 @@ class ClientConnection(asyncio.Protocol):
         """Go on to the next request, or close the connection."""
         self._running = None
         exchange.close()
-        if not exchange.keep_alive or not exchange.is_whole or self.transport.is_closing():
+        if not exchange.is_whole or self.transport.is_closing():
             self.transport.close()
             return
         self.flow.resume_reading()
-        if self._waiting:
+        if not exchange.keep_alive:
+            self._close_after(exchange)
+        elif self._waiting:
             self._running = self._waiting.popleft()
             self._loop.call_soon(self._running.advance)  # not at once: the one before is still on the stack
         else:
             self._idle_since_s = self._loop.time()
 
+    def _close_after(self, exchange: "ClientExchange") -> None:
+        """Close once the body of the last request has come: while bytes come, closing resets, and takes the answer."""
+        if not exchange.more_body or self._is_deaf:
+            self.transport.close()
+            return
+        self._is_lingering = True
+        self.transport.write_eof()
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+        self._idle_timer = self._loop.call_later(LINGER_S, self.transport.close)
+
     def _refuse(self, status: int, message: str) -> None:
-        body = error_body(ApiError(status, message))
+        """Answer what is no request, and close. No other reply is touched by it: that of a whole request goes on."""
+        self._is_deaf = True
+        running = self._running
+        if running is not None and not running.more_body:
+            running.keep_alive = False
+            return
+        if not self._is_lingering and (running is None or not running.status):
+            self._answer_unread(ApiError(status, message))
+        self.transport.close()
+
+    def _answer_unread(self, error: ApiError) -> None:
+        body = error_body(error)
         lines = [
-            STATUS_LINES[status].rstrip(),
+            STATUS_LINES[error.status].rstrip(),
             b": ".join(JSON_TYPE),
             b"content-length: %d" % len(body),
             b"connection: close",
         ]
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
-        self.transport.close()
 
     def _close_if_idle(self) -> None:
         """Close a connection without requests; one timer is set anew now and then, not with each request."""

@@ -134,7 +134,7 @@ class PassThrough:
 def _check(path: str, headers: list[Header]) -> None:
     if path == REALTIME_PATH and find(headers, b"upgrade") is not None:
         raise realtime_unsupported()
-    if ".." in path.split("/"):  # would leave the upstream's base path
+    if any(segment.partition(";")[0] == ".." for segment in path.split("/")):  # would leave the upstream's base path
         raise not_found(path)
 
 
