@@ -144,5 +144,5 @@ def _has_tool_calls(pair: FollowedResponse) -> bool:
 def _decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # kept as an app sent it, however deep
         return None

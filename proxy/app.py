@@ -245,6 +245,9 @@ class LearnedEndpoint:
             turn = MeteredTurn(turn, meter)
         try:
             await self._ask(client, turn)
+        except Exception:  # a fault of ours or a message of ours: the first ending counts
+            turn.finish("error", client.status or 500, "")
+            raise
         finally:
             self._metrics.request_seconds.observe(self._clock.now_s() - received_s)
 

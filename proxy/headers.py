@@ -7,7 +7,8 @@ from proxy.errors import ApiError, Header
 
 OWN_PREFIX: Final = b"x-tutelage-"
 RESPONSE_ID: Final = b"x-tutelage-response-id"
-CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key"))
+CREDENTIALS: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
+"""Where clients put keys: OpenAI's, Anthropic's, Azure's, Google's."""
 
 # RFC 9110 section 7.6.1, and what older software still sends.
 _HOP_BY_HOP: Final = frozenset(

@@ -73,7 +73,8 @@ _UNUSUAL: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_STRING_OR_CONSTANT: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|NaN|-?Infinity', re.DOTALL)
+# Possessive, and a string without its end is one too: else a broken body is searched again from each of its quotes.
+_STRING_OR_CONSTANT: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?+|NaN|-?Infinity', re.DOTALL)
 
 
 def usual_form(body: bytes) -> bytes:

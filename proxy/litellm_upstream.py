@@ -141,7 +141,7 @@ class LitellmUpstream:
             await asyncio.to_thread(self._thread.stop)
 
     def _arguments(self, request: UpstreamRequest) -> dict[str, Any]:
-        body: dict[str, Any] = orjson.loads(request.body or b"{}")
+        body = _object(request.body or b"{}")
         model = str(body.get("model") or "")
         prefix = self._provider + "/"
         arguments = {name: value for name, value in body.items() if name in FIELDS}
@@ -337,6 +337,17 @@ def _passed_headers(error: Exception) -> list[Header]:
         for name in ("retry-after", "retry-after-ms", "x-should-retry")
         if name in headers
     ]
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    """Return the request; raises ApiError for what was not read before it came here, or was read more kindly."""
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise ApiError(400, f"The request body is not valid JSON: {exc}", code="invalid_json") from exc
+    if not isinstance(value, dict):
+        raise ApiError(400, "The request body must be a JSON object.")
+    return value
 
 
 def _bearer(request: UpstreamRequest) -> str:

@@ -211,8 +211,11 @@ def last_user_index(messages: Sequence[Message]) -> int | None:
 
 
 def plain(raw: msgspec.Raw) -> Any:
-    """Return the value of *raw*; None when it is empty."""
-    return msgspec.json.decode(raw) if raw else None
+    """Return the value of *raw*; None when it is empty, or holds a number or a nesting beyond what can be read."""
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def plain_text(raw: msgspec.Raw) -> str:

@@ -13,6 +13,13 @@ DATA_URL_MARK: Final = ";base64,"
 _DATA_URL_MARK: Final = DATA_URL_MARK.encode()
 
 
+class _Head(msgspec.Struct, gc=False):
+    role: str
+
+
+_head_decoder: Final = msgspec.json.Decoder(_Head)
+
+
 def messages_json(parsed: ParsedRequest, n_known: int, max_chars: int) -> str:
     """Return the messages from *n_known* on as JSON text: a chat's as the app sent them.
 
@@ -30,10 +37,13 @@ def _is_long(piece: bytes, max_chars: int) -> bool:
 
 
 def _cut_message(piece: bytes, max_chars: int) -> bytes:
-    cut = msgspec.json.encode(_cut(msgspec.json.decode(piece), max_chars))
-    if len(cut) <= 4 * max_chars:
+    try:
+        cut = msgspec.json.encode(_cut(msgspec.json.decode(piece), max_chars))
+    except (msgspec.DecodeError, RecursionError):  # a number or a nesting beyond what can be read
+        cut = b""
+    if 0 < len(cut) <= 4 * max_chars:
         return cut
-    role = msgspec.json.decode(piece)["role"]
+    role = _head_decoder.decode(piece).role
     return msgspec.json.encode({"role": role, "content": f"[{len(piece)} bytes cut]"})
 
 

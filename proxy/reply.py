@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from store.records import storable
+
+MAX_TOKENS: Final = 2**40  # of one reply; sums of millions of them fit into a column
 
 
 @dataclass(slots=True)
@@ -110,4 +112,4 @@ def text_of(value: Any) -> str:
 
 def count(value: Any) -> int | None:
     """Return *value* when it is a number of tokens, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MAX_TOKENS else None

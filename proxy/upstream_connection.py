@@ -21,11 +21,12 @@ from proxy.stepping import Wakeup
 
 MAX_HEAD_BYTES: Final = 256 * 1024  # of a reply; servers send 8 to 64 KB at most
 HIGH_WATER_BYTES: Final = 64 * 1024  # of a reply that the client has not taken yet; reading pauses above
+STALE_S: Final = 1.0  # after a request was sent: what closed before it came shows within a round trip
 READ_BYTES: Final = 64 * 1024  # at a time; what has arrived beyond is read next, or not before the client took this
 
 
 class StaleConnectionError(UpstreamUnreachableError):
-    """The connection was closed before any byte of the reply: a reused one may simply have been idle too long."""
+    """The connection was closed at once, before any byte of the reply: a reused one may have been idle too long."""
 
 
 class Exchange:
@@ -175,6 +176,7 @@ class Connection(asyncio.BufferedProtocol):
     ) -> None:
         self._buffer = buffer
         self.idle_since_s = 0.0  # loop time
+        self._sent_s = 0.0  # loop time of the last request
         self._loop = loop
         self._on_free = on_free
         self._on_lost = on_lost
@@ -205,6 +207,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is None or self._transport.is_closing():
             exchange.fail(StaleConnectionError("the connection is closed"))
         else:
+            self._sent_s = self._loop.time()
             self._transport.write(head + body if body else head)
         return exchange
 
@@ -338,9 +341,10 @@ class Connection(asyncio.BufferedProtocol):
         elif self._n_head_bytes:
             exchange.fail(UpstreamUnreachableError(f"its reply was cut off in the head: {exc or 'connection closed'}"))
         else:
-            exchange.fail(
-                StaleConnectionError(f"it closed the connection without an answer{f': {exc}' if exc else ''}")
-            )
+            # One that took the request and thought about it may have done, and charged, its work.
+            is_stale = self._loop.time() - self._sent_s < STALE_S
+            kind = StaleConnectionError if is_stale else UpstreamUnreachableError
+            exchange.fail(kind(f"it closed the connection without an answer{f': {exc}' if exc else ''}"))
 
     @staticmethod
     def _garbled(exchange: Exchange, exc: Exception) -> UpstreamError:

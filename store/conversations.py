@@ -231,7 +231,7 @@ def transcript(db: Database, tenant_id: str, conversation_id: str) -> Transcript
     if row is None:
         raise NotFoundError(f"no conversation {conversation_id!r}")
     messages = (
-        msgspec.json.decode(row["messages_json"])
+        _decoded(row["messages_json"])
         if row["messages_json"] is not None
         else _recorded_messages(db, tenant_id, conversation_id)
     )
@@ -264,11 +264,19 @@ def _recorded_messages(db: Database, tenant_id: str, conversation_id: str) -> li
     )
     messages: list[Message] = []
     for row in _without_replaced(rows):
-        messages += msgspec.json.decode(row["messages_json"])
+        messages += _decoded(row["messages_json"])
         if row["reply_json"] is not None:
             reply = msgspec.json.decode(row["reply_json"])
             messages.append({**reply, "agent": row["agent"], "response_id": row["id"]})
     return messages
+
+
+def _decoded(messages_json: str) -> list[Message]:
+    """Return messages that are kept as an app sent them; none where a number or a nesting is beyond what can be read."""
+    try:
+        return msgspec.json.decode(messages_json, type=list[Message])
+    except (msgspec.DecodeError, RecursionError):
+        return []
 
 
 def _without_replaced(rows: Sequence[Row]) -> list[Row]:

@@ -32,6 +32,9 @@ READ_BYTES = 4 * 1024 * 1024  # one transaction's worth: about 1,000 records
 SLICE = 64  # records that are decoded at once: so many stay in the processor's cache until they are inserted
 BACKLOG_CHECK_BYTES = 1024 * 1024  # the folder is measured again after this much was appended
 
+# What a record holds that no column can: it alone is set aside, or it would keep all others waiting for ever.
+UNWRITABLE = (sqlite3.IntegrityError, ValueError, OverflowError)
+
 
 class SegmentWriter:
     """Appends records to segments of its own. Never raises: what cannot be written is counted and logged."""
@@ -243,7 +246,7 @@ class SegmentReader:
                     insert_usage(db, found.uses)
                     damaged += found.damaged
                     n_records += len(found.records)
-        except (sqlite3.IntegrityError, UnicodeEncodeError):
+        except UNWRITABLE:
             self._items.forget()  # what earlier slices put in is taken back too
             n_records, damaged = self._move_one_by_one(db, lines)
         for line, reason in damaged:
@@ -258,7 +261,7 @@ class SegmentReader:
             try:
                 insert_records(db, found.records, sets=found.sets, items=self._items)
                 insert_usage(db, found.uses)
-            except (sqlite3.IntegrityError, UnicodeEncodeError) as exc:
+            except UNWRITABLE as exc:
                 damaged.append((line, exc))
             else:
                 damaged += found.damaged

@@ -89,7 +89,7 @@ def _named(values: Iterable[str]) -> list[str]:
 def _decoded(text: str) -> Any:
     try:
         return msgspec.json.decode(text) if text else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):  # kept as an app sent it, however deep
         return None
 
 

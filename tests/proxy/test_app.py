@@ -7,6 +7,7 @@ import pytest
 
 from proxy.authentication import KeyAuthenticator, Keys
 from proxy.errors import ApiError
+from proxy.incoming import IncomingRequest
 from proxy.upstream import Cancellation
 from proxy.waiting import pause
 from store.config import Config
@@ -16,6 +17,7 @@ from tests.proxy.wire import (
     Client,
     FakeHealth,
     FakeLearning,
+    FakeTurn,
     RawUpstream,
     Seen,
     Stack,
@@ -134,6 +136,24 @@ def test_a_fault_of_ours_is_a_500_in_the_apis_shape(config: Config) -> None:
     assert (answer.status, error(answer)["code"]) == (500, "internal_error")
     assert b"bug" not in answer.body
     assert again.status == 200
+
+
+def test_a_fault_of_ours_after_the_turn_began_has_its_record(config: Config) -> None:
+    class FaultyLearning(FakeLearning):
+        def begin(self, request: IncomingRequest, tenant_id: str) -> FakeTurn:
+            turn = super().begin(request, tenant_id)
+            turn.model = 5  # type: ignore[assignment]
+            return turn
+
+    learning = FaultyLearning()
+    with (
+        RawUpstream(answering(plain(b"{}"))) as upstream,
+        Stack(config, [section(upstream, config, models=("m",))], learning).running() as port,
+        Client(port) as client,
+    ):
+        answer = client.ask(b"POST", CHAT, BODY)
+    assert answer.status == 500
+    assert learning.turns[0].outcome() == ("error", 500, "")
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
@@ -266,6 +286,7 @@ def test_the_tenant_comes_from_the_key(config: Config) -> None:
         pytest.param(bearer("tut-app"), bearer("sk-upstream"), id="bearer"),
         pytest.param([(b"x-api-key", b"tut-app")], [(b"x-api-key", b"sk-upstream")], id="x-api-key"),
         pytest.param([*bearer("tut-app"), (b"x-api-key", b"tut-app")], bearer("sk-upstream"), id="both"),
+        pytest.param([*bearer("tut-app"), (b"api-key", b"tut-app")], bearer("sk-upstream"), id="as Azure's clients too"),
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, b"/v1/embeddings"])

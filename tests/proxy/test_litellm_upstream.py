@@ -225,6 +225,18 @@ def test_a_client_that_leaves_ends_the_providers_work(config: Config) -> None:
         assert learning.turns[0].outcome() == ("cancelled", 0, "claude")
 
 
+@pytest.mark.parametrize("body", [b"[]", b'{"model": "claude-x", "messages": [], "n": NaN}', b"{"])
+def test_a_body_that_cannot_be_read_is_a_400(config: Config, body: bytes) -> None:
+    learning = FakeLearning()
+    with (
+        RawUpstream(answering(plain(b"{}"))) as upstream,
+        proxied(config, upstream, learning) as client,
+    ):
+        answer = client.ask(b"POST", CHAT, body)
+    assert (answer.status, json.loads(answer.body)["error"]["type"]) == (400, "invalid_request_error")
+    assert learning.turns[0].outcome() == ("error", 400, "claude")
+
+
 def test_other_paths_are_unknown(config: Config) -> None:
     with RawUpstream(answering(plain(b""))) as upstream, proxied(config, upstream, FakeLearning()) as client:
         answer = client.ask(b"POST", b"/v1/embeddings", b"{}")

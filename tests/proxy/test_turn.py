@@ -25,6 +25,7 @@ from proxy.upstream import Cancellation
 from store.blocks import CONTEXT_HEADER, PATTERN_HEADER, context_entry
 from store.clock import ManualClock, iso
 from store.config import Config, segment_directory
+from store.conversations import transcript
 from store.database import Database
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
@@ -514,6 +515,29 @@ def test_texts_that_cannot_be_stored_are_recorded_as_well_as_can_be(proxy: Proxy
     (record,) = proxy.records()
     insert_records(db, [record])
     assert db.value("SELECT question FROM responses") == "cut \ufffd"
+
+
+@pytest.mark.parametrize("number", ["1e999", "1" * 5000])
+def test_numbers_beyond_all_bounds_pass_and_cost_no_record(proxy: Proxy, db: Database, number: str) -> None:
+    body = (
+        '{"model": "m", "metadata": {"x": N}, "tools": [{"function": {"name": "f", "parameters": {"maximum": N}}}],'
+        '"messages": [{"role": "user", "content": "hi", "x": N}, {"role": "assistant", "tool_calls": [{"x": N}]},'
+        '{"role": "tool", "content": "done", "x": N}]}'
+    ).replace("N", number)
+    turn = proxy.ask(body.encode())
+    (record,) = proxy.records()
+    insert_records(db, [record])
+    assert (turn.body, proxy.n_failures) == (body.encode(), 0)
+    assert transcript(db, "default", record.conversation_id).messages[-1]["content"] == "Sure."
+
+
+def test_a_long_message_of_any_depth_costs_no_record(proxy: Proxy) -> None:
+    deep = "[" * 600 + "]" * 600
+    proxy.ask(f'{{"model": "m", "messages": [{{"role": "user", "content": "{"x" * 300_000}", "x": {deep}}}]}}'.encode())
+    (record,) = proxy.records()
+    assert proxy.n_failures == 0
+    (message,) = json.loads(record.messages_json)
+    assert (message["role"], message["content"].endswith(" bytes cut]")) == ("user", True)
 
 
 def test_what_is_kept_of_a_huge_message_is_cut_and_marked(proxy: Proxy) -> None:

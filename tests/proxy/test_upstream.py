@@ -53,6 +53,27 @@ def test_a_request_on_a_stale_connection_is_sent_again_on_a_new_one(config: Conf
     assert upstream.n_connections == 3
 
 
+def test_a_request_that_an_upstream_worked_on_before_it_closed_is_not_sent_again(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.upstream_connection.STALE_S", 0.05)
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(plain(b"ok"))
+        peer.read_request()
+        time.sleep(0.1)
+
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        answers = [client.ask(b"POST", CHAT, BODY).status for _ in range(2)]
+    assert answers == [200, 502]
+    assert upstream.n_connections == 1
+
+
 def test_an_upstream_that_closes_a_new_connection_without_an_answer_is_not_asked_again(config: Config) -> None:
     def script(peer: Peer) -> None:
         peer.read_request()

@@ -118,6 +118,7 @@ def test_a_damaged_line_is_set_aside_and_the_others_land(db: Database, directory
         encode_record(record(1)),
         b"{not json}\n",
         encode_record(record(2, tenant_id="nobody")),
+        encode_record(record(4, prompt_tokens=2**63)),
         encode_record(record(3)),
     ):
         writer.append(line)
@@ -130,6 +131,7 @@ def test_a_damaged_line_is_set_aside_and_the_others_land(db: Database, directory
     assert (directory / rejected).read_bytes().splitlines() == [
         b"{not json}",
         encode_record(record(2, tenant_id="nobody")).rstrip(),
+        encode_record(record(4, prompt_tokens=2**63)).rstrip(),
     ]
 
 
