@@ -26,6 +26,7 @@ from proxy.stepping import Stepper, Wakeup
 from proxy.upstream import Cancellation
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections (5 to 60 s), so that they close first
+"""Also how long a client may pause in the middle of a body."""
 HELD_BYTES: Final = 64 * 1024  # of a request's body that nobody has read yet; reading from the client pauses above
 # Of the bodies of pipelined requests whose turn has not come. More than of one that is being read: while reading
 # pauses, nobody notices that the client hung up, and the request that runs goes on for nobody.
@@ -330,6 +331,8 @@ class ClientConnection(asyncio.Protocol):
             self._n_head_bytes += len(data)
             if self._n_head_bytes > MAX_HEAD_BYTES:
                 self._refuse(431, "The request's head is too large.")
+        if self._newest is not None and self._newest.more_body:
+            self._idle_since_s = self._loop.time()
         # Not in the parser's callbacks: by now the whole of a short request is here, and one step takes it upstream.
         if self._running is not None and not self.transport.is_closing():
             self._running.advance()
@@ -465,8 +468,10 @@ class ClientConnection(asyncio.Protocol):
         self.transport.write(b"\r\n".join(lines) + b"\r\n\r\n" + body)
 
     def _close_if_idle(self) -> None:
-        """Close a connection without requests; one timer is set anew now and then, not with each request."""
-        idle_s = 0.0 if self._running is not None else self._loop.time() - self._idle_since_s
+        """Close a connection on which only the client could go on; one timer is set now and then, not a request."""
+        running = self._running
+        is_clients_turn = running is None or (running.more_body and not self.flow.read_paused)
+        idle_s = self._loop.time() - self._idle_since_s if is_clients_turn else 0.0
         if idle_s >= KEEP_ALIVE_S:
             self.transport.close()
         else:

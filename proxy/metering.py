@@ -19,6 +19,11 @@ _BASE64: Final = re.compile(rb"[A-Za-z0-9+/]{400,}")
 _KEY: Final = b'"usage"'
 _BEFORE_VALUE: Final = re.compile(rb"\s*+(:?+)\s*+(\S)")  # possessive: a colon at the end of a piece is no value
 _BRACE: Final = re.compile(rb"[{}]")
+_CHAT_NAMES: Final = frozenset(("prompt_tokens", "completion_tokens"))
+_LATER_NAMES: Final = frozenset(
+    ("input_tokens", "output_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
+)
+"""Of the Responses and the Messages API."""
 
 
 class Meter(Protocol):
@@ -75,7 +80,13 @@ class UsageReader:
             value = msgspec.json.decode(report, type=dict[str, Any])
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return  # something else of this name
-        self._counts |= dict(_numbers(value))
+        numbers = dict(_numbers(value))
+        # An API counts under names of one kind. Those of the other were not its own: a tool's schema, or a call of one,
+        # that the reply holds before its usage says whatever the client likes.
+        for names, others in ((_CHAT_NAMES, _LATER_NAMES), (_LATER_NAMES, _CHAT_NAMES)):
+            if names & numbers.keys():
+                self._counts = {name: n for name, n in self._counts.items() if name not in others}
+        self._counts |= numbers
 
     def report(self) -> tuple[int | None, int | None, int | None]:
         """Return tokens of the prompt, of the reply, and of the prompt's those that were cached; None: not said."""

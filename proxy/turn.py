@@ -48,7 +48,6 @@ class _Routed(msgspec.Struct, gc=False):
     """What is read of a request that nothing is learned from."""
 
     model: Any = None
-    stream: Any = None
 
 
 _routed_decoder: Final = msgspec.json.Decoder(_Routed)
@@ -216,13 +215,13 @@ class Learning:
                 parsed = _parsed(dialect, request)
                 if parsed is None:
                     return turn
-                turn.model, turn.is_stream = parsed.model or None, parsed.is_stream
+                turn.model = parsed.model or None
                 turn.draft = draft = self._describe(request, dialect, parsed, own, tenant_id)
                 turn.collector = dialect.collector(self._max_chars)
                 if served is not None:
                     turn.body = self._inject(draft, served)
         if turn.draft is None:
-            turn.model, turn.is_stream = _routed(request.body)
+            turn.model = _routed_model(request.body)
         return turn
 
     def now_s(self) -> float:
@@ -441,7 +440,6 @@ class Turn:
     ) -> None:
         self.body = request.body
         self.model: str | None = None
-        self.is_stream = False
         self.response_id = new_id("resp", request.received_s)
         self.fail_open = FailOpen(self.response_id, count_failure)
         self.draft: _Draft | None = None
@@ -497,13 +495,13 @@ def _parsed(dialect: Dialect, request: IncomingRequest) -> ParsedRequest | None:
         raise
 
 
-def _routed(body: bytes) -> tuple[str | None, bool]:
-    """Return the model, None when the body does not name one, and whether a stream is asked for."""
+def _routed_model(body: bytes) -> str | None:
+    """Return the model, None when the body does not name one."""
     try:
-        routed = _routed_decoder.decode(body)
+        model = _routed_decoder.decode(body).model
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None, False
-    return (routed.model or None) if isinstance(routed.model, str) else None, routed.stream is True
+        return None
+    return (model or None) if isinstance(model, str) else None
 
 
 def _outcome(ending: Ending, reply: Reply) -> Outcome:

@@ -272,7 +272,7 @@ def _recorded_messages(db: Database, tenant_id: str, conversation_id: str) -> li
 
 
 def _decoded(messages_json: str) -> list[Message]:
-    """Return messages that are kept as an app sent them; none where a number or a nesting is beyond what can be read."""
+    """Return messages as an app sent them; none where a number or a nesting is beyond what can be read."""
     try:
         return msgspec.json.decode(messages_json, type=list[Message])
     except (msgspec.DecodeError, RecursionError):

@@ -286,7 +286,9 @@ def test_the_tenant_comes_from_the_key(config: Config) -> None:
         pytest.param(bearer("tut-app"), bearer("sk-upstream"), id="bearer"),
         pytest.param([(b"x-api-key", b"tut-app")], [(b"x-api-key", b"sk-upstream")], id="x-api-key"),
         pytest.param([*bearer("tut-app"), (b"x-api-key", b"tut-app")], bearer("sk-upstream"), id="both"),
-        pytest.param([*bearer("tut-app"), (b"api-key", b"tut-app")], bearer("sk-upstream"), id="as Azure's clients too"),
+        pytest.param(
+            [*bearer("tut-app"), (b"api-key", b"tut-app")], bearer("sk-upstream"), id="as Azure's clients too"
+        ),
     ],
 )
 @pytest.mark.parametrize("path", [CHAT, b"/v1/embeddings"])

@@ -24,7 +24,7 @@ DEEP = b"[" * 100_000
         (RESPONSES_PATH, b'{"input": "a", "model": 5}', "model"),
         (RESPONSES_PATH, b'{"input": "a", "stream": "yes"}', "stream"),
         (RESPONSES_PATH, b'{"input": "a", "previous_response_id": 5}', "previous_response_id"),
-        (RESPONSES_PATH, b'{"input": "' + rb'\"' * 1_000_000, None),
+        (RESPONSES_PATH, b'{"input": "' + rb"\"" * 1_000_000, None),
         (MESSAGES_PATH, b"{", None),
         (MESSAGES_PATH, b'"text"', None),
         (MESSAGES_PATH, b'{"model": "m"}', "messages"),

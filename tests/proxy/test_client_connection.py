@@ -1,6 +1,6 @@
 """What a connection does with requests that are broken, come in doubt, or end otherwise than they began."""
 
-import asyncio
+import time
 from queue import Queue
 
 import pytest
@@ -10,10 +10,8 @@ from store.config import Config
 from tests.proxy.wire import (
     STREAM_HEAD,
     Client,
-    FakeLearning,
     Peer,
     RawUpstream,
-    Seen,
     Stack,
     answering,
     chunked,
@@ -103,6 +101,36 @@ def test_a_broken_upload_puts_no_byte_into_a_reply_that_came_before_its_end(conf
         client.send(b"zz\r\n")
         rest = client.read_until_closed()
     assert rest == b""
+
+
+def test_a_client_that_stops_in_the_middle_of_a_body_is_not_waited_for_for_ever(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.client_connection.KEEP_ALIVE_S", 0.1)
+    with (
+        RawUpstream(answering(plain(b"{}"))) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        client.send(CHAT_HEAD + b"content-length: 1000\r\n\r\nhalf")
+        assert client.read_until_closed() == b""
+
+
+def test_a_client_that_waits_for_its_reply_is_waited_for(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proxy.client_connection.KEEP_ALIVE_S", 0.05)
+
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        time.sleep(0.2)
+        peer.send(plain(b"late"))
+
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        client.send(WHOLE)
+        assert client.answer().body == b"late"
 
 
 def test_a_client_of_http_1_0_can_tell_a_reply_that_was_cut(config: Config) -> None:

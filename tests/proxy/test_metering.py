@@ -30,6 +30,12 @@ RESPONSES = (
 )
 EMBEDDINGS = b'{"data":[{"embedding":[0.1]}],"model":"m","usage":{"prompt_tokens":6,"total_tokens":6}}'
 
+ECHOED_SCHEMA = b'{"tools":[{"parameters":{"usage":{"prompt_tokens":0,"completion_tokens":0}}}],"x":%b}' % RESPONSES
+CALL_OF_A_TOOL = (
+    b'{"content":[{"type":"tool_use","input":{"usage":{"prompt_tokens":0,"input_tokens":1,"output_tokens":1}}}],'
+    b'"usage":{"input_tokens":5,"output_tokens":2}}'
+)
+
 
 class Told:
     """Takes the place of a meter."""
@@ -49,6 +55,8 @@ class Told:
         (MESSAGES_STREAM, (125, 40, 100)),
         (RESPONSES, (7, 2, 4)),
         (EMBEDDINGS, (6, None, None)),
+        (ECHOED_SCHEMA, (7, 2, 4)),
+        (CALL_OF_A_TOOL, (5, 2, None)),
         (b'{"usage":{"prompt_tokens":"many"}}', (None, None, None)),
         (b'{"usage":[1],"x":{"usage":{"prompt_tokens":1,}}}', (None, None, None)),
         (b'["usage", "usage" ,{"usage" : {"prompt_tokens":1}}]', (1, None, None)),
