@@ -2,6 +2,9 @@
 
 What serves a request is a coroutine that runs in this protocol's callbacks (``stepping``): there is no ASGI scope, no
 task and no future for a request. uvicorn's server accepts connections, and drains them at shutdown.
+
+A client that closes its half of the connection has left: nothing tells it from one that would still read its answer,
+and an upstream must not go on for nobody.
 """
 
 import asyncio

@@ -1,5 +1,6 @@
 """Every path under ``/v1`` that nothing is learned from: untouched in both directions, bodies streamed."""
 
+import posixpath
 from collections.abc import AsyncGenerator
 from typing import Final
 
@@ -8,6 +9,7 @@ import msgspec
 from proxy.authentication import Authenticator
 from proxy.client import Client
 from proxy.delivery import Answer, Fail
+from proxy.dialect import LEARNED
 from proxy.errors import ApiError, Header, UpstreamError, not_found
 from proxy.forwarding import Forwarder
 from proxy.headers import content_length, find
@@ -56,7 +58,7 @@ class PassThrough:
         sender: Sender,
         max_body_mb: float,
     ) -> None:
-        """Take collaborators; *max_body_mb* bounds what is held of a JSON body to find its model."""
+        """Take collaborators; *max_body_mb* bounds what is held of a JSON body whose model has to be known."""
         self._authenticator = authenticator
         self._router = router
         self._limiter = limiter
@@ -69,11 +71,12 @@ class PassThrough:
         caller = self._authenticator.authenticate(headers, "request")
         _check(path, headers)
         meter = self._limiter.admit(caller)
-        held, is_whole = await self._hold(client)
+        is_read = _is_json(headers) and (meter is not None or len(self._router.routes) > 1)
+        held, is_whole = await self._hold(client, max(HELD_BYTES, self._max_routed_bytes) if is_read else HELD_BYTES)
         metered = None
         if meter is not None:
-            model = (_model_of(held) if is_whole and _is_json(headers) else None) or ""
-            metered = MeteredReply(meter, model, held, is_text=path == COMPLETIONS_PATH)
+            model = (_model_of(held) if is_whole and is_read else None) or ""
+            metered = MeteredReply(meter, model, held, is_text=client.method == "POST" and _is_of_text(path))
         upstream = ""
         try:
             route = self._route(path, headers, held, is_whole=is_whole)
@@ -104,12 +107,10 @@ class PassThrough:
             return await self._sender.send(self._router.line(first, is_chat=False), request, client.cancellation)
         return await self._sender.send_once(first, request)
 
-    async def _hold(self, client: Client) -> tuple[bytes, bool]:
-        """Return the beginning of a body, and whether it is all: as much as routing and resending need."""
-        headers = client.headers
-        limit = max(HELD_BYTES, self._max_routed_bytes) if self._is_routed_by_body(headers) else HELD_BYTES
+    async def _hold(self, client: Client, limit: int) -> tuple[bytes, bool]:
+        """Return the beginning of a body, and whether it is all: as much as *limit* allows, in bytes."""
         body, is_last = await client.read_piece()
-        if is_last or (content_length(headers) or 0) > limit:
+        if is_last or (content_length(client.headers) or 0) > limit:
             return body, is_last
         pieces, n_bytes = [body], len(body)
         while not is_last and n_bytes <= limit:
@@ -118,11 +119,9 @@ class PassThrough:
             n_bytes += len(body)
         return b"".join(pieces), is_last
 
-    def _is_routed_by_body(self, headers: list[Header]) -> bool:
-        return len(self._router.routes) > 1 and _is_json(headers)
-
     def _route(self, path: str, headers: list[Header], body: bytes, *, is_whole: bool) -> Route:
-        model = _model_of(body) if is_whole and body and self._is_routed_by_body(headers) else None
+        is_routed_by_body = len(self._router.routes) > 1 and _is_json(headers)
+        model = _model_of(body) if is_whole and body and is_routed_by_body else None
         if model is None:
             return self._router.for_path(path)
         route = self._router.for_model(model)
@@ -136,6 +135,16 @@ def _check(path: str, headers: list[Header]) -> None:
         raise realtime_unsupported()
     if any(segment.partition(";")[0] == ".." for segment in path.split("/")):  # would leave the upstream's base path
         raise not_found(path)
+
+
+def _is_of_text(path: str) -> bool:
+    """Return whether what is asked for at *path* is text, also where only the upstream knows the path again.
+
+    >>> [_is_of_text(path) for path in ("/v1/completions", "/v1//chat/./Completions/", "/v1/threads/1/messages")]
+    [True, True, False]
+    """
+    named = posixpath.normpath(path).lower()
+    return named == COMPLETIONS_PATH or named in LEARNED
 
 
 def realtime_unsupported() -> ApiError:

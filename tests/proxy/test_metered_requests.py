@@ -105,6 +105,14 @@ def test_a_budget_that_is_spent_is_a_quota_error(config: Config) -> None:
     assert desk.written[0].cost_usd == pytest.approx(0.015)
 
 
+def test_a_long_body_is_paid_for_too(config: Config) -> None:
+    desk = Desk(config, answering(plain(REPLY)), monthly_budget_usd=1.0)
+
+    desk.ask((b"/v1/embeddings", b'{"model":"gpt-5","input":"%b"}' % (b"x" * 1_500_000)))
+
+    assert [(use.model, use.cost_usd) for use in desk.written] == [("gpt-5", pytest.approx(0.015))]
+
+
 @pytest.mark.parametrize(
     ("path", "reply", "counts"),
     [
@@ -122,6 +130,7 @@ def test_a_budget_that_is_spent_is_a_quota_error(config: Config) -> None:
         (b"/v1/embeddings", plain(b'{"usage":{"prompt_tokens":6,"total_tokens":6}}'), (6, 0, 0, False)),
         (b"/v1/audio/speech", plain(b"\xff\xfb" * 500), (0, 0, 0, False)),
         (b"/v1/completions", plain(b'{"text":"word"}'), (8, 4, 0, True)),
+        (b"/v1//chat/completions/", plain(b'{"text":"word"}'), (8, 4, 0, True)),
     ],
 )
 def test_what_a_reply_used_is_counted(
