@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 
 from store.records import storable
 
-MAX_TOKENS: Final = 2**40  # of one reply; sums of millions of them fit into a column
+MAX_TOKENS: Final = 2**44  # of one reply; the sum of hundreds of thousands of them fits into a column
 
 
 @dataclass(slots=True)

@@ -114,14 +114,13 @@ class ReplyCollector:
 
     @property
     def is_complete(self) -> bool:
-        """Return whether the whole reply is here: its end mark, its own word for it, or a whole JSON body."""
+        """Return whether the whole reply is here: a stream's end mark, or a whole JSON body.
+
+        A stream whose choices have all finished may go on, with its usage or with another choice.
+        """
         if self._is_done:
             return True
-        if self._is_stream is None or self._is_lost:
-            return False
-        if self._is_stream:
-            return not self._n_buffered and self._reader.has_finished
-        return self._read_body()
+        return self._is_stream is False and not self._is_lost and self._read_body()
 
     def _read_body(self) -> bool:
         """Return whether the body is whole; what it says is taken once."""

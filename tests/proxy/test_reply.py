@@ -94,6 +94,15 @@ def test_data_over_several_lines_comments_and_unknown_fields_are_read() -> None:
     assert not reply.is_complete
 
 
+@pytest.mark.parametrize("later", [{"usage": {"prompt_tokens": 9}}, delta({}, "stop", index=1)])
+def test_a_long_stream_is_not_complete_before_its_end_mark_wherever_it_is_read(later: dict[str, Any]) -> None:
+    collector = chat_collector()
+    collector.feed(sse(delta({"content": "x" * PARSE_BYTES}, "stop"), done=False))
+    assert not collector.is_complete  # usage follows, or another choice
+    collector.feed(sse(later))
+    assert collector.is_complete
+
+
 def test_a_stream_without_an_end_mark_is_complete_once_every_choice_finished() -> None:
     two = [delta({"content": "a"}), delta({"content": "b"}, index=1), delta({}, "stop"), delta({}, "stop", index=1)]
     assert collect([sse(*two, done=False)]).is_complete
