@@ -35,6 +35,7 @@ HELD_BYTES: Final = 64 * 1024  # of a request's body that nobody has read yet; r
 # pauses, nobody notices that the client hung up, and the request that runs goes on for nobody.
 WAITING_BYTES: Final = 1024 * 1024
 MAX_HEAD_BYTES: Final = 256 * 1024  # of a request; servers take 8 to 64 KB at most
+MAX_FRAMING_BYTES: Final = 2 * MAX_HEAD_BYTES  # of a body's trailers and chunk extensions, which nobody reads
 MAX_PIPELINED: Final = 16  # requests that wait for the one before; reading from the client pauses there
 LINGER_S: Final = 5  # for the rest of a body that nobody reads, after the last answer on a connection
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: a connection that is closed resets
@@ -280,6 +281,7 @@ class ClientConnection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._expects_continue = False
         self._n_head_bytes: int | None = None  # of a head that is being received
+        self._n_framing_bytes = 0  # that came since the last piece of a body, or with it
         self._newest: ClientExchange | None = None  # whose request is being received, or was last
         self._running: ClientExchange | None = None
         self._waiting: deque[ClientExchange] = deque()  # pipelined: their turn comes when the one before has ended
@@ -336,6 +338,9 @@ class ClientConnection(asyncio.Protocol):
                 self._refuse(431, "The request's head is too large.")
         if self._newest is not None and self._newest.more_body:
             self._idle_since_s = self._loop.time()
+            self._n_framing_bytes += len(data)
+            if self._n_framing_bytes > MAX_FRAMING_BYTES:
+                self._refuse(431, "The trailers of the request are too large.")
         # Not in the parser's callbacks: by now the whole of a short request is here, and one step takes it upstream.
         if self._running is not None and not self.transport.is_closing():
             self._running.advance()
@@ -401,6 +406,7 @@ class ClientConnection(asyncio.Protocol):
                 self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
+        self._n_framing_bytes = 0
         if self._newest is None or not self._newest.take(body):
             return
         if self._newest is self._running or sum([waiting.n_held for waiting in self._waiting]) > WAITING_BYTES:

@@ -73,11 +73,9 @@ def test_what_is_no_request_puts_no_byte_into_a_reply_under_way(config: Config) 
         Stack(config, [section(upstream, config)]).running() as port,
         Client(port) as client,
     ):
-        client.send(WHOLE)
+        client.send(WHOLE + b"nonsense\r\n\r\n")
         client.peer.read_head()
         first = client.peer.read_exactly(len(chunked(b"data: 1\n\n")))
-        client.send(b"nonsense\r\n\r\n")
-        client.send(b"more of it\r\n\r\n")
         go_on.put(None)
         rest = client.read_until_closed()
     assert first + rest == chunked(b"data: 1\n\n", b"data: [DONE]\n\n") + b"0\r\n\r\n"
@@ -114,6 +112,23 @@ def test_a_client_that_stops_in_the_middle_of_a_body_is_not_waited_for_for_ever(
     ):
         client.send(CHAT_HEAD + b"content-length: 1000\r\n\r\nhalf")
         assert client.read_until_closed() == b""
+
+
+@pytest.mark.parametrize(
+    ("beginning", "piece"),
+    [(b"0\r\nx-trailer: ", b"a" * 60_000), (b"1;", b"a" * 60_000), (b"0\r\n", b"a: b\r\n" * 10_000)],
+    ids=["a trailer", "an extension", "trailers"],
+)
+def test_what_stands_around_a_body_is_bounded(config: Config, beginning: bytes, piece: bytes) -> None:
+    with (
+        RawUpstream(answering(plain(b"{}"))) as upstream,
+        Stack(config, [section(upstream, config)]).running() as port,
+        Client(port) as client,
+    ):
+        client.send(CHAT_HEAD + b"transfer-encoding: chunked\r\n\r\n" + beginning)
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                client.send(piece)
 
 
 def test_a_client_that_waits_for_its_reply_is_waited_for(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
