@@ -332,18 +332,23 @@ class ClientConnection(asyncio.Protocol):
             self._is_deaf = True
             if self._newest is not None:
                 self._newest.keep_alive = self._newest.more_body = False
-        if self._n_head_bytes is not None:
-            self._n_head_bytes += len(data)
-            if self._n_head_bytes > MAX_HEAD_BYTES:
-                self._refuse(431, "The request's head is too large.")
-        if self._newest is not None and self._newest.more_body:
-            self._idle_since_s = self._loop.time()
-            self._n_framing_bytes += len(data)
-            if self._n_framing_bytes > MAX_FRAMING_BYTES:
-                self._refuse(431, "The trailers of the request are too large.")
+        if not self._is_deaf:
+            self._bound(len(data))
         # Not in the parser's callbacks: by now the whole of a short request is here, and one step takes it upstream.
         if self._running is not None and not self.transport.is_closing():
             self._running.advance()
+
+    def _bound(self, n_bytes: int) -> None:
+        """Take note of how much came, and refuse what goes on for ever without being a request or its body."""
+        if self._n_head_bytes is not None:
+            self._n_head_bytes += n_bytes
+            if self._n_head_bytes > MAX_HEAD_BYTES:
+                self._refuse(431, "The request's head is too large.")
+        elif self._newest is not None and self._newest.more_body:
+            self._idle_since_s = self._loop.time()
+            self._n_framing_bytes += n_bytes
+            if self._n_framing_bytes > MAX_FRAMING_BYTES:
+                self._refuse(431, "The request's trailers are too large.")
 
     def pause_writing(self) -> None:
         self.flow.pause_writing()
