@@ -366,6 +366,8 @@ class ClientConnection(asyncio.Protocol):
 
     def reset(self) -> None:
         """End the connection at once so that the client does not take its end for the reply's."""
+        if self.transport.is_closing():
+            return
         connection = self.transport.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -3,7 +3,7 @@
 A request reads plain attributes; the thread swaps whole values. Contexts are there for the tenants whose requests came
 lately: ``context_loader`` reads them when the first one asks, and this thread lets them go again. While the database is
 away there are no snapshots (requests pass unmodified), but the keys last known stay valid: a lost file must not lock
-anybody out.
+anybody out. Nor is anything recorded then of a tenant whose learning was off.
 """
 
 import logging
@@ -83,6 +83,7 @@ class Snapshots:
         self._graphs = ContextGraphs(context_graph_directory(config), config.contexts.exact_up_to)
         self._tenants: dict[str, ServedTenant] = {}
         self._keys: Keys | None = None
+        self._unlearned: frozenset[str] = frozenset()  # tenants
         self._problem: str | None = "the database was not read yet"
         self._db: Database | None = None
         self._data_version: int | None = None
@@ -119,6 +120,10 @@ class Snapshots:
         return (
             tenant is not None and tenant.search is None and tenant.snapshot.learning and self._config.contexts.enabled
         )
+
+    def learns(self, tenant_id: str) -> bool:
+        """Return whether the tenant's requests are learned from, as last known: off stays off without a database."""
+        return tenant_id not in self._unlearned
 
     def keys(self) -> Keys | None:
         """Return the valid keys as last known; None until the database was read once."""
@@ -187,6 +192,7 @@ class Snapshots:
 
     def _read(self, db: Database, loaded: Mapping[str, LoadedContexts]) -> None:
         versions = list_versions(db)
+        self._unlearned = frozenset(one.tenant_id for one in versions if not one.learning)
         self._keys = live_keys(db, self._config.limits)
         self._uses = newest_uses(db, self._process)
         self._serve({one.tenant_id: self._fresh(db, one, loaded.get(one.tenant_id)) for one in versions})

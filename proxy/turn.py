@@ -210,7 +210,7 @@ class Learning:
         own = own_headers(request.headers)
         turn = Turn(self, request, dialect, self._count_failure)
         # A pure relay knows no bad body: what is wrong in it is the upstream's to say.
-        if not _is_off(own) and (served is None or served.snapshot.learning):
+        if not _is_off(own) and self._snapshots.learns(tenant_id):
             with turn.fail_open:
                 parsed = _parsed(dialect, request)
                 if parsed is None:

@@ -10,6 +10,7 @@ from store.config import Config
 from tests.proxy.wire import (
     STREAM_HEAD,
     Client,
+    FakeLearning,
     Peer,
     RawUpstream,
     Stack,
@@ -162,6 +163,27 @@ def test_a_client_of_http_1_0_can_tell_a_reply_that_was_cut(config: Config) -> N
         client.peer.read_exactly(len(b"data: half an"))
         with pytest.raises(ConnectionResetError):
             client.socket.recv(1)
+
+
+def test_a_client_of_http_1_0_that_leaves_in_a_reply_is_no_fault_of_ours(
+    config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    def script(peer: Peer) -> None:
+        peer.read_request()
+        peer.send(STREAM_HEAD + chunked(b"data: half an"))
+        peer.wait_closed()
+
+    learning = FakeLearning()
+    with (
+        RawUpstream(script) as upstream,
+        Stack(config, [section(upstream, config)], learning).running() as port,
+    ):
+        with Client(port) as client:
+            client.send(WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0"))
+            client.peer.read_head()
+            client.peer.read_exactly(len(b"data: half an"))
+        assert learning.turns[0].outcome() == ("cancelled", 200, "local")
+    assert "failed" not in caplog.text
 
 
 def test_a_client_of_http_1_0_is_told_between_two_events_that_the_stream_broke(config: Config) -> None:

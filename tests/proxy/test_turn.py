@@ -477,6 +477,16 @@ def test_a_missing_database_lets_the_request_pass_unmodified_until_it_is_back(
     assert len(proxy.records()) == 2
 
 
+def test_learning_stays_off_while_the_database_is_away(proxy: Proxy, db: Database) -> None:
+    set_learning(db, "default", learning=False)
+    proxy.refresh()
+    db.path.rename(db.path.with_suffix(".away"))
+    proxy.refresh()
+    assert proxy.snapshots.tenant("default") is None
+    proxy.ask(chat(user("hi")))
+    assert proxy.records() == []
+
+
 def test_a_full_disk_costs_the_record_not_the_request(proxy: Proxy, config: Config) -> None:
     segment_directory(config).write_text("in the way")
     assert proxy.ask(chat(user("hi"))).response_id
