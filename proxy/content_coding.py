@@ -43,17 +43,35 @@ class Identity:
 
 
 class Zlib:
-    """Both gzip and deflate: they are told apart by themselves."""
+    """Both gzip and deflate: they are told apart by themselves. Servers that compress piece by piece make a row of them.
+
+    What follows on the last of a row, as padding does, says nothing (RFC 1952, section 2.2).
+    """
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+        self._is_in_row = False  # one of them has ended
+        self._is_over = False
 
     def decode(self, data: bytes, max_bytes: int) -> bytes | None:
-        try:
-            decoded = self._inflate.decompress(data, max_bytes)
-        except zlib.error:
-            return None
-        return None if self._inflate.unconsumed_tail else decoded
+        pieces, n_bytes = [], 0
+        while data and not self._is_over:
+            if self._inflate.eof:
+                self._is_in_row = True
+                self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+            try:
+                piece = self._inflate.decompress(data, max_bytes - n_bytes + 1)
+            except zlib.error:
+                if not self._is_in_row:
+                    return None
+                self._is_over = True
+                break
+            pieces.append(piece)
+            n_bytes += len(piece)
+            if n_bytes > max_bytes:
+                return None
+            data = self._inflate.unused_data
+        return b"".join(pieces)
 
 
 class Brotli:

@@ -38,9 +38,21 @@ def test_a_body_decodes_however_it_is_cut(encoding: str, data: bytes, size: int)
     assert decode(encoding, [encoded[at : at + size] for at in range(0, len(encoded), size)]) == data
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+@pytest.mark.parametrize("end", [b"", bytes(10), b"garbage"])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_body_that_was_compressed_piece_by_piece_is_whole(encoding: str, end: bytes, size: int) -> None:
+    encoded = ENCODERS[encoding](b"one ") + ENCODERS[encoding](b"two") + end
+    assert decode(encoding, [encoded[at : at + size] for at in range(0, len(encoded), size)]) == b"one two"
+
+
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
 def test_what_would_unfold_to_more_than_is_kept_is_given_up(encoding: str) -> None:
     assert decode(encoding, [ENCODERS[encoding](bytes(50_000_000))]) is None
+
+
+def test_a_row_of_bodies_that_would_unfold_to_more_together_is_given_up() -> None:
+    assert decode("gzip", [gzip.compress(bytes(60_000)) * 2]) is None
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd"])
