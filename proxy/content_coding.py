@@ -43,7 +43,7 @@ class Identity:
 
 
 class Zlib:
-    """Both gzip and deflate: they are told apart by themselves. Servers that compress piece by piece make a row of them.
+    """Both gzip and deflate: they are told apart by themselves. Servers that compress piece by piece make a row of it.
 
     What follows on the last of a row, as padding does, says nothing (RFC 1952, section 2.2).
     """

@@ -148,19 +148,30 @@ def test_a_client_that_waits_for_its_reply_is_waited_for(config: Config, monkeyp
         assert client.answer().body == b"late"
 
 
-def test_a_client_of_http_1_0_can_tell_a_reply_that_was_cut(config: Config) -> None:
-    def script(peer: Peer) -> None:
-        peer.read_request()
-        peer.send(STREAM_HEAD + chunked(b"data: half an"))
+def send_half(peer: Peer) -> None:
+    peer.read_request()
+    peer.send(STREAM_HEAD + chunked(b"data: half an"))
 
+
+def stop_at_half(peer: Peer) -> None:
+    send_half(peer)
+    peer.wait_closed()
+
+
+def read_half(client: Client) -> None:
+    """Ask as a client of HTTP/1.0 and read what comes of the reply."""
+    client.send(WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    client.peer.read_head()
+    client.peer.read_exactly(len(b"data: half an"))
+
+
+def test_a_client_of_http_1_0_can_tell_a_reply_that_was_cut(config: Config) -> None:
     with (
-        RawUpstream(script) as upstream,
+        RawUpstream(send_half) as upstream,
         Stack(config, [section(upstream, config)]).running() as port,
         Client(port) as client,
     ):
-        client.send(WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0"))
-        client.peer.read_head()
-        client.peer.read_exactly(len(b"data: half an"))
+        read_half(client)
         with pytest.raises(ConnectionResetError):
             client.socket.recv(1)
 
@@ -168,20 +179,13 @@ def test_a_client_of_http_1_0_can_tell_a_reply_that_was_cut(config: Config) -> N
 def test_a_client_of_http_1_0_that_leaves_in_a_reply_is_no_fault_of_ours(
     config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def script(peer: Peer) -> None:
-        peer.read_request()
-        peer.send(STREAM_HEAD + chunked(b"data: half an"))
-        peer.wait_closed()
-
     learning = FakeLearning()
     with (
-        RawUpstream(script) as upstream,
+        RawUpstream(stop_at_half) as upstream,
         Stack(config, [section(upstream, config)], learning).running() as port,
     ):
         with Client(port) as client:
-            client.send(WHOLE.replace(b"HTTP/1.1", b"HTTP/1.0"))
-            client.peer.read_head()
-            client.peer.read_exactly(len(b"data: half an"))
+            read_half(client)
         assert learning.turns[0].outcome() == ("cancelled", 200, "local")
     assert "failed" not in caplog.text
 
