@@ -129,7 +129,7 @@ class ClientExchange:
         while not self._pieces and self.more_body:
             if self.is_gone or self._is_over:
                 raise ClientGoneError("the request is over before its body's end")
-            self._connection.flow.resume_reading()
+            self._connection.resume_reading()
             await self._arrived
         pieces, self._pieces = self._pieces, []
         self.n_held = 0
@@ -364,6 +364,11 @@ class ClientConnection(asyncio.Protocol):
         else:
             self._running.keep_alive = False
 
+    def resume_reading(self) -> None:
+        if self.flow.read_paused:
+            self._idle_since_s = self._loop.time()  # until now it was not the client that stopped
+            self.flow.resume_reading()
+
     def reset(self) -> None:
         """End the connection at once so that the client does not take its end for the reply's."""
         if self.transport.is_closing():
@@ -442,7 +447,7 @@ class ClientConnection(asyncio.Protocol):
         if not exchange.is_whole or self.transport.is_closing():
             self.transport.close()
             return
-        self.flow.resume_reading()
+        self.resume_reading()
         if not exchange.keep_alive:
             self._close_after(exchange)
         elif self._waiting:
