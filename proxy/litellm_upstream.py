@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.dialect import CHAT_PATH
 from proxy.errors import (
     JSON_TYPE,
     ApiError,
@@ -24,7 +25,7 @@ from proxy.errors import (
     UpstreamCutError,
     UpstreamTimeoutError,
     UpstreamUnreachableError,
-    not_found,
+    only_chat,
 )
 from proxy.headers import find
 from proxy.stepping import Wakeup
@@ -63,6 +64,10 @@ def load_litellm() -> Any:
     litellm: Any = importlib.import_module("litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
+    # Its own handlers print each record a second time, in another form; at INFO it has two lines for every request.
+    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).setLevel(logging.WARNING)
     return litellm
 
 
@@ -125,8 +130,9 @@ class LitellmUpstream:
             self._thread.start()
 
     async def send(self, request: UpstreamRequest) -> "LitellmResponse":
-        if request.method != "POST" or request.target.partition(b"?")[0] != b"/chat/completions":
-            raise not_found("/v1" + request.target.decode("latin-1"))
+        path = "/v1" + request.target.partition(b"?")[0].decode("latin-1")
+        if request.method != "POST" or path != CHAT_PATH:
+            raise only_chat(self.name, self._provider, path)
         self.start()
         assert self._thread is not None
         arguments = self._arguments(request)
