@@ -236,6 +236,7 @@ class DataPlane:
             for route in self._routes:
                 await route.upstream.close()
             await asyncio.to_thread(self._stop_threads)
+            self._snapshots.history.close()
 
     def _start_threads(self) -> None:
         prepare_database(self._config, self._clock)

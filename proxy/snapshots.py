@@ -99,7 +99,7 @@ class Snapshots:
         self.loader.start()
 
     def stop(self) -> None:
-        """Stop the threads and close the connection."""
+        """Stop the threads and close their connections; ``history`` belongs to the event loop's thread."""
         self.loader.stop()
         self._stopping.set()
         self._wake.set()
@@ -107,7 +107,6 @@ class Snapshots:
             self._thread.join()
         self._graphs.stop()
         self._close()
-        self.history.close()
 
     def tenant(self, tenant_id: str) -> ServedTenant | None:
         """Return what is served to the tenant now, or None while nothing is known of it."""
@@ -293,6 +292,7 @@ class HistoryReader:
             self._db = db
 
     def close(self) -> None:
+        """Close the connection, on the event loop's thread: in the middle of a look-up SQLite would crash."""
         self._give_up()
 
     def _current(self) -> Database | None:
