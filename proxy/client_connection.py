@@ -25,6 +25,9 @@ from proxy.upstream import Cancellation
 
 KEEP_ALIVE_S: Final = 75  # longer than clients keep idle connections (5 to 60 s), so that they close first
 HELD_BYTES: Final = 64 * 1024  # of a request's body that nobody has read yet; reading from the client pauses above
+# Of the bodies of pipelined requests whose turn has not come. More than of one that is being read: while reading
+# pauses, nobody notices that the client hung up, and the request that runs goes on for nobody.
+WAITING_BYTES: Final = 1024 * 1024
 MAX_HEAD_BYTES: Final = 256 * 1024  # of a request; servers take 8 to 64 KB at most
 MAX_PIPELINED: Final = 16  # requests that wait for the one before; reading from the client pauses there
 UPGRADE_TO_HTTP2: Final = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
@@ -57,7 +60,6 @@ class ClientExchange:
         "_is_http_10",
         "_is_over",
         "_is_started",
-        "_n_held",
         "_pieces",
         "cancellation",
         "headers",
@@ -66,6 +68,7 @@ class ClientExchange:
         "keep_alive",
         "method",
         "more_body",
+        "n_held",
         "path",
         "status",
         "target",
@@ -102,7 +105,7 @@ class ClientExchange:
         self._is_chunked = False
         self._is_over = False
         self._pieces: list[bytes] = []
-        self._n_held = 0
+        self.n_held = 0  # bytes of the body that nobody has read yet
         self._arrived = Wakeup()
 
     # What the endpoint calls.
@@ -117,7 +120,7 @@ class ClientExchange:
             self._connection.flow.resume_reading()
             await self._arrived
         pieces, self._pieces = self._pieces, []
-        self._n_held = 0
+        self.n_held = 0
         return pieces[0] if len(pieces) == 1 else b"".join(pieces), not self.more_body
 
     def begin(self, status: int, headers: Sequence[Header]) -> None:
@@ -175,8 +178,8 @@ class ClientExchange:
         if self._is_over:  # answered before its end: nobody reads it any more
             return False
         self._pieces.append(piece)
-        self._n_held += len(piece)
-        return self._n_held > HELD_BYTES
+        self.n_held += len(piece)
+        return self.n_held > HELD_BYTES
 
     def advance(self) -> None:
         """Go on with what has arrived."""
@@ -366,7 +369,9 @@ class ClientConnection(asyncio.Protocol):
                 self.flow.pause_reading()
 
     def on_body(self, body: bytes) -> None:
-        if self._newest is not None and self._newest.take(body):
+        if self._newest is None or not self._newest.take(body):
+            return
+        if self._newest is self._running or sum([waiting.n_held for waiting in self._waiting]) > WAITING_BYTES:
             self.flow.pause_reading()
 
     def on_message_complete(self) -> None:

@@ -13,6 +13,7 @@ import msgspec
 
 from proxy.parsed_request import Message, ParsedRequest, content_parts, content_text, is_string, is_text_part, plain
 from proxy.selection import Facts
+from proxy.siblings import TakenUp, TurnEnded
 from store.ids import new_id
 from store.responses import OpeningFacts
 
@@ -82,10 +83,20 @@ FindHistory = Callable[[str, Sequence[str]], tuple[OpeningFacts, int] | None]
 FindConversation = Callable[[str, str], OpeningFacts | None]
 # Returns the conversation of the tenant's newest reply with this id of its upstream's; None when nobody knows it.
 FindReply = Callable[[str, str], "Conversation | None"]
+TellTakenUp = Callable[[TakenUp], None]
 
 
 class ConversationBook:
-    """Remembers conversations, in memory for the latest and by asking the database for the rest."""
+    """Remembers conversations, in memory for the latest and by asking the database for the rest.
+
+    Args:
+        size: how many are kept in memory.
+        regenerate_window_s: how long a known user's first request is taken for the same one when it comes again.
+        find_history: asks the database.
+        find_conversation: asks the database.
+        find_reply: asks memory and database.
+        tell_taken_up: told when an unknown user's conversation goes on; None without anybody to tell.
+    """
 
     def __init__(
         self,
@@ -95,7 +106,9 @@ class ConversationBook:
         find_history: FindHistory,
         find_conversation: FindConversation,
         find_reply: FindReply,
+        tell_taken_up: TellTakenUp | None = None,
     ) -> None:
+        self._tell_taken_up = tell_taken_up
         self._regenerate_window_s = regenerate_window_s
         self._find_reply = find_reply
         self._find_history = find_history
@@ -113,6 +126,11 @@ class ConversationBook:
             return self._named(asker, request, hashes, ends)
         if request.previous_id:
             return self._linked(asker, request, request_hash, now_s)
+        if request.last_reference:
+            reply_item, n_before = request.last_reference
+            referred = self._find_reply(asker.tenant_id, reply_item)
+            if referred is not None:
+                return Place(referred, n_before, request_hash)
         found = self._in_memory(asker, hashes, ends) or self._in_database(asker, hashes, ends)
         if found:
             return Place(found[0], found[1], request_hash)
@@ -161,6 +179,8 @@ class ConversationBook:
             if links:
                 link = _choose(links, hashes[-1], is_user_known=bool(asker.user_id))
                 link.next_hash = hashes[-1]
+                if self._tell_taken_up is not None and not asker.user_id:
+                    self._tell_taken_up(TakenUp(hashes[end], link.conversation.id, hashes[-1]))
                 return link.conversation, end + 1
         return None
 
@@ -180,10 +200,40 @@ class ConversationBook:
     def remember(self, place: Place, reply: dict[str, Any]) -> str:
         """Take note of a turn's *reply* and return the hash of the history that now stands."""
         history_hash = reply_hash(place.request_hash, reply)
-        links = self._by_history.get(history_hash) or ()
-        if not any(link.conversation is place.conversation for link in links):
-            self._link(history_hash, _Link(place.conversation))
+        self._note(history_hash, place.conversation)
         return history_hash
+
+    def asked_first_s(self, place: Place) -> float | None:
+        """Return when a known user began a conversation with the request at *place*; None when that is not so."""
+        asked = self._first_turns.get(place.request_hash)
+        return asked[1] if asked and asked[0] is place.conversation else None
+
+    def hear_end(self, end: TurnEnded) -> Conversation:
+        """Take note of a turn that another worker served, and return its conversation."""
+        key = (end.tenant_id, end.conversation_id)
+        conversation = self._by_id.get(key)
+        if conversation is None:
+            conversation = Conversation(end.conversation_id)
+            self._by_id.put(key, conversation)
+        if conversation.facts is None:
+            conversation.facts = end.facts
+        if end.history_hash:
+            self._note(end.history_hash, conversation)
+        if end.asked_first_s is not None:
+            asked = self._first_turns.get(end.request_hash)
+            if asked is None or asked[1] < end.asked_first_s:
+                self._first_turns.put(end.request_hash, (conversation, end.asked_first_s))
+        return conversation
+
+    def hear_taken_up(self, taken: TakenUp) -> None:
+        """Take note that a conversation went on in another worker."""
+        for link in self._by_history.get(taken.history_hash) or ():
+            if link.conversation.id == taken.conversation_id:
+                link.next_hash = taken.request_hash
+
+    def _note(self, history_hash: str, conversation: Conversation) -> None:
+        if not self._is_turn_of(conversation, history_hash):
+            self._link(history_hash, _Link(conversation))
 
     def _link(self, history_hash: str, link: _Link) -> None:
         links = self._by_history.get(history_hash) or []
@@ -212,6 +262,8 @@ def _held_history(request: ParsedRequest, now_s: float) -> str:
     """Return what stands for the history that the upstream keeps; "" when the request holds all of it."""
     if request.previous_id:
         return request.previous_id
+    if request.last_reference:
+        return request.last_reference[0]
     # A conversation that the upstream keeps has no name for its turns: the same words twice are two turns, and one
     # that is asked again goes unnoticed. The other mistake would throw a turn away.
     return new_id("turn", now_s) if request.has_held_history else ""

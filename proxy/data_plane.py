@@ -25,6 +25,7 @@ from proxy.memory import Flood, give_back
 from proxy.metrics import Metrics
 from proxy.recorder_keeper import RecorderKeeper
 from proxy.routing import Route, Router
+from proxy.siblings import Siblings
 from proxy.snapshots import Snapshots
 from proxy.turn import Classifier, Embedder, Learning
 from proxy.upstream_pool import HttpUpstream
@@ -43,6 +44,7 @@ from store.vocabulary import LEARNER
 
 RECORDER_CHECK_S: Final = 0.5
 MEMORY_CHECK_S: Final = 1.0
+MAX_HEARD_AT_ONCE: Final = 64  # messages of other workers between requests, 3 us each
 LEARNER_DIED: Final = "it ended without being stopped; nothing is learned until it is started again"
 RECORDER_STOP_S: Final = 10.0  # to move the last records; it goes on by itself when that is not enough
 
@@ -90,7 +92,13 @@ class DataPlane:
     """All collaborators of one serving process; ``app`` is what the server runs."""
 
     def __init__(
-        self, config: Config, *, clock: Clock, recorder: RecorderKeeper | None, environment: Mapping[str, str]
+        self,
+        config: Config,
+        *,
+        clock: Clock,
+        recorder: RecorderKeeper | None,
+        environment: Mapping[str, str],
+        siblings: Siblings | None = None,
     ) -> None:
         """Build everything, start nothing.
 
@@ -99,7 +107,9 @@ class DataPlane:
             clock: tells the time.
             recorder: kept running while this process serves; None: somebody else keeps it.
             environment: where the upstreams' keys are.
+            siblings: the other workers; None when this process serves alone.
         """
+        self._siblings = siblings
         self._config = config
         self._clock = clock
         self._recorder = recorder
@@ -125,20 +135,12 @@ class DataPlane:
         )
         self._feedback_writer = FeedbackWriter(config)
         self._routes = tuple(make_route(section, environment) for section in config.upstream)
+        self._learning = self._make_learning()
         self.app = self._app()
 
-    def _app(self) -> DataPlaneApp:
-        config = self._config
-        writer = self._writer
-        self._metrics.watch("tutelage_records_written", "Records written to segments.", lambda: writer.n_written)
-        self._metrics.watch(
-            "tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", lambda: writer.n_dropped
-        )
-        for route in self._routes:
-            if route.breaker is not None:
-                self._metrics.watch_breaker(route.upstream.name, partial(self._breaker_state, route.breaker))
-        learning = Learning(
-            config,
+    def _make_learning(self) -> Learning:
+        return Learning(
+            self._config,
             snapshots=self._snapshots,
             embedder=self._understanding.embedder,
             classifier=self._understanding.classifier,
@@ -146,7 +148,26 @@ class DataPlane:
             clock=self._clock,
             count_failure=self._metrics.count_learning_failure,
             count_unloaded=self._metrics.count_request_without_contexts,
+            siblings=self._siblings,
         )
+
+    def _app(self) -> DataPlaneApp:
+        config, learning = self._config, self._learning
+        writer = self._writer
+        self._metrics.watch("tutelage_records_written", "Records written to segments.", lambda: writer.n_written)
+        self._metrics.watch(
+            "tutelage_records_dropped", "Records dropped: the disk or the backlog is full.", lambda: writer.n_dropped
+        )
+        siblings = self._siblings
+        if siblings is not None:
+            self._metrics.watch(
+                "tutelage_worker_messages_dropped",
+                "Words to another worker that it did not get.",
+                lambda: siblings.n_dropped,
+            )
+        for route in self._routes:
+            if route.breaker is not None:
+                self._metrics.watch_breaker(route.upstream.name, partial(self._breaker_state, route.breaker))
         self._metrics.watch_tokens(learning.tokens)
         return create_app(
             config.proxy,
@@ -200,6 +221,8 @@ class DataPlane:
         await asyncio.to_thread(self._start_threads)
         loop = asyncio.get_running_loop()
         watches = [loop.create_task(watch) for watch in (self._watch_recorder(), self._watch_memory())]
+        if self._siblings is not None:
+            loop.add_reader(self._siblings.fileno(), self._learning.hear_siblings, MAX_HEARD_AT_ONCE)
         for route in self._routes:
             if isinstance(route.upstream, LitellmUpstream):
                 route.upstream.start()
@@ -212,6 +235,8 @@ class DataPlane:
         finally:
             for watch in watches:
                 watch.cancel()
+            if self._siblings is not None:
+                loop.remove_reader(self._siblings.fileno())
             for route in self._routes:
                 await route.upstream.close()
             await asyncio.to_thread(self._stop_threads)

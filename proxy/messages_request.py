@@ -3,6 +3,9 @@
 Learned text goes into blocks of its own wherever the app writes blocks, and no block gets a ``cache_control``. The
 app's blocks stay as they are: a breakpoint on one of them is a prefix that other conversations, and the next turn
 (which comes without our text), have in common with this one.
+
+A request that continues a thread says only what is new: the API takes ``system`` and ``tools`` from the request that
+created the thread, and refuses one that says them again.
 """
 
 from collections.abc import Sequence
@@ -30,6 +33,7 @@ class MessagesFields(msgspec.Struct, gc=False):
     stream: bool | None = None
     tools: msgspec.Raw = EMPTY
     metadata: msgspec.Raw = EMPTY
+    thread: msgspec.Raw = EMPTY
 
 
 class _SentMessage(msgspec.Struct, gc=False):
@@ -50,7 +54,7 @@ class _Block(msgspec.Struct, gc=False):
 class MessagesRequest(ParsedRequest):
     """A valid Messages body."""
 
-    __slots__ = ("_question_content", "fields")
+    __slots__ = ("_question_content", "_thread", "fields")
 
     def __init__(
         self,
@@ -64,6 +68,18 @@ class MessagesRequest(ParsedRequest):
         self.fields = fields
         self.last_user = None if question is None else question[0]
         self._question_content = EMPTY if question is None else question[1]
+        thread = plain(fields.thread)
+        self._thread: dict[str, Any] = thread if isinstance(thread, dict) else {}
+        """The thread that the upstream keeps; empty without one."""
+
+    @property
+    def previous_id(self) -> str:
+        previous = self._thread.get("previous_message_id") if self.has_held_system else None
+        return previous if isinstance(previous, str) else ""
+
+    @property
+    def has_held_system(self) -> bool:
+        return self._thread.get("type") == "continue"
 
     def user(self) -> str:
         metadata = plain(self.fields.metadata)
@@ -79,6 +95,8 @@ class MessagesRequest(ParsedRequest):
         return [encode_message(message) for message in self.messages[first:]]
 
     def pattern_edit(self, block: str) -> Edit | None:
+        if self.has_held_system:
+            return None
         system = self.fields.system
         if not system:
             return self.new_field("system", block)

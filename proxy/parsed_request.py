@@ -63,6 +63,11 @@ class ParsedRequest(ABC):
         return ""
 
     @property
+    def last_reference(self) -> tuple[str, int] | None:
+        """Return the last reference to an item of an earlier reply, by its id, and how many messages come before it."""
+        return None
+
+    @property
     def conversation_id(self) -> str:
         """Return the conversation that the upstream keeps and the request names; "" when it does not."""
         return ""
@@ -71,6 +76,11 @@ class ParsedRequest(ABC):
     def has_held_history(self) -> bool:
         """Whether the upstream keeps the history, so that all messages here are new."""
         return bool(self.previous_id or self.conversation_id)
+
+    @property
+    def has_held_system(self) -> bool:
+        """Whether the upstream keeps the leading text too, with what its conversation's first request put there."""
+        return False
 
     @property
     def question(self) -> str:

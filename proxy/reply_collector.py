@@ -14,6 +14,7 @@ FULL_BODY_FACTOR: Final = 8  # a body without a stream is kept up to this many t
 BLANK_LINES: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 BLANK_LINE_BYTES: Final = 4
 IDENTITY: Final = ("", "identity")
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class ReplyCollector:
@@ -34,6 +35,7 @@ class ReplyCollector:
         self._n_buffered = 0
         self._rest = b""  # of a stream: the event that is not complete yet
         self._is_stream: bool | None = None  # unknown before the first byte
+        self._mark = b""  # the first bytes of all, while they are a byte order mark as far as they came
         self._decoder: Decoder | None = None
         self._tail = b"\n"  # the end of what was fed; the first line of all begins after an end of line, too
         self._has_body = False  # a body that is no stream is whole, and was read
@@ -60,6 +62,9 @@ class ReplyCollector:
         if self._is_lost or not chunk:
             return
         if self._is_stream is None:
+            chunk = self._without_mark(chunk)
+            if not chunk:
+                return
             self._is_stream = chunk.lstrip()[:1] not in (b"{", b"[")
         self._buffer.append(chunk)
         self._n_buffered += len(chunk)
@@ -74,6 +79,17 @@ class ReplyCollector:
                 self._parse_stream()
         elif self._n_buffered > self._max_bytes:
             self._lose()
+
+    def _without_mark(self, chunk: bytes) -> bytes:
+        """Return the first bytes without one byte order mark, which says nothing; none while more of it may come.
+
+        Source: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
+        """
+        begun = self._mark + chunk
+        if BYTE_ORDER_MARK.startswith(begun):
+            self._mark = begun
+            return b""
+        return begun.removeprefix(BYTE_ORDER_MARK)
 
     def _look_for_end(self, window: bytes) -> None:
         """Look closer at the end of the stream, in which one of the words stands."""

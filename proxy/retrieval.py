@@ -79,25 +79,32 @@ class ContextSearch:
         known = earlier.packed if earlier is not None and is_same_table else None
         return replace(self, packed=PackedVectors.of(self.contexts.vectors, known))
 
-    def near(self, question: Vectors, threshold: float) -> tuple[RowNumbers, Vectors]:
-        """Return rows at least *threshold* similar to *question* (256,), and their similarities, in no order.
+    def near(self, question: Vectors, threshold: float, at_most: int) -> list[tuple[float, int]]:
+        """Return (similarity, row) of rows at least *threshold* similar to *question* (256,), in no order.
 
-        All of them without a cover, else the nearest that the graph finds and all that it does not cover. Rows that
-        are gone may be among them.
+        About the *at_most* best of all of them; with a graph, of those that it finds and of all that it does not
+        cover. Rows that are gone may be among them.
         """
+        rows = self._rows(question, threshold)
+        if not rows.size:
+            return []
+        similarities = self.contexts.vectors.take(rows, axis=0).dot(question)
+        if rows.size > at_most:
+            is_best = similarities >= np.partition(similarities, -at_most)[-at_most]
+            rows, similarities = rows[is_best], similarities[is_best]
+        return [item for item in zip(similarities.tolist(), rows.tolist(), strict=True) if item[0] >= threshold]
+
+    def _rows(self, question: Vectors, threshold: float) -> RowNumbers:
+        """Return every row that may be near."""
         cover = self.slot.cover if self.slot is not None else None
         vectors = self.contexts.vectors
         if cover is not None and cover.n_rows <= len(vectors):  # else it is laid over what is about to be served
-            rows = self._found(cover, question, threshold)
-        elif self.packed is not None:
-            rows = self._compared(self.packed, question, threshold)
-        else:
-            similarities = vectors @ question
-            (rows,) = (similarities >= threshold).nonzero()
-            return rows, similarities[rows]
-        similarities = vectors[rows] @ question
-        is_near = similarities >= threshold
-        return rows[is_near], similarities[is_near]
+            return self._found(cover, question, threshold)
+        packed = self.packed
+        if packed is None:
+            return (vectors @ question >= threshold).nonzero()[0]
+        rows = packed.candidates(question, threshold)
+        return rows if packed.n_rows == len(vectors) else np.concatenate([rows, np.arange(packed.n_rows, len(vectors))])
 
     def _found(self, cover: Cover, question: Vectors, threshold: float) -> RowNumbers:
         """Return the nearest rows that the graph finds, and all near ones that it does not cover."""
@@ -110,12 +117,6 @@ class ContextSearch:
         if len(vectors) > cover.n_rows:
             parts.append((vectors[cover.n_rows :] @ question >= threshold).nonzero()[0] + cover.n_rows)
         return np.concatenate(parts)
-
-    def _compared(self, packed: PackedVectors, question: Vectors, threshold: float) -> RowNumbers:
-        """Return all rows that may be near."""
-        rows = packed.candidates(question, threshold)
-        n_rows = len(self.contexts.vectors)
-        return rows if packed.n_rows == n_rows else np.concatenate([rows, np.arange(packed.n_rows, n_rows)])
 
 
 def lay(graph: ContextGraph, contexts: ServedContexts, secret: bytes) -> Cover:
@@ -156,15 +157,11 @@ def select_contexts(search: ContextSearch, question: Vectors, section: ContextsS
         question: (256,), unit length, or all zero for a question without words.
         section: threshold, number and tokens.
     """
-    rows, similarities = search.near(question, section.similarity_threshold)
-    if not rows.size:
-        return NOTHING
-    chosen: list[tuple[float, str, int]] = []
-    if rows.size > MAX_SORTED:
-        is_best = similarities >= np.partition(similarities, -MAX_SORTED)[-MAX_SORTED]
-        chosen = _fill(search.contexts, rows[is_best], similarities[is_best], section)
-    if len(chosen) < section.max_items:
-        chosen = _fill(search.contexts, rows, similarities, section)
+    near = search.near(question, section.similarity_threshold, MAX_SORTED)
+    chosen = _fill(search.contexts, near, section)
+    if len(chosen) < section.max_items and len(near) >= MAX_SORTED:
+        all_near = search.near(question, section.similarity_threshold, len(search.contexts.vectors))
+        chosen = _fill(search.contexts, all_near, section)
     if not chosen:
         return NOTHING
     texts, tokens = search.contexts.rows.texts, search.contexts.rows.tokens
@@ -181,13 +178,13 @@ def select_contexts(search: ContextSearch, question: Vectors, section: ContextsS
 
 
 def _fill(
-    contexts: ServedContexts, rows: RowNumbers, similarities: Vectors, section: ContextsSection
+    contexts: ServedContexts, near: list[tuple[float, int]], section: ContextsSection
 ) -> list[tuple[float, str, int]]:
-    """Return what fits of *rows*, best first, equally similar ones in order of ids: (-similarity, id, row)."""
+    """Return what fits of *near*, best first, equally similar ones in order of ids: (-similarity, id, row)."""
     ids, tokens, gone = contexts.rows.ids, contexts.rows.tokens, contexts.gone
     tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
     chosen: list[tuple[float, str, int]] = []
-    for item in sorted([(-s, ids[row], row) for s, row in zip(similarities.tolist(), rows.tolist(), strict=True)]):
+    for item in sorted([(-similarity, ids[row], row) for similarity, row in near]):
         row = item[2]
         if row not in gone and tokens[row] <= tokens_left:
             chosen.append(item)

@@ -19,6 +19,7 @@ from proxy.data_plane import RECORDER_CHECK_S, RECORDER_STOP_S, DataPlane, envir
 from proxy.recorder import start_recorder
 from proxy.recorder_keeper import RecorderKeeper
 from proxy.server import server_config
+from proxy.siblings import Siblings, Sockets
 from store.clock import SystemClock
 from store.config import Config, ProxySection
 from store.errors import ConfigError
@@ -63,10 +64,14 @@ def listen(section: ProxySection, *, is_shared: bool) -> socket.socket:
 
 
 def run_worker(
-    config: Config, listener: socket.socket, recorder: RecorderKeeper | None, parent_fd: int | None = None
+    config: Config,
+    listener: socket.socket,
+    recorder: RecorderKeeper | None,
+    parent_fd: int | None = None,
+    siblings: Siblings | None = None,
 ) -> None:
     """Serve on *listener* until a signal, or until the other end of *parent_fd* is closed."""
-    plane = DataPlane(config, clock=SystemClock(), recorder=recorder, environment=environment())
+    plane = DataPlane(config, clock=SystemClock(), recorder=recorder, environment=environment(), siblings=siblings)
     server = uvicorn.Server(server_config(plane.app, config.proxy))
 
     async def run() -> None:
@@ -91,6 +96,7 @@ class Workers:
         # fork: settings reach the workers as they are. Nothing runs in this process that a fork could break.
         self._context = multiprocessing.get_context("fork")
         self._workers: list[BaseProcess] = []
+        self._sockets = Sockets(config.proxy.workers)
         self._read_end, self._write_end = os.pipe()  # its end tells the workers that this process is gone
 
     def run(self) -> None:
@@ -102,29 +108,30 @@ class Workers:
         listen(self._config.proxy, is_shared=False).close()  # a shared port would silently join a running proxy's
         try:
             self._recorder.check()
-            self._workers = [self._start() for _ in range(self._config.proxy.workers)]
+            self._workers = [self._start(number) for number in range(self._config.proxy.workers)]
             while True:
                 time.sleep(RECORDER_CHECK_S)
                 self._recorder.check()
-                self._workers = [self._kept(worker) for worker in self._workers]
+                self._workers = [self._kept(number, worker) for number, worker in enumerate(self._workers)]
         finally:
             self._stop()
 
-    def _start(self) -> BaseProcess:
-        worker = self._context.Process(target=self._work, daemon=False)
+    def _start(self, number: int) -> BaseProcess:
+        worker = self._context.Process(target=self._work, args=(number,), daemon=False)
         worker.start()
         return worker
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         os.close(self._write_end)
-        run_worker(self._config, listen(self._config.proxy, is_shared=True), None, self._read_end)
+        listener = listen(self._config.proxy, is_shared=True)
+        run_worker(self._config, listener, None, self._read_end, self._sockets.of(number))
 
-    def _kept(self, worker: BaseProcess) -> BaseProcess:
+    def _kept(self, number: int, worker: BaseProcess) -> BaseProcess:
         if worker.is_alive():
             return worker
         logger.error("worker %s died with exit code %s; another is started", worker.pid, worker.exitcode)
         time.sleep(MIN_RESTART_S)
-        return self._start()
+        return self._start(number)
 
     def _stop(self) -> None:
         for worker in self._workers:
@@ -134,4 +141,5 @@ class Workers:
             worker.join(max(0.0, deadline - time.monotonic()))
             if worker.is_alive():
                 worker.kill()
+        self._sockets.close()
         self._recorder.stop(RECORDER_STOP_S)

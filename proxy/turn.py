@@ -25,6 +25,7 @@ from proxy.reply_collector import ReplyCollector
 from proxy.reply_shape import length_band, response_format
 from proxy.retrieval import select_contexts
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
+from proxy.siblings import MAX_HEARD, Siblings, TakenUp, TurnEnded
 from proxy.snapshots import ServedTenant, Snapshots
 from proxy.stepping import Wakeup
 from proxy.upstream import Cancellation
@@ -84,7 +85,7 @@ class _Blocks(msgspec.Struct):
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """One of the last responses, found by the id in its body."""
+    """One of the last responses, found by the id in its body or that of one of its items."""
 
     response_id: str
     conversation: Conversation
@@ -140,6 +141,7 @@ class Learning:
         clock: tells when a reply began and ended.
         count_failure: called once for each failure inside learning.
         count_unloaded: called once for each request that went on without its contexts: they were not loaded in time.
+        siblings: the other workers; None when this process serves alone.
     """
 
     def __init__(
@@ -153,8 +155,10 @@ class Learning:
         clock: Clock,
         count_failure: Callable[[], None],
         count_unloaded: Callable[[], None],
+        siblings: Siblings | None = None,
     ) -> None:
         self._config = config
+        self._siblings = siblings
         self._snapshots = snapshots
         self._embedder = embedder
         self._classifier = classifier
@@ -169,6 +173,7 @@ class Learning:
             find_history=snapshots.history.find_history,
             find_conversation=snapshots.history.find_conversation,
             find_reply=self._find_reply,
+            tell_taken_up=None if siblings is None else siblings.tell,
         )
         self._describer = Describer()
         self._blocks: Recent[tuple[str, str], _Blocks] = Recent(config.recording.block_cache)
@@ -225,8 +230,24 @@ class Learning:
 
     def own_id(self, tenant_id: str, upstream_id: str) -> str | None:
         """Return our id of the tenant's newest response with this id in its body, if it was one of the last."""
+        self.hear_siblings()
         known = self._replies.get((tenant_id, upstream_id))
         return known.response_id if known else None
+
+    def hear_siblings(self, limit: int = MAX_HEARD) -> None:
+        """Take note of what the other workers have said by now, of at most *limit* messages."""
+        if self._siblings is None:
+            return
+        for said in self._siblings.heard(limit):
+            if isinstance(said, TakenUp):
+                self._book.hear_taken_up(said)
+                continue
+            conversation = self._book.hear_end(said)
+            self._know_reply(said.tenant_id, said.reply_ids, _Known(said.response_id, conversation))
+
+    def _know_reply(self, tenant_id: str, reply_ids: Sequence[str], known: _Known) -> None:
+        for reply_id in reply_ids:
+            self._replies.put((tenant_id, reply_id), known)
 
     def _find_reply(self, tenant_id: str, upstream_id: str) -> Conversation | None:
         known = self._replies.get((tenant_id, upstream_id))
@@ -239,6 +260,7 @@ class Learning:
         self, request: IncomingRequest, dialect: Dialect, parsed: ParsedRequest, own: dict[str, str], tenant_id: str
     ) -> _Draft:
         facts = self._describer.describe(parsed, own, tenant_id)
+        self.hear_siblings()  # the turn before may have ended there just now: their words come before its last byte
         place = self._book.place(parsed, facts.asker, request.received_s)
         question_type = facts.question_type or UNKNOWN_QUESTION_TYPE
         return _Draft(
@@ -251,16 +273,20 @@ class Learning:
         if not draft.facts.question_type and (draft.facts.question or blocks.question_type):
             self._classify(draft, blocks)
         conversation = draft.place.conversation
+        is_known = conversation.facts is not None
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
             facts = draft.facts
             conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
-        if blocks.generation != served.snapshot.generation:
+        # The block that stands in a thread stays there, whatever is published, and counts in every turn.
+        is_held = draft.parsed.has_held_system and is_known
+        if blocks.generation != served.snapshot.generation and not (is_held and blocks.generation >= 0):
             self._choose_patterns(conversation, conversation.facts, served, blocks)
         patterns, contexts = blocks.patterns, NOTHING
         if self._config.contexts.enabled and draft.facts.question:
             contexts = self._choose_contexts(draft, served, blocks)
         body, has_patterns, has_contexts = draft.dialect.inject(draft.parsed, patterns.block, contexts.block)
-        draft.generation = served.snapshot.generation
+        has_patterns = has_patterns or (is_held and bool(patterns.block))
+        draft.generation = blocks.generation
         draft.is_holdout = blocks.holdout
         draft.drawn = patterns.drawn if has_patterns or not patterns.block else tuple(map(_untreated, patterns.drawn))
         draft.injections = contexts.injections if has_contexts else _not_treated(contexts.injections)
@@ -331,7 +357,7 @@ class Learning:
         """Append the finished response to the segment."""
         facts, parsed = draft.facts, draft.parsed
         message = reply.message
-        history_hash = self._book.remember(draft.place, message) if message else draft.place.request_hash
+        history_hash = self._remember(draft, response_id, reply)
         record = ResponseRecord(
             id=response_id,
             tenant_id=facts.asker.tenant_id,
@@ -377,9 +403,27 @@ class Learning:
         self.tokens.injected += draft.injected_tokens
         self.tokens.prompt += reply.prompt_tokens or 0
         self.tokens.cached += reply.cached_tokens or 0
-        if reply.upstream_id:
-            known = _Known(response_id, draft.place.conversation)
-            self._replies.put((facts.asker.tenant_id, reply.upstream_id), known)
+
+    def _remember(self, draft: _Draft, response_id: str, reply: Reply) -> str:
+        """Take note of how a turn ended, tell the other workers, and return the hash of the history that now stands."""
+        place, tenant_id = draft.place, draft.facts.asker.tenant_id
+        history_hash = self._book.remember(place, reply.message) if reply.message else ""
+        reply_ids = (reply.upstream_id, *reply.item_ids) if reply.upstream_id else reply.item_ids
+        self._know_reply(tenant_id, reply_ids, _Known(response_id, place.conversation))
+        if self._siblings is not None:
+            self._siblings.tell(
+                TurnEnded(
+                    tenant_id=tenant_id,
+                    conversation_id=place.conversation.id,
+                    facts=place.conversation.facts,
+                    history_hash=history_hash,
+                    request_hash=place.request_hash,
+                    asked_first_s=self._book.asked_first_s(place),
+                    reply_ids=reply_ids,
+                    response_id=response_id,
+                )
+            )
+        return history_hash or place.request_hash
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
+import sqlite_utils
+
 from store.config import StoreSection, database_path
 from store.errors import UnavailableError
 from store.files import open_private
-from store.upgrade import apply, pending
+from store.migrations import MIGRATIONS
 
 # Of the log before it is written back into the database, 16 MB: pages that change all the time are then written back a
 # quarter as often as with SQLite's 1,000. The same for all connections: whoever commits beyond it pays for everybody.
@@ -186,7 +188,9 @@ def _uri(path: Path) -> str:
 
 def migrate(database: Database) -> None:
     """Bring the schema up to date. Two processes may start at once: the second waits, then finds nothing to do."""
-    if not pending(database.connection):
+    applied = database.value("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'")
+    tool = sqlite_utils.Database(database.connection)
+    if applied and not MIGRATIONS.pending(tool):
         return
     with database.transaction():
-        apply(database.connection, pending(database.connection))
+        MIGRATIONS.apply(tool)

@@ -4,6 +4,7 @@ A text's vector is the mean of its tokens' vectors, normalised. wordllama's own 
 logging for the whole process and turns an empty text into NaN.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -130,8 +131,8 @@ def normalised(vector: Vector) -> Vector:
     >>> normalised(np.array([3, 4], np.float32))
     array([0.6, 0.8], dtype=float32)
     """
-    length = np.sqrt(vector @ vector)
-    return vector / length if length > 0 else vector
+    length = math.sqrt(vector.dot(vector))
+    return vector / np.float32(length) if length > 0 else vector
 
 
 def entry_embedding(embedder: Embedder, questions: Sequence[str]) -> Vector:

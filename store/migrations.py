@@ -1,65 +1,65 @@
-"""The schema, as migrations in order. Never edit one that was released: add the next at the end, and to ``MIGRATIONS``.
+"""The schema, as migrations in order. Never edit one that was released: add the next at the end.
 
 ``schema.sql`` shows the result; a test keeps it equal.
 """
 
-import sqlite3
 from typing import Final
+
+from sqlite_utils import Database as Tool
+from sqlite_utils.migrations import Migrations
 
 from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
 
+MIGRATIONS: Final = Migrations("tutelage")
 
-def _run(connection: sqlite3.Connection, script: str) -> None:
+
+def _run(tool: Tool, script: str) -> None:
     # One by one: executescript() would commit the open transaction first.
     for statement in script.split(";\n\n"):
         if statement.strip():
-            connection.execute(statement)
+            tool.conn.execute(statement)
 
 
-def m001_tenants(connection: sqlite3.Connection) -> None:
-    _run(connection, TENANTS)
+@MIGRATIONS()
+def m001_tenants(tool: Tool) -> None:
+    _run(tool, TENANTS)
 
 
-def m002_records(connection: sqlite3.Connection) -> None:
-    _run(connection, RECORDS)
+@MIGRATIONS()
+def m002_records(tool: Tool) -> None:
+    _run(tool, RECORDS)
 
 
-def m003_learning(connection: sqlite3.Connection) -> None:
-    _run(connection, LEARNING)
+@MIGRATIONS()
+def m003_learning(tool: Tool) -> None:
+    _run(tool, LEARNING)
 
 
-def m004_knowledge(connection: sqlite3.Connection) -> None:
-    _run(connection, KNOWLEDGE)
+@MIGRATIONS()
+def m004_knowledge(tool: Tool) -> None:
+    _run(tool, KNOWLEDGE)
 
 
-def m005_training(connection: sqlite3.Connection) -> None:
-    _run(connection, TRAINING)
+@MIGRATIONS()
+def m005_training(tool: Tool) -> None:
+    _run(tool, TRAINING)
 
 
-def m006_views(connection: sqlite3.Connection) -> None:
-    _run(connection, VIEWS)
+@MIGRATIONS()
+def m006_views(tool: Tool) -> None:
+    _run(tool, VIEWS)
 
 
-def m007_injection_sets(connection: sqlite3.Connection) -> None:
-    _run(connection, INJECTION_SETS)
-    move_injections(connection)
-    _run(connection, INJECTION_VIEWS)
+@MIGRATIONS()
+def m007_injection_sets(tool: Tool) -> None:
+    _run(tool, INJECTION_SETS)
+    move_injections(tool.conn)
+    _run(tool, INJECTION_VIEWS)
 
 
-def m008_limits(connection: sqlite3.Connection) -> None:
-    _run(connection, LIMITS)
-
-
-MIGRATIONS: Final = (
-    m001_tenants,
-    m002_records,
-    m003_learning,
-    m004_knowledge,
-    m005_training,
-    m006_views,
-    m007_injection_sets,
-    m008_limits,
-)
+@MIGRATIONS()
+def m008_limits(tool: Tool) -> None:
+    _run(tool, LIMITS)
 
 
 TENANTS: Final = """

@@ -141,15 +141,10 @@ def test_a_loop_with_parallel_tool_calls_ends_in_an_answer(is_stream: bool, comp
     assert [row["finish_reason"] for row in records] == ["tool_calls", "stop"]
 
 
-THREADS_BREAK = pytest.mark.xfail(
-    strict=True, reason="a system text is added to a thread that continues, which the API does not take"
-)
-
-
 @pytest.mark.parametrize(
     ("options", "threads", "second"),
     [
-        pytest.param({}, ["create", "continue"], {}, marks=THREADS_BREAK),  # the provider holds the learned texts, too
+        ({}, ["create", "continue"], {}),  # the provider holds the learned texts, too
         ({"thread": False}, [None, None], TAUGHT),
     ],
     ids=["with a thread", "without"],

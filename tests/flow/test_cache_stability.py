@@ -4,13 +4,12 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from tests.flow.conftest import NewProduct
 from tests.flow.product import Product, eventually
 from tests.flow.raw import BEARER, CHAT, JSON_TYPE, chat_body, client_of
 from tests.flow.traces import SYSTEM_END, TRACES, USER_END, Api, ChatApi, MessagesApi, ResponsesApi, Turn
@@ -206,21 +205,110 @@ def test_a_new_generation_changes_no_knowledge_within_a_tool_loop(product: Produ
     assert all(b"Ask the desk." in block for block in next_question)
 
 
-def test_several_workers_give_a_conversation_one_pattern_block(new_product: NewProduct, upstream: Upstream) -> None:
-    product = new_product(settings={"proxy": {"workers": 2}})
-    product.start("up")
-    for rule in TRIALS:
-        add_pattern(product, rule, "trial")
-    wait_for_generation(product, n_probes=8)
-    blocks: dict[tuple[str, int], list[bytes]] = defaultdict(list)
-    for number in range(4):
-        for api in APIS:
-            turn = list(api.turns(*TRACES["plain chat"]))[number]
-            for user in range(5):
-                seen = send(product, upstream, api, turn, **user_header(f"{api.path}-{user}"))
-                blocks[api.path, user].append(seen.patterns)
-        # What one worker knows the others learn from the database.
-        n_sent = sum(map(len, blocks.values()))
-        product.row("SELECT count(*) AS n FROM responses WHERE user_id LIKE '/v1/%' HAVING n = :n", n=n_sent)
-    assert {key: len(set(found)) for key, found in blocks.items()} == dict.fromkeys(blocks, 1)
+def responses_turns(name: str) -> Iterator[tuple[bytes, Mapping[str, Any]]]:
+    """Yield requests and replies of a conversation with a tool loop whose history the upstream keeps."""
+    call = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "look", "arguments": "{}"}
+    text = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Done."}]}
+    result = {"type": "function_call_output", "call_id": "call_1", "output": "legacy"}
+    steps: list[tuple[Any, Any]] = [("How?", text), ("Look it up.", call), ([result], text), ("Thanks!", text)]
+    previous = None
+    for number, (said, output) in enumerate(steps):
+        body = {"model": "m", "instructions": SYSTEM_END, "input": said, "previous_response_id": previous}
+        previous = f"resp_{name}_{number}"
+        yield json.dumps(body).encode(), {"id": previous, "status": "completed", "output": [output]}
+
+
+def instructions_of(product: Product, upstream: Upstream, request: bytes, reply: Mapping[str, Any], tag: str) -> str:
+    """Send one turn on a connection of its own and return the instructions that the provider saw."""
+    upstream.script = lambda _: json_reply(reply)
+    with client_of(product) as client:
+        headers = [JSON_TYPE, BEARER, (b"x-tutelage-tags", tag.encode())]
+        assert client.ask(b"POST", b"/v1/responses", request, headers).status == 200
+    return str(json.loads(upstream.last.body)["instructions"])
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory, shared_upstream: Upstream) -> Iterator[Product]:
+    """A running product with two workers and six rules on trial."""
+    folder = tmp_path_factory.mktemp("workers")
+    with Product(folder, shared_upstream.base_url, settings={"proxy": {"workers": 2}}) as product:
+        product.start("up")
+        for rule in TRIALS:
+            add_pattern(product, rule, "trial")
+        wait_for_generation(product, n_probes=16)
+        yield product
+
+
+def assert_one_conversation_each(product: Product, n_turns: Mapping[str, int]) -> None:
+    """Assert that all turns that carried a tag were recorded as one conversation; its turns by tag are given."""
+    n_sent = sum(n_turns.values())
+    tags = [json.dumps([tag]) for tag in n_turns]
+    marks = ", ".join(f":tag_{number}" for number in range(len(tags)))
+    given = {f"tag_{number}": tag for number, tag in enumerate(tags)}
+    product.row(f"SELECT count(*) AS n FROM responses WHERE tags_json IN ({marks}) HAVING n = :n", n=n_sent, **given)
+    split_up = product.rows(
+        f"""
+        SELECT tags_json, count(*) AS n_turns, count(DISTINCT conversation_id) AS n FROM responses
+        WHERE tags_json IN ({marks}) GROUP BY tags_json HAVING n > 1
+        """,
+        **given,
+    )
+    assert split_up == []
+
+
+@every_api
+@pytest.mark.parametrize("trace", ["plain chat", "tool loop"])
+def test_a_turn_that_comes_to_another_worker_at_once_finds_its_conversation_by_its_history(
+    two_workers: Product, shared_upstream: Upstream, api: Api, trace: str
+) -> None:
+    blocks: dict[str, list[bytes]] = defaultdict(list)
+    for number in range(12):
+        tag = f"{trace} {number} {api.path}"
+        for turn in api.turns(*TRACES[trace]):
+            own = replace(turn, request=turn.request.replace(b"How do I", f"[{number}] How do I".encode()))
+            blocks[tag].append(send(two_workers, shared_upstream, api, own, **{"x-tutelage-tags": tag}).patterns)
+    assert {tag: len(set(found)) for tag, found in blocks.items()} == dict.fromkeys(blocks, 1)
+    assert_one_conversation_each(two_workers, {tag: len(found) for tag, found in blocks.items()})
+
+
+def test_a_turn_that_comes_to_another_worker_at_once_finds_its_conversation_by_the_response_before(
+    two_workers: Product, shared_upstream: Upstream
+) -> None:
+    blocks: dict[str, list[str]] = defaultdict(list)
+    for number in range(16):
+        tag = f"kept-{number}"
+        for request, reply in responses_turns(tag):
+            blocks[tag].append(instructions_of(two_workers, shared_upstream, request, reply, tag))
+    assert {tag: len(set(found)) for tag, found in blocks.items()} == dict.fromkeys(blocks, 1)
+    assert len({tuple(found) for found in blocks.values()}) > 1
+    assert_one_conversation_each(two_workers, dict.fromkeys(blocks, 4))
+
+
+@every_api
+def test_several_workers_give_a_known_users_conversation_one_pattern_block(
+    two_workers: Product, shared_upstream: Upstream, api: Api
+) -> None:
+    blocks: dict[int, list[bytes]] = defaultdict(list)
+    for turn in api.turns(*TRACES["plain chat"]):
+        for user in range(12):
+            seen = send(two_workers, shared_upstream, api, turn, **user_header(f"{api.path}-{user}"))
+            blocks[user].append(seen.patterns)
+    assert {user: len(set(found)) for user, found in blocks.items()} == dict.fromkeys(blocks, 1)
     assert len({tuple(rules_in(found[0])) for found in blocks.values()}) > 1
+
+
+def test_a_named_conversation_that_comes_to_another_worker_at_once_keeps_what_its_first_turn_was_about(
+    two_workers: Product, shared_upstream: Upstream
+) -> None:
+    """Its patterns hang on the type of its first question, whatever is asked later."""
+    conditions = {"question_type": ["howto"]}
+    rule = {"type": "response_format", "rule": PINNED, "conditions": conditions, "state": "pinned"}
+    post(two_workers, "/api/patterns", **rule)
+    wait_for_generation(two_workers, n_probes=16)
+    api = APIS[0]
+    blocks: dict[int, list[bytes]] = defaultdict(list)
+    for number in range(12):
+        for turn, kind in zip(api.turns(*TRACES["plain chat"]), ["howto", "chat", "chat", "chat"], strict=True):
+            own = {"x-tutelage-conversation": f"named {number}", "x-tutelage-question-type": kind}
+            blocks[number].append(send(two_workers, shared_upstream, api, turn, **own).patterns)
+    assert {number: len(set(found)) for number, found in blocks.items()} == dict.fromkeys(blocks, 1)

@@ -32,7 +32,6 @@ def test_the_stream_helper_gathers_the_whole_message(node: NodeClients, compare:
     played.assert_one_conversation(1)
 
 
-@pytest.mark.xfail(strict=True, reason="a system text is added to a thread that continues, which the API does not take")
 def test_the_sdks_own_tool_runner_comes_to_its_end(node: NodeClients, compare: Compare) -> None:
     played = compare(node.play("anthropic", "tools"), Answer(calls=CALLS), Answer("Not locked: reset it."))
     assert played.result == "Not locked: reset it."

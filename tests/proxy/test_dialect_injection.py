@@ -69,13 +69,17 @@ anthropic_messages = st.builds(
         {"type": "thinking", "thinking": "Hm.", "signature": "s"},
     ),
 )
+threads: st.SearchStrategy[Any] = st.sampled_from([None, {"type": "create"}, "continue", 7])
 messages_bodies = st.fixed_dictionaries(
     {"messages": st.lists(anthropic_messages, min_size=1, max_size=4)},
-    optional={"system": parts("text") | st.none()},
+    optional={"system": parts("text") | st.none(), "thread": threads},
 )
 
 BODIES = {RESPONSES_PATH: responses_bodies, MESSAGES_PATH: messages_bodies}
-READ = ("messages", "model", "stream", "input", "instructions", "previous_response_id", "conversation", "system")
+READ = (
+    *("messages", "model", "stream", "input", "instructions", "previous_response_id", "conversation", "system"),
+    "thread",
+)
 unknown_fields = st.dictionaries(texts.filter(lambda name: name not in READ), values, max_size=3)
 
 
@@ -243,6 +247,31 @@ def test_a_system_text_is_made_where_there_is_none_and_never_a_message(fields: d
     new = injected(MESSAGES_PATH, {**fields, "messages": [user("hi")]})
     assert new["system"] in (PATTERNS.strip(), [{"type": "text", "text": PATTERNS.strip()}])
     assert new["messages"] == [user("hi" + CONTEXTS)]
+
+
+@pytest.mark.parametrize("fields", [{}, {"system": None}, {"system": "Be kind."}, {"previous_message_id": 7}])
+def test_what_continues_a_thread_gets_no_system_text_but_knowledge(fields: dict[str, Any]) -> None:
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    body = {"thread": {**thread, **fields}, **fields, "messages": [user("hi")]}
+    assert injected(MESSAGES_PATH, body) == {**body, "messages": [user("hi" + CONTEXTS)]}
+    results = {"thread": thread, "messages": [user([RESULT])]}
+    assert injected(MESSAGES_PATH, results) == results
+
+
+@pytest.mark.parametrize(
+    ("thread", "previous_id"),
+    [
+        ({"type": "continue", "previous_message_id": "msg_1"}, "msg_1"),
+        ({"type": "continue", "previous_message_id": None}, ""),
+        ({"type": "create", "previous_message_id": "msg_1"}, ""),
+        ({"type": "create"}, ""),
+        (None, ""),
+        (["continue"], ""),
+    ],
+)
+def test_a_thread_goes_on_from_the_message_that_it_names(thread: Any, previous_id: str) -> None:
+    parsed = LEARNED[MESSAGES_PATH].parse(json.dumps({"thread": thread, "messages": [user("hi")]}).encode())
+    assert (parsed.previous_id, parsed.has_held_history) == (previous_id, bool(previous_id))
 
 
 def test_knowledge_is_a_block_of_its_own_after_the_last_one() -> None:

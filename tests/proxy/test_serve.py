@@ -1,6 +1,7 @@
 """The proxy as real processes: start, drain, restarts, several workers."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -8,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,20 @@ class Product:
     def outcomes(self) -> list[str]:
         with contextlib.closing(sqlite3.connect(self.database)) as db:
             return [row[0] for row in db.execute("SELECT outcome FROM responses ORDER BY seq")]
+
+    def n_turns_by_conversation(self) -> list[int]:
+        with contextlib.closing(sqlite3.connect(self.database)) as db:
+            return [row[0] for row in db.execute("SELECT count(*) FROM responses GROUP BY conversation_id")]
+
+    def workers(self) -> list[int]:
+        """Return the process ids of all workers that live."""
+        recorder = self.recorder()
+        return [pid for pid in self.children() if pid != recorder and command_of(pid)]
+
+    def n_listening(self) -> int:
+        """Return how many sockets accept connections on the port."""
+        mark = f":{self.port:04X} 00000000:0000 0A"
+        return Path("/proc/net/tcp").read_text().count(mark)
 
     def children(self) -> list[int]:
         lists = Path(f"/proc/{self.process.pid}/task").glob("*/children")
@@ -158,6 +173,31 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
             with Client(product.port) as client:
                 assert client.ask(b"POST", CHAT, BODY).status == 200
         assert eventually(lambda: product.outcomes() == ["ok"] * 8)
+
+
+def play(port: int, names: Sequence[str], n_turns: int) -> None:
+    """Hold a conversation for each name, each turn at once and on a connection of its own."""
+    for name in names:
+        messages = [{"role": "user", "content": name}]
+        for number in range(n_turns):
+            with Client(port) as client:
+                body = json.dumps({"model": "m", "messages": messages}).encode()
+                assert client.ask(b"POST", CHAT, body).status == 200
+            messages += [{"role": "assistant", "content": "Hello"}, {"role": "user", "content": f"{number}?"}]
+
+
+def test_a_worker_that_was_started_again_still_knows_what_the_others_just_did(tmp_path: Path) -> None:
+    with RawUpstream(answering(plain(REPLY, JSON))) as upstream, running(tmp_path, upstream, "workers = 2") as product:
+        assert eventually(lambda: product.n_listening() == 2)
+        play(product.port, [f"before {number}" for number in range(12)], 4)
+        for killed in product.workers():
+            os.kill(killed, signal.SIGKILL)
+            assert eventually(lambda: product.n_listening() == 1)
+            play(product.port, [f"without {killed} {number}" for number in range(4)], 4)
+            assert eventually(lambda: product.n_listening() == 2)
+            play(product.port, [f"after {killed} {number}" for number in range(12)], 4)
+        assert eventually(lambda: len(product.outcomes()) == 4 * (12 + 4 + 12 + 4 + 12))
+        assert product.n_turns_by_conversation() == [4] * (12 + 4 + 12 + 4 + 12)
 
 
 def test_workers_end_with_their_parent(tmp_path: Path) -> None:

@@ -253,7 +253,6 @@ def test_a_long_stream_that_is_read_bit_by_bit_says_the_same(
     assert_says(collected([padding, *pieces_of(body, places)]), said)
 
 
-@pytest.mark.xfail(strict=True, reason="the first event after a byte order mark is not read")
 @settings(max_examples=50)
 @given(stream=streams(), places=cuts)
 def test_a_byte_order_mark_takes_nothing_away(stream: tuple[Said, bytes], places: list[int]) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from proxy.conversation import Place
 from proxy.dialect import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
 from proxy.errors import ApiError, ClientGoneError
 from proxy.incoming import IncomingRequest
 from proxy.selection import conversation_seed, is_holdout
+from proxy.siblings import MAX_HEARD, Siblings, Sockets
 from proxy.snapshots import Snapshots
 from proxy.turn import Learning, Turn
 from proxy.upstream import Cancellation
@@ -67,7 +69,7 @@ class FakeClassifier:
 class Proxy:
     """A learning with its collaborators, as one process would hold them."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, siblings: Siblings | None = None) -> None:
         self.config = config
         self.clock = ManualClock(datetime(2026, 11, 21, 12, tzinfo=UTC))
         self.embedder = FakeEmbedder()
@@ -85,6 +87,7 @@ class Proxy:
             clock=self.clock,
             count_failure=self._count,
             count_unloaded=self._count_unloaded,
+            siblings=siblings,
         )
 
     def _count(self) -> None:
@@ -135,6 +138,18 @@ def proxy(config: Config, db: Database) -> Iterator[Proxy]:
     yield made
     made.writer.close()
     made.snapshots.stop()
+
+
+@pytest.fixture
+def workers(config: Config, db: Database) -> Iterator[list[Proxy]]:
+    """Three workers of one machine, whose records no recorder takes."""
+    sockets = Sockets(3)
+    made = [Proxy(config, sockets.of(number)) for number in range(3)]
+    yield made
+    for worker in made:
+        worker.writer.close()
+        worker.snapshots.stop()
+    sockets.close()
 
 
 def served_pattern(pattern_id: str = "pat_1", **changes: Any) -> ServedPattern:
@@ -615,6 +630,17 @@ def test_a_previous_response_links_its_conversation_and_patterns(
     later.snapshots.stop()
 
 
+def test_a_reply_that_comes_back_as_a_reference_to_its_item_leads_to_its_conversation(proxy: Proxy) -> None:
+    reference = {"type": "item_reference", "id": "msg_1"}  # as ``response_object`` calls a reply's text
+    respond(proxy, {"input": [user("refund")]}, "resp_1")
+    respond(proxy, {"input": [user("refund"), reference, user("And now?")]}, "resp_2")
+    respond(proxy, {"input": [user("refund"), {**reference, "id": "msg_unknown"}, user("Why?")]}, "resp_3")
+    first, second, stranger = proxy.records()
+    assert second.conversation_id == first.conversation_id
+    assert json.loads(second.messages_json) == [user("And now?")]
+    assert stranger.conversation_id != first.conversation_id
+
+
 def test_a_tool_loop_over_a_kept_history_keeps_its_question_type_and_gets_no_knowledge(
     proxy: Proxy, db: Database
 ) -> None:
@@ -628,6 +654,29 @@ def test_a_tool_loop_over_a_kept_history_keeps_its_question_type_and_gets_no_kno
     assert first.finish_reason == "tool_calls"
     assert (second.question_type, second.conversation_id) == ("refund", first.conversation_id)
     assert [item.kind for item in second.injections] == []
+
+
+def test_a_rule_that_stands_in_a_thread_counts_in_every_turn_as_it_was_whatever_is_published(
+    proxy: Proxy, db: Database
+) -> None:
+    serve(proxy, db, served_pattern())
+    name = not_held(proxy)
+    created = {"thread": {"type": "create"}, "system": "Be kind.", "messages": [user("hi")]}
+    reply = json.dumps(message_object("Sure.", reply_id="msg_1")).encode()
+    proxy.ask(created, reply, MESSAGES_PATH, conversation=name)
+    serve(proxy, db, served_pattern(), served_pattern("pat_new"))
+    thread = {"type": "continue", "previous_message_id": "msg_1"}
+    continued = {"thread": thread, "messages": [user("And now?")]}
+    again = proxy.ask(continued, reply, MESSAGES_PATH)
+    stranger = proxy.ask({**continued, "thread": {**thread, "previous_message_id": "msg_9"}}, reply, MESSAGES_PATH)
+    assert json.loads(again.body) == continued
+    assert "system" not in json.loads(stranger.body)
+    first, second, third = proxy.records()
+    assert first.conversation_id == second.conversation_id != third.conversation_id
+    assert json.loads(second.messages_json) == [user("And now?")]
+    assert (second.drawn, second.generation) == (first.drawn, first.generation)
+    assert [item.treated for item in proxy.in_play(second)] == [True]
+    assert not any(item.treated for item in proxy.in_play(third))
 
 
 def test_blocks_stay_equal_through_a_tool_loop_of_messages_whatever_is_published(proxy: Proxy, db: Database) -> None:
@@ -664,3 +713,86 @@ def test_tokens_put_in_and_tokens_from_the_providers_cache_are_summed_up(proxy: 
     totals = proxy.learning.tokens
     assert (totals.prompt, totals.cached) == (1800, 1024)
     assert totals.injected == sum(record.injected_tokens for record in proxy.records()) > 0
+
+
+SAID = {"role": "assistant", "content": "Sure."}
+
+
+def place_of(turn: Turn) -> Place:
+    assert turn.draft is not None
+    return turn.draft.place
+
+
+def test_a_conversation_goes_on_in_another_worker_before_its_record_is_in_the_database(
+    workers: list[Proxy], db: Database
+) -> None:
+    trials = [served_pattern(f"pat_{i}", state="trial", share=0.5) for i in range(8)]
+    for worker in workers:
+        serve(worker, db, served_pattern("pat_r", conditions=Conditions(question_type=("refund",))), *trials)
+    first = workers[0].ask(chat(user("refund")))
+    second = workers[1].ask(chat(user("refund"), SAID, user("invoice")))
+    third = workers[2].ask(chat(user("refund"), SAID, user("invoice"), SAID, user("bye")))
+    assert len({place_of(turn).conversation.id for turn in (first, second, third)}) == 1
+    assert len({system_text(turn) for turn in (first, second, third)}) == 1
+    assert [place_of(turn).n_known for turn in (first, second, third)] == [0, 3, 5]
+
+
+@pytest.mark.parametrize("name", ["", "mine"])
+def test_a_conversation_keeps_the_facts_of_its_first_turn_in_another_worker(workers: list[Proxy], name: str) -> None:
+    first = workers[0].ask(chat(user("hi")), conversation=name, question_type="refund", segment="gold")
+    second = workers[1].begin(chat(user("hi"), SAID, user("bye")), conversation=name, question_type="howto")
+    assert place_of(second).conversation == place_of(first).conversation
+
+
+def test_a_response_is_known_by_the_id_in_its_body_in_another_worker_to_its_tenant_alone(
+    workers: list[Proxy], db: Database
+) -> None:
+    first = respond(workers[0], {"input": "refund"}, "resp_1")
+    ours, others = (workers[1].learning.own_id(tenant_id, "resp_1") for tenant_id in ("default", "other"))
+    assert (ours, others) == (first.response_id, None)
+    body = {"input": "more", "previous_response_id": "resp_1"}
+    assert place_of(workers[2].begin(body, path=RESPONSES_PATH)).conversation == place_of(first).conversation
+
+
+def test_another_tenant_never_goes_on_with_what_a_worker_heard(workers: list[Proxy], db: Database) -> None:
+    ensure_tenant(db, "other", NOW_S)
+    for worker in workers:
+        worker.snapshots.refresh()
+    first = workers[0].ask(chat(user("hi")), conversation="mine")
+    for headers in ({"conversation": "mine"}, {}):
+        other = workers[1].begin(chat(user("hi"), SAID, user("bye")), "other", **headers)
+        assert place_of(other).conversation is not place_of(first).conversation
+        assert place_of(other).n_known == 0
+
+
+def test_conversations_of_unknown_users_that_went_alike_stay_apart_over_all_workers(workers: list[Proxy]) -> None:
+    first = {place_of(workers[number].ask(chat(user("hi")))).conversation.id for number in (0, 1)}
+    going_on = [workers[number].begin(chat(user("hi"), SAID, user("bye"))) for number in (2, 0)]
+    assert len(first) == 2
+    assert {place_of(turn).conversation.id for turn in going_on} == first
+
+
+def test_a_known_users_first_turn_asked_again_of_another_worker_is_the_same_conversation(
+    workers: list[Proxy],
+) -> None:
+    first = workers[0].ask(chat(user("hi")), user="u")
+    again = workers[1].begin(chat(user("hi")), user="u")
+    somebody_else = workers[1].begin(chat(user("hi")), user="v")
+    assert place_of(again).conversation.id == place_of(first).conversation.id
+    assert place_of(again).request_hash == place_of(first).request_hash
+    assert place_of(somebody_else).conversation.id != place_of(first).conversation.id
+
+
+def test_what_another_worker_said_is_there_before_the_last_byte_of_its_reply(workers: list[Proxy]) -> None:
+    turn = workers[0].begin(chat(user("hi")))
+    turn.begin_reply("")
+    assert turn.feed(REPLY_BYTES)
+    turn.finish("ok", 200, "local")  # what the relay calls before it writes those bytes
+    assert place_of(workers[1].begin(chat(user("hi"), SAID, user("bye")))).n_known == 3
+
+
+def test_a_full_socket_costs_neither_the_request_nor_its_record(workers: list[Proxy]) -> None:
+    for number in range(MAX_HEARD):
+        workers[0].ask(chat(user(f"question {number}")), segment="x" * 2000)
+    assert workers[0].n_failures == 0
+    assert len(workers[0].records()) == MAX_HEARD

@@ -11,7 +11,6 @@ import pytest
 from store.config import Config, StoreSection
 from store.database import Database, migrate, open_database
 from store.errors import UnavailableError
-from store.migrations import MIGRATIONS
 from store.tenants import ensure_tenant, list_tenants
 
 
@@ -188,23 +187,6 @@ def test_opening_again_keeps_the_rows_and_runs_no_migration(first: Database, sec
         migrate(again)
         assert names(again) == ["a"]
         assert again.value("SELECT count(*) FROM _sqlite_migrations") == applied
-
-
-def test_a_migration_that_fails_leaves_nothing_behind_and_the_next_opening_applies_it(
-    section: StoreSection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(connection: sqlite3.Connection) -> None:
-        connection.execute("CREATE TABLE half (id TEXT) STRICT")
-        raise sqlite3.OperationalError("disk is full")
-
-    monkeypatch.setattr("store.upgrade.MIGRATIONS", (*MIGRATIONS, fail))
-    with pytest.raises(UnavailableError):
-        open_database(section)
-    monkeypatch.undo()
-    with open_database(section) as db:
-        assert db.rows("SELECT name FROM sqlite_master WHERE name = 'half'") == []
-        applied = [row["name"] for row in db.rows("SELECT name FROM _sqlite_migrations ORDER BY id")]
-    assert applied == [migration.__name__ for migration in MIGRATIONS]
 
 
 def test_a_row_that_breaks_a_constraint_is_an_integrity_error_not_an_outage(first: Database) -> None:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlite_utils import Database as Tool
 
 from store.clock import iso
 from store.database import Database, migrate
 from store.injection_sets import SingleItems
-from store.migrations import MIGRATIONS, m007_injection_sets
+from store.migrations import MIGRATIONS
 from store.records import InjectionRecord, ResponseRecord, decode_record, encode_record, make_set
 from store.responses import insert_records
 from store.tenants import ensure_tenant
-from store.upgrade import apply
 from store.windows import read_window
 from tests.conftest import NOW_S
 
@@ -150,7 +150,7 @@ def old(tmp_path: Path) -> Iterator[Database]:
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
-        apply(connection, MIGRATIONS[: MIGRATIONS.index(m007_injection_sets)])
+        MIGRATIONS.apply(Tool(connection), stop_before="m007_injection_sets")
         yield Database(connection, tmp_path / "old.db")
 
 
