@@ -16,6 +16,7 @@ from typing import TypeVar
 from proxy.authentication import Keys
 from proxy.context_graphs import ContextGraphs
 from proxy.context_loader import ContextLoader, LoadedContexts
+from proxy.memory import give_back
 from proxy.retrieval import ContextSearch
 from proxy.selection import PlanIndex
 from store.config import Config, context_graph_directory
@@ -228,6 +229,7 @@ class Snapshots:
         }
         if idle:
             self._serve({**self._tenants, **idle})
+            give_back()
 
     def _load_ahead(self) -> None:
         """Have the contexts of open mode's one tenant loaded before its first request comes."""
