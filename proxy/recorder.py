@@ -212,6 +212,7 @@ def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=RecorderSettings)
     configure_logging(settings.log)
     gc.set_threshold(GC_OBJECTS)
+    os.nice(NICENESS)
     run(settings)
 
 
