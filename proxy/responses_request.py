@@ -28,6 +28,7 @@ class ResponsesFields(msgspec.Struct, gc=False):
     tools: msgspec.Raw = EMPTY
     previous_response_id: str | None = None
     conversation: msgspec.Raw = EMPTY
+    prompt: msgspec.Raw = EMPTY
     user: msgspec.Raw = EMPTY
     safety_identifier: msgspec.Raw = EMPTY
     metadata: msgspec.Raw = EMPTY
@@ -100,6 +101,8 @@ class ResponsesRequest(ParsedRequest):
             return None
         if self.n_leading:
             return self.lengthened(self.messages[self.n_leading - 1].content, block, part_type="input_text")
+        if self.fields.prompt and bytes(self.fields.prompt) != b"null":
+            return None  # instructions would stand in place of those that the API keeps under the prompt's id
         return self.replaced(instructions, block) if instructions else self.new_field("instructions", block)
 
     def context_edit(self, block: str) -> Edit | None:
