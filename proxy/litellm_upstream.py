@@ -132,7 +132,7 @@ class LitellmUpstream:
     async def send(self, request: UpstreamRequest) -> "LitellmResponse":
         path = "/v1" + request.target.partition(b"?")[0].decode("latin-1")
         if request.method != "POST" or path != CHAT_PATH:
-            raise only_chat(self.name, self._provider, path)
+            raise only_chat(self.name, path)
         self.start()
         assert self._thread is not None
         arguments = self._arguments(request)

@@ -225,10 +225,12 @@ def test_a_client_that_leaves_ends_the_providers_work(config: Config) -> None:
         assert learning.turns[0].outcome() == ("cancelled", 0, "claude")
 
 
-def test_other_paths_are_unknown(config: Config) -> None:
+def test_other_paths_are_not_served(config: Config) -> None:
     with RawUpstream(answering(plain(b""))) as upstream, proxied(config, upstream, FakeLearning()) as client:
         answer = client.ask(b"POST", b"/v1/embeddings", b"{}")
-    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (404, "not_found")
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"]) == (404, "not_found")
+    assert error["message"].startswith("Upstream 'claude' is reached through litellm")
 
 
 @pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
@@ -238,8 +240,8 @@ def test_a_request_of_another_api_is_told_which_upstream_speaks_chat_alone(confi
     error = json.loads(answer.body)["error"]
     assert answer.status == 404
     assert error["message"] == (
-        f"Upstream 'claude' (provider 'anthropic') serves POST /v1/chat/completions alone; {path} needs an upstream "
-        "that speaks this API itself (provider 'openai')."
+        f"Upstream 'claude' is reached through litellm and serves POST /v1/chat/completions alone; {path} needs "
+        'an upstream that speaks this API itself (provider "openai").'
     )
 
 
