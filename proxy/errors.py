@@ -167,7 +167,7 @@ def only_chat(upstream: str, path: str) -> ApiError:
     return ApiError(
         404,
         f"Upstream '{upstream}' is reached through litellm and serves POST /v1/chat/completions alone; {path} needs "
-        "an upstream that speaks this API itself (provider \"openai\").",
+        'an upstream that speaks this API itself (provider "openai").',
         code="not_found",
     )
 
