@@ -182,7 +182,7 @@ def welcome(config: Config, environment: Mapping[str, str]) -> str:
     """Return what a person reads once both processes answer; *environment* may hold the upstreams' keys."""
     proxy = _url(config.proxy.host, config.proxy.port)
     console = _url(config.learner.host, config.learner.port)
-    upstreams = ", ".join(f"{upstream.name} ({upstream.base_url})" for upstream in config.upstream)
+    upstreams = ", ".join(f"{upstream.name} ({upstream.base_url or upstream.provider})" for upstream in config.upstream)
     lines = [
         "",
         "Tutelage is up. Ctrl-C stops it.",
@@ -191,6 +191,7 @@ def welcome(config: Config, environment: Mapping[str, str]) -> str:
         f"  database  {database_path(config.store).resolve()}",
         "Change this one line in your app:",
         f'  base_url="{proxy}/v1"',
+        f'  base_url="{proxy}"  # Anthropic\'s SDK adds the /v1 itself',
     ]
     if config.tenancy.mode == "keys":
         lines.append(f"and its key, to one from:  {command_name()} keys create --tenant NAME --scope app")
