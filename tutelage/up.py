@@ -207,7 +207,9 @@ def services_of(config_path: Path | None, config: Config) -> list[Service]:
     """Return the two processes, not yet started."""
     command = [sys.executable, "-m", "tutelage", *(["--config", str(config_path)] if config_path else [])]
     return [
-        Service("proxy", [*command, "proxy"], config.proxy.host, config.proxy.port),
+        Service(
+            "proxy", [*command, "proxy", "--workers", str(config.proxy.workers)], config.proxy.host, config.proxy.port
+        ),
         Service("learner", [*command, "learner"], config.learner.host, config.learner.port),
     ]
 

@@ -117,14 +117,14 @@ def test_the_welcome_in_keys_mode_says_whose_key_is_missing() -> None:
 
 
 def test_the_children_get_the_same_settings(config: Config) -> None:
-    assert [child.command[-3:] for child in services_of(Path("my.toml"), config)] == [
-        ["--config", "my.toml", "proxy"],
+    three = dataclasses.replace(
+        config, proxy=dataclasses.replace(config.proxy, workers=3)
+    )  # as --workers may have said
+    assert [child.command[3:] for child in services_of(Path("my.toml"), three)] == [
+        ["--config", "my.toml", "proxy", "--workers", "3"],
         ["--config", "my.toml", "learner"],
     ]
-    assert [child.command[-2:] for child in services_of(None, config)] == [
-        ["tutelage", "proxy"],
-        ["tutelage", "learner"],
-    ]
+    assert [child.command[3:] for child in services_of(None, config)] == [["proxy", "--workers", "1"], ["learner"]]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
