@@ -31,6 +31,7 @@ from proxy.headers import find
 from proxy.stepping import Wakeup
 from proxy.upstream import UpstreamRequest
 from store.config import UpstreamSection
+from store.logs import tame_litellm
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +65,7 @@ def load_litellm() -> Any:
     litellm: Any = importlib.import_module("litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
-    # Its own handlers print each record a second time, in another form; at INFO it has two lines for every request.
-    for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy"):
-        logging.getLogger(name).handlers.clear()
-        logging.getLogger(name).setLevel(logging.WARNING)
+    tame_litellm()
     return litellm
 
 
