@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from learner.errors import BudgetExceededError, ModelError
 from store.config import ModelsSection
+from store.logs import tame_litellm
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ def _import_litellm() -> ModuleType:
         import litellm  # noqa: PLC0415  # seconds long: the one import inside a function
     litellm.suppress_debug_info = True
     litellm.drop_params = False
+    tame_litellm()
     module: ModuleType = litellm
     return module
 

@@ -126,6 +126,11 @@ class ConversationBook:
             return self._named(asker, request, hashes, ends)
         if request.previous_id:
             return self._linked(asker, request, request_hash, now_s)
+        if request.last_reference:
+            reply_item, n_before = request.last_reference
+            referred = self._find_reply(asker.tenant_id, reply_item)
+            if referred is not None:
+                return Place(referred, n_before, request_hash)
         found = self._in_memory(asker, hashes, ends) or self._in_database(asker, hashes, ends)
         if found:
             return Place(found[0], found[1], request_hash)
@@ -257,6 +262,8 @@ def _held_history(request: ParsedRequest, now_s: float) -> str:
     """Return what stands for the history that the upstream keeps; "" when the request holds all of it."""
     if request.previous_id:
         return request.previous_id
+    if request.last_reference:
+        return request.last_reference[0]
     # A conversation that the upstream keeps has no name for its turns: the same words twice are two turns, and one
     # that is asked again goes unnoticed. The other mistake would throw a turn away.
     return new_id("turn", now_s) if request.has_held_history else ""

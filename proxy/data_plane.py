@@ -21,6 +21,7 @@ from proxy.breaker import STATES, Breaker
 from proxy.feedback import FeedbackEndpoints, FeedbackWriter
 from proxy.limits import Limiter
 from proxy.litellm_upstream import LitellmUpstream
+from proxy.memory import Flood, give_back
 from proxy.metrics import Metrics
 from proxy.recorder_keeper import RecorderKeeper
 from proxy.routing import Route, Router
@@ -42,6 +43,7 @@ from store.tenants import any_limit, ensure_default_tenant
 from store.vocabulary import LEARNER
 
 RECORDER_CHECK_S: Final = 0.5
+MEMORY_CHECK_S: Final = 1.0
 MAX_HEARD_AT_ONCE: Final = 64  # messages of other workers between requests, 3 us each
 LEARNER_DIED: Final = "it ended without being stopped; nothing is learned until it is started again"
 RECORDER_STOP_S: Final = 10.0  # to move the last records; it goes on by itself when that is not enough
@@ -218,7 +220,7 @@ class DataPlane:
         """Start everything in order, and stop it in the other order when the last request is done."""
         await asyncio.to_thread(self._start_threads)
         loop = asyncio.get_running_loop()
-        watch = loop.create_task(self._watch_recorder())
+        watches = [loop.create_task(watch) for watch in (self._watch_recorder(), self._watch_memory())]
         if self._siblings is not None:
             loop.add_reader(self._siblings.fileno(), self._learning.hear_siblings, MAX_HEARD_AT_ONCE)
         for route in self._routes:
@@ -226,16 +228,19 @@ class DataPlane:
                 route.upstream.start()
         gc.collect()
         gc.freeze()  # what is loaded now stays: no collection needs to look at it again
+        give_back()
         logger.info("the proxy is ready")
         try:
             yield
         finally:
-            watch.cancel()
+            for watch in watches:
+                watch.cancel()
             if self._siblings is not None:
                 loop.remove_reader(self._siblings.fileno())
             for route in self._routes:
                 await route.upstream.close()
             await asyncio.to_thread(self._stop_threads)
+            self._snapshots.history.close()
 
     def _start_threads(self) -> None:
         prepare_database(self._config, self._clock)
@@ -255,6 +260,13 @@ class DataPlane:
         while self._recorder is not None:
             await asyncio.sleep(RECORDER_CHECK_S)
             self._recorder.check()
+
+    async def _watch_memory(self) -> None:
+        flood = Flood()
+        while True:
+            await asyncio.sleep(MEMORY_CHECK_S)
+            if flood.is_over(self._metrics.in_flight):
+                await asyncio.to_thread(give_back)
 
 
 def prepare_database(config: Config, clock: Clock) -> None:

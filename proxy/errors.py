@@ -162,6 +162,16 @@ def not_found(path: str) -> ApiError:
     return ApiError(404, f"Unknown path: {path}", code="not_found")
 
 
+def only_chat(upstream: str, path: str) -> ApiError:
+    """Return the 404 of a path that the model's upstream, reached through litellm, does not serve."""
+    return ApiError(
+        404,
+        f"Upstream '{upstream}' is reached through litellm and serves POST /v1/chat/completions alone; {path} needs "
+        'an upstream that speaks this API itself (provider "openai").',
+        code="not_found",
+    )
+
+
 def model_not_found(model: str) -> ApiError:
     """Return the 404 of a model that no configured upstream serves."""
     return ApiError(

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import orjson
 
+from proxy.dialect import CHAT_PATH
 from proxy.errors import (
     JSON_TYPE,
     ApiError,
@@ -24,12 +25,13 @@ from proxy.errors import (
     UpstreamCutError,
     UpstreamTimeoutError,
     UpstreamUnreachableError,
-    not_found,
+    only_chat,
 )
 from proxy.headers import find
 from proxy.stepping import Wakeup
 from proxy.upstream import UpstreamRequest
 from store.config import UpstreamSection
+from store.logs import tame_litellm
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ def load_litellm() -> Any:
     litellm: Any = importlib.import_module("litellm")
     litellm.telemetry = False
     litellm.suppress_debug_info = True
+    tame_litellm()
     return litellm
 
 
@@ -125,8 +128,9 @@ class LitellmUpstream:
             self._thread.start()
 
     async def send(self, request: UpstreamRequest) -> "LitellmResponse":
-        if request.method != "POST" or request.target.partition(b"?")[0] != b"/chat/completions":
-            raise not_found("/v1" + request.target.decode("latin-1"))
+        path = "/v1" + request.target.partition(b"?")[0].decode("latin-1")
+        if request.method != "POST" or path != CHAT_PATH:
+            raise only_chat(self.name, path)
         self.start()
         assert self._thread is not None
         arguments = self._arguments(request)

@@ -63,6 +63,11 @@ class ParsedRequest(ABC):
         return ""
 
     @property
+    def last_reference(self) -> tuple[str, int] | None:
+        """Return the last reference to an item of an earlier reply, by its id, and how many messages come before it."""
+        return None
+
+    @property
     def conversation_id(self) -> str:
         """Return the conversation that the upstream keeps and the request names; "" when it does not."""
         return ""

@@ -10,7 +10,7 @@ from proxy.authentication import Authenticator
 from proxy.client import Client
 from proxy.delivery import Answer, Fail
 from proxy.dialect import LEARNED
-from proxy.errors import ApiError, Header, UpstreamError, not_found
+from proxy.errors import ApiError, Header, UpstreamError, not_found, only_chat
 from proxy.forwarding import Forwarder
 from proxy.headers import content_length, find
 from proxy.limits import Limiter
@@ -126,7 +126,7 @@ class PassThrough:
             return self._router.for_path(path)
         route = self._router.for_model(model)
         if route.upstream.is_learned_only:
-            raise not_found(path)
+            raise only_chat(route.upstream.name, path)
         return route
 
 

@@ -30,7 +30,8 @@ logger = logging.getLogger("proxy.recorder")  # not __name__, which is __main__ 
 BUSY_TIMEOUT_MS = 1000  # a recorder tries again for ever: sooner a word to /healthz than the whole busy_timeout_ms
 RETRY_S = 0.5  # between tries to reach a database that is away
 BUSY_RECORDS = 50  # in one move: then the next one waits longer, for a transaction costs much and a record little
-BUSY_PAUSES = 4  # times poll_ms
+MAX_PAUSES = 4  # times poll_ms, between two moves
+NICENESS = 5  # a request that comes in the middle of a move goes first, where both have one core
 GC_OBJECTS = 50_000  # made and not freed before garbage is looked for: records come and go without a cycle
 LAST_TRIES = 4  # at the end, before segments are left to the next recorder
 
@@ -183,8 +184,7 @@ def run(settings: RecorderSettings) -> None:
 def _move_until_stopped(recorder: Recorder, stop: _Stop, poll_s: float) -> None:
     pause_s = poll_s
     while not stop.wait(pause_s):
-        n_records = recorder.move()
-        pause_s = RETRY_S if n_records is None else poll_s * (BUSY_PAUSES if n_records >= BUSY_RECORDS else 1)
+        pause_s = next_pause_s(recorder.move(), pause_s, poll_s)
     for _ in range(LAST_TRIES):
         n_records = recorder.move()
         if n_records == 0:
@@ -193,10 +193,26 @@ def _move_until_stopped(recorder: Recorder, stop: _Stop, poll_s: float) -> None:
             select.select([], [], [], RETRY_S)
 
 
+def next_pause_s(n_records: int | None, pause_s: float, poll_s: float) -> float:
+    """Return how long to wait after a move of *n_records*, which came after *pause_s*.
+
+    >>> [next_pause_s(n, 0.02, 0.02) for n in (None, 1, 50, 0)], next_pause_s(0, 0.08, 0.02)
+    ([0.5, 0.02, 0.08, 0.04], 0.08)
+    """
+    if n_records is None:
+        return RETRY_S
+    if n_records >= BUSY_RECORDS:
+        return poll_s * MAX_PAUSES
+    # A process that wakes with nothing to do still costs a fraction of a millisecond: the longer nothing came, the
+    # rarer it looks.
+    return poll_s if n_records else min(pause_s * 2, poll_s * MAX_PAUSES)
+
+
 def main() -> None:
     settings = msgspec.json.decode(sys.argv[1], type=RecorderSettings)
     configure_logging(settings.log)
     gc.set_threshold(GC_OBJECTS)
+    os.nice(NICENESS)
     run(settings)
 
 

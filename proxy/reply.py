@@ -25,6 +25,8 @@ class Reply:
     """Off: an encoding that cannot be decoded, or too large to keep; the fields above say nothing then."""
     has_error: bool = False
     """The upstream reported an error inside a reply that began well."""
+    item_ids: tuple[str, ...] = ()
+    """Of the items of a reply that has some: a later request may name one instead of sending it again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from store.records import storable
 
 TERMINAL: Final = ("response.completed", "response.incomplete", "response.failed")
 CALLS: Final = {"function_call": ("function", "arguments"), "custom_tool_call": ("custom", "input")}
+MAX_ITEM_IDS: Final = 32  # of one reply that are remembered
 FINISH_REASONS: Final = {"max_output_tokens": "length"}  # others are called as in a chat
 
 _END_MARK: Final = EndMark(
@@ -123,6 +124,9 @@ class ResponsesReader:
                 self._items.setdefault(index, _Item()).text.append(self._kept.cut(text_of(event.delta)))
 
     def _take_head(self, kept: _Item, item: dict[str, Any]) -> None:
+        item_id = storable(text_of(item.get("id")))
+        if item_id and item_id not in self.reply.item_ids and len(self.reply.item_ids) < MAX_ITEM_IDS:
+            self.reply.item_ids += (item_id,)
         kept.type = text_of(item.get("type"))
         kept.call_id = text_of(item.get("call_id"))
         kept.name = text_of(item.get("name"))

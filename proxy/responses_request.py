@@ -28,6 +28,7 @@ class ResponsesFields(msgspec.Struct, gc=False):
     tools: msgspec.Raw = EMPTY
     previous_response_id: str | None = None
     conversation: msgspec.Raw = EMPTY
+    prompt: msgspec.Raw = EMPTY
     user: msgspec.Raw = EMPTY
     safety_identifier: msgspec.Raw = EMPTY
     metadata: msgspec.Raw = EMPTY
@@ -35,6 +36,7 @@ class ResponsesFields(msgspec.Struct, gc=False):
 
 class _Item(msgspec.Struct, gc=False):
     type: str | None = None
+    id: Any = None
     role: str | None = None
     content: msgspec.Raw = EMPTY
     call_id: msgspec.Raw = EMPTY
@@ -47,11 +49,23 @@ class _Item(msgspec.Struct, gc=False):
 class ResponsesRequest(ParsedRequest):
     """A valid Responses body."""
 
-    __slots__ = ("fields",)
+    __slots__ = ("_reference", "fields")
 
-    def __init__(self, body: bytes, source: bytes, fields: ResponsesFields, messages: list[Message]) -> None:
+    def __init__(
+        self,
+        body: bytes,
+        source: bytes,
+        fields: ResponsesFields,
+        messages: list[Message],
+        reference: tuple[str, int] | None,
+    ) -> None:
         super().__init__(body, source, model=fields.model, is_stream=bool(fields.stream), messages=messages)
         self.fields = fields
+        self._reference = reference
+
+    @property
+    def last_reference(self) -> tuple[str, int] | None:
+        return self._reference
 
     @property
     def previous_id(self) -> str:
@@ -87,6 +101,8 @@ class ResponsesRequest(ParsedRequest):
             return None
         if self.n_leading:
             return self.lengthened(self.messages[self.n_leading - 1].content, block, part_type="input_text")
+        if self.fields.prompt and bytes(self.fields.prompt) != b"null":
+            return None  # instructions would stand in place of those that the API keeps under the prompt's id
         return self.replaced(instructions, block) if instructions else self.new_field("instructions", block)
 
     def context_edit(self, block: str) -> Edit | None:
@@ -111,11 +127,23 @@ def parse_responses_request(body: bytes) -> ResponsesRequest:
 def _parse(body: bytes, source: bytes) -> ResponsesRequest:
     fields = _fields_decoder.decode(source)
     messages = [Message("system", fields.instructions)] if is_string(fields.instructions) else []
+    reference = None
     if is_string(fields.input):
         messages.append(Message("user", fields.input))
     elif fields.input and bytes(fields.input) != b"null":
-        messages += _messages(_items_decoder.decode(fields.input))
-    return ResponsesRequest(body, source, fields, messages)
+        items = _items_decoder.decode(fields.input)
+        reference = _last_reference(items, len(messages))
+        messages += _messages(items)
+    return ResponsesRequest(body, source, fields, messages, reference)
+
+
+def _last_reference(items: Sequence[_Item], n_before: int) -> tuple[str, int] | None:
+    """Return the id of the last item that stands for one of an earlier reply, and how many messages come before it."""
+    for index in range(len(items) - 1, -1, -1):
+        item = items[index]
+        if item.type == "item_reference" and isinstance(item.id, str):
+            return item.id, n_before + len(_messages(items[:index]))
+    return None
 
 
 def _messages(items: Sequence[_Item]) -> list[Message]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 from proxy.breaker import Breaker
-from proxy.errors import ApiError, model_not_found, not_found
+from proxy.errors import ApiError, model_not_found, not_found, only_chat
 from proxy.upstream import Upstream
 from store.config import UpstreamSection
 
@@ -99,7 +99,7 @@ class Router:
             ApiError: 404, every upstream serves learned endpoints alone.
         """
         if self._first_direct is None:
-            raise not_found(path)
+            raise only_chat(self.routes[0].upstream.name, path) if self.routes else not_found(path)
         return self._first_direct
 
     def line(self, route: Route, *, is_chat: bool = True) -> tuple[Route, ...]:

@@ -9,6 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, pattern_line
@@ -116,7 +117,7 @@ class PlanIndex:
         """Return what ``matching_dimensions`` does."""
         if not self._plan.patterns:
             return ()
-        key = tuple(value if (value := getattr(facts, name)) in named else "" for name, named in self._named.items())
+        key = tuple([value if (value := getattr(facts, name)) in named else "" for name, named in self._named.items()])
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= MAX_KNOWN_FACTS:
@@ -188,14 +189,11 @@ def select_patterns(
     """
     budget = section.max_tokens - PATTERN_FRAME_TOKENS - JOIN_TOKENS
     tokens_left = budget
-    cheapest_tokens = min((dimension.dearest_tokens for dimension in dimensions), default=0)
     arms: list[Arm] = []
     drawn: list[InjectionSet] = []
     draw = uniforms(seed)
     for dimension in dimensions:
         if dimension.dearest_tokens > tokens_left:
-            if cheapest_tokens > tokens_left:
-                break
             continue
         arm = _draw(dimension, draw(dimension.purpose))
         if arm is None:
@@ -206,9 +204,12 @@ def select_patterns(
         drawn.append(dimension.untreated if holdout else arm.drawn)
     if holdout or not arms:
         return Selection(drawn=tuple(drawn))
-    arms.sort(key=lambda arm: arm.pattern.id)
+    arms.sort(key=_arm_id)
     block = f"{PATTERN_HEADER}{''.join([arm.line for arm in arms])}{PATTERN_FOOTER}"
     return Selection(block, PATTERN_FRAME_TOKENS + budget - tokens_left, drawn=tuple(drawn))
+
+
+_arm_id: Final = attrgetter("pattern.id")
 
 
 def _draw(dimension: Dimension, point: float) -> Arm | None:

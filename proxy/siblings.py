@@ -29,8 +29,8 @@ class TurnEnded(msgspec.Struct, frozen=True, array_like=True, tag="ended", gc=Fa
     request_hash: str
     asked_first_s: float | None
     """When a known user began the conversation with this request; None: it did not begin it."""
-    upstream_id: str
-    """The id in the reply's body, or ""."""
+    reply_ids: tuple[str, ...]
+    """By which a signal or a later request may name the reply: that in its body, and those of its items."""
     response_id: str
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 from proxy.authentication import Keys
 from proxy.context_graphs import ContextGraphs
 from proxy.context_loader import ContextLoader, LoadedContexts
+from proxy.memory import give_back
 from proxy.retrieval import ContextSearch
 from proxy.selection import PlanIndex
 from store.config import Config, context_graph_directory
@@ -100,7 +101,7 @@ class Snapshots:
         self.loader.start()
 
     def stop(self) -> None:
-        """Stop the threads and close the connection."""
+        """Stop the threads and close their connections; ``history`` belongs to the event loop's thread."""
         self.loader.stop()
         self._stopping.set()
         self._wake.set()
@@ -108,7 +109,6 @@ class Snapshots:
             self._thread.join()
         self._graphs.stop()
         self._close()
-        self.history.close()
 
     def tenant(self, tenant_id: str) -> ServedTenant | None:
         """Return what is served to the tenant now, or None while nothing is known of it."""
@@ -235,6 +235,7 @@ class Snapshots:
         }
         if idle:
             self._serve({**self._tenants, **idle})
+            give_back()
 
     def _load_ahead(self) -> None:
         """Have the contexts of open mode's one tenant loaded before its first request comes."""
@@ -299,6 +300,7 @@ class HistoryReader:
             self._db = db
 
     def close(self) -> None:
+        """Close the connection, on the event loop's thread: in the middle of a look-up SQLite would crash."""
         self._give_up()
 
     def _current(self) -> Database | None:

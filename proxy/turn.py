@@ -84,7 +84,7 @@ class _Blocks(msgspec.Struct):
 
 
 class _Known(msgspec.Struct, frozen=True):
-    """One of the last responses, found by the id in its body."""
+    """One of the last responses, found by the id in its body or that of one of its items."""
 
     response_id: str
     conversation: Conversation
@@ -242,8 +242,11 @@ class Learning:
                 self._book.hear_taken_up(said)
                 continue
             conversation = self._book.hear_end(said)
-            if said.upstream_id:
-                self._replies.put((said.tenant_id, said.upstream_id), _Known(said.response_id, conversation))
+            self._know_reply(said.tenant_id, said.reply_ids, _Known(said.response_id, conversation))
+
+    def _know_reply(self, tenant_id: str, reply_ids: Sequence[str], known: _Known) -> None:
+        for reply_id in reply_ids:
+            self._replies.put((tenant_id, reply_id), known)
 
     def _find_reply(self, tenant_id: str, upstream_id: str) -> Conversation | None:
         known = self._replies.get((tenant_id, upstream_id))
@@ -404,8 +407,8 @@ class Learning:
         """Take note of how a turn ended, tell the other workers, and return the hash of the history that now stands."""
         place, tenant_id = draft.place, draft.facts.asker.tenant_id
         history_hash = self._book.remember(place, reply.message) if reply.message else ""
-        if reply.upstream_id:
-            self._replies.put((tenant_id, reply.upstream_id), _Known(response_id, place.conversation))
+        reply_ids = (reply.upstream_id, *reply.item_ids) if reply.upstream_id else reply.item_ids
+        self._know_reply(tenant_id, reply_ids, _Known(response_id, place.conversation))
         if self._siblings is not None:
             self._siblings.tell(
                 TurnEnded(
@@ -415,7 +418,7 @@ class Learning:
                     history_hash=history_hash,
                     request_hash=place.request_hash,
                     asked_first_s=self._book.asked_first_s(place),
-                    upstream_id=reply.upstream_id or "",
+                    reply_ids=reply_ids,
                     response_id=response_id,
                 )
             )

@@ -3,10 +3,13 @@
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import Final
 
 import msgspec
 
 from store.config import LogSection
+
+LITELLM_LOGGERS: Final = ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy")
 
 
 class JsonFormatter(logging.Formatter):
@@ -34,3 +37,14 @@ def configure_logging(section: LogSection) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(section.level)
+
+
+def tame_litellm() -> None:
+    """Let litellm log as everything else does, and only what matters; call it once litellm is imported.
+
+    Its own handlers print each record a second time, in another form, and at INFO it has two lines for every request.
+    """
+    for name in LITELLM_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.WARNING)

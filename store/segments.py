@@ -8,27 +8,27 @@ writer is done or dead, whatever became of process ids. A record is one line and
 import fcntl
 import logging
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
 
 from store.database import Database
 from store.files import open_private
 from store.injection_sets import SingleItems
-from store.records import InjectionSet, ResponseRecord, decode_line, encode_set
+from store.records import InjectionSet, ResponseRecord, encode_set
 from store.responses import insert_records
-from store.usage import UsageRecord, decode_usage, insert_usage, is_usage
+from store.segment_lines import READ_BYTES, Line, Segment, in_order
+from store.usage import UsageRecord, insert_usage
 
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".segment"
 LOCK_NAME = "recorder.lock"
 TROUBLE_NAME = "recorder.trouble"  # says, while it is there, why records do not reach the database
-READ_BYTES = 4 * 1024 * 1024  # one transaction's worth: about 1,000 records
 SLICE = 64  # records that are decoded at once: so many stay in the processor's cache until they are inserted
 BACKLOG_CHECK_BYTES = 1024 * 1024  # the folder is measured again after this much was appended
 
@@ -49,6 +49,7 @@ class SegmentWriter:
         self._max_backlog_bytes = max_backlog_bytes
         self._fd: int | None = None
         self._size = 0
+        self._mark = secrets.token_hex(4)  # tells this writer's segments from those of others
         self._sets: set[str] = set()  # that the segment holds: each segment can be read without the others
         self._backlog = 0
         self._check_bytes = min(BACKLOG_CHECK_BYTES, max_backlog_bytes / 16)
@@ -103,7 +104,7 @@ class SegmentWriter:
     def _begin_segment(self) -> int:
         self._abandon()
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"{time.time_ns():020d}-{os.getpid()}{SUFFIX}"
+        path = self._directory / f"{time.time_ns():020d}-{os.getpid()}-{self._mark}{SUFFIX}"
         # Under another name until it is locked: a reader would take an unlocked segment for a dead writer's.
         hidden = path.with_suffix(".new")
         fd = open_private(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC)
@@ -178,7 +179,7 @@ def read_trouble(directory: Path) -> str | None:
 
 
 class SegmentReader:
-    """Moves complete lines of all segments into the database and deletes segments that are finished.
+    """Moves complete lines of all segments into the database, in order of time, and deletes finished segments.
 
     Only the holder of ``reader_lock`` may use one. It remembers how far it came in each live segment; after a
     restart it begins again, and records that are there already change nothing.
@@ -201,113 +202,74 @@ class SegmentReader:
             UnavailableError: the database is missing, locked or damaged; nothing is lost, call again.
             OSError: a segment cannot be read or deleted; nothing is lost, call again.
         """
+        found = [Segment.found(path, self._offsets.get(path.name, 0)) for path in _segments(self._directory)]
+        segments = [segment for segment in found if segment is not None]
+        lines = in_order(segments)
         n_records = 0
-        paths = _segments(self._directory)
-        for path in paths:
-            try:
-                with path.open("rb") as segment:
-                    n_records += self._move_segment(db, path, segment)
-            except FileNotFoundError:
-                continue
-        names = {path.name for path in paths}
+        while first := list(islice(lines, SLICE)):
+            n_records += self._move_batch(db, first, lines)
+        is_current = any(segment.is_finished for segment in segments) and db.is_current()
+        for segment in segments:
+            if segment.is_finished and is_current:
+                self._delete(segment)
+        names = {segment.path.name for segment in segments}
         self._offsets = {name: offset for name, offset in self._offsets.items() if name in names}
         return n_records
 
-    def _move_segment(self, db: Database, path: Path, segment: BinaryIO) -> int:
-        is_finished = _is_finished(segment)  # asked before reading: what is read then is all there will ever be
-        offset = self._offsets.get(path.name, 0)
-        n_records = 0
-        while True:
-            segment.seek(offset)
-            chunk = segment.read(READ_BYTES)
-            end = chunk.rfind(b"\n") + 1
-            if not end and len(chunk) == READ_BYTES:  # one line larger than a chunk
-                chunk += segment.readline()
-                end = len(chunk) if chunk.endswith(b"\n") else 0
-            if not end:
-                break
-            n_records += self._move_lines(db, path, chunk[: end - 1].split(b"\n"))
-            offset += end
-            self._offsets[path.name] = offset
-        if is_finished and db.is_current():
-            if chunk:
-                logger.warning("%s: its writer died within a line; %d bytes left out", path, len(chunk))
-            path.unlink()
-        return n_records
+    def _delete(self, segment: Segment) -> None:
+        if segment.rest:
+            logger.warning("%s: its writer died within a line; %d bytes left out", segment.path, len(segment.rest))
+        segment.path.unlink()
 
-    def _move_lines(self, db: Database, path: Path, lines: list[bytes]) -> int:
-        damaged: list[tuple[bytes, Exception]] = []
-        n_records = 0
+    def _move_batch(self, db: Database, first: list[Line], others: Iterator[Line]) -> int:
+        """Move *first* and some of *others* in one transaction; return how many records."""
+        taken: list[Line] = []
+        some, size = first, 0
         try:
             with db.transaction():
-                for start in range(0, len(lines), SLICE):
-                    found = _decode(lines[start : start + SLICE])
-                    insert_records(db, found.records, sets=found.sets, items=self._items)
-                    insert_usage(db, found.uses)
-                    damaged += found.damaged
-                    n_records += len(found.records)
+                while some:
+                    taken += some
+                    size += sum([len(line.raw) for line in some])
+                    self._insert(db, some)
+                    some = list(islice(others, SLICE)) if size < READ_BYTES else []
+            refused = {}
         except UNWRITABLE:
             self._items.forget()  # what earlier slices put in is taken back too
-            n_records, damaged = self._move_one_by_one(db, lines)
-        for line, reason in damaged:
-            self._reject(path, line, reason)
+            refused = self._move_one_by_one(db, taken)
+        n_records = 0
+        for number, line in enumerate(taken):
+            reason = line.content if isinstance(line.content, ValueError) else refused.get(number)
+            if reason is not None:
+                self._reject(line.segment.path, line.raw, reason)
+            n_records += reason is None and isinstance(line.content, ResponseRecord)
+        self._offsets.update({line.segment.path.name: line.end for line in taken})
         return n_records
 
-    def _move_one_by_one(self, db: Database, lines: list[bytes]) -> tuple[int, list[tuple[bytes, Exception]]]:
-        damaged: list[tuple[bytes, Exception]] = []
-        n_records = 0
-        for line in lines:
-            found = _decode([line])
+    def _move_one_by_one(self, db: Database, lines: list[Line]) -> dict[int, Exception]:
+        """Move each of *lines* by itself; return why some were refused, by their place."""
+        refused: dict[int, Exception] = {}
+        for number, line in enumerate(lines):
             try:
-                insert_records(db, found.records, sets=found.sets, items=self._items)
-                insert_usage(db, found.uses)
+                self._insert(db, [line])
             except UNWRITABLE as exc:
-                damaged.append((line, exc))
-            else:
-                damaged += found.damaged
-                n_records += len(found.records)
-        return n_records, damaged
+                refused[number] = exc
+        return refused
+
+    def _insert(self, db: Database, lines: Sequence[Line]) -> None:
+        contents = [line.content for line in lines]
+        insert_records(
+            db,
+            [one for one in contents if isinstance(one, ResponseRecord)],
+            sets=[one for one in contents if isinstance(one, InjectionSet)],
+            items=self._items,
+        )
+        insert_usage(db, [one for one in contents if isinstance(one, UsageRecord)])
 
     def _reject(self, path: Path, line: bytes, reason: Exception) -> None:
         rejected = path.with_suffix(".rejected")
         logger.error("%s: a damaged record is set aside in %s: %s", path, rejected.name, reason)
         with open(rejected, "ab", opener=open_private) as file:
             file.write(line + b"\n")
-
-
-@dataclass(slots=True)
-class _Lines:
-    """What lines of a segment hold."""
-
-    sets: list[InjectionSet] = field(default_factory=list)
-    records: list[ResponseRecord] = field(default_factory=list)
-    uses: list[UsageRecord] = field(default_factory=list)
-    damaged: list[tuple[bytes, Exception]] = field(default_factory=list)
-
-
-def _decode(lines: list[bytes]) -> _Lines:
-    found = _Lines()
-    for line in lines:
-        try:
-            decoded = decode_usage(line) if is_usage(line) else decode_line(line)
-        except ValueError as exc:
-            found.damaged.append((line, exc))
-            continue
-        if isinstance(decoded, InjectionSet):
-            found.sets.append(decoded)
-        elif isinstance(decoded, UsageRecord):
-            found.uses.append(decoded)
-        else:
-            found.records.append(decoded)
-    return found
-
-
-def _is_finished(segment: BinaryIO) -> bool:
-    try:
-        fcntl.flock(segment, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def ingest_orphans(db: Database, directory: Path) -> int:

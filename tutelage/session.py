@@ -1,9 +1,9 @@
 """What a command works on: the settings, the database and a tenant, from the options before and after its name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,13 +25,13 @@ def config_path(ctx: typer.Context) -> Path | None:
     return path
 
 
-def settings(ctx: typer.Context) -> Config:
-    """Return all settings.
+def settings(ctx: typer.Context, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return all settings; *overrides*, in the shape of the file, go before what it says.
 
     Raises:
         ConfigError: the file cannot be read or holds a bad setting.
     """
-    return load_config(config_path(ctx))
+    return load_config(config_path(ctx), overrides)
 
 
 def now_s() -> float:

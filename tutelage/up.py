@@ -182,7 +182,7 @@ def welcome(config: Config, environment: Mapping[str, str]) -> str:
     """Return what a person reads once both processes answer; *environment* may hold the upstreams' keys."""
     proxy = _url(config.proxy.host, config.proxy.port)
     console = _url(config.learner.host, config.learner.port)
-    upstreams = ", ".join(f"{upstream.name} ({upstream.base_url})" for upstream in config.upstream)
+    upstreams = ", ".join(f"{upstream.name} ({upstream.base_url or upstream.provider})" for upstream in config.upstream)
     lines = [
         "",
         "Tutelage is up. Ctrl-C stops it.",
@@ -191,6 +191,7 @@ def welcome(config: Config, environment: Mapping[str, str]) -> str:
         f"  database  {database_path(config.store).resolve()}",
         "Change this one line in your app:",
         f'  base_url="{proxy}/v1"',
+        f'  base_url="{proxy}"  # Anthropic\'s SDK adds the /v1 itself',
     ]
     if config.tenancy.mode == "keys":
         lines.append(f"and its key, to one from:  {command_name()} keys create --tenant NAME --scope app")
@@ -206,7 +207,9 @@ def services_of(config_path: Path | None, config: Config) -> list[Service]:
     """Return the two processes, not yet started."""
     command = [sys.executable, "-m", "tutelage", *(["--config", str(config_path)] if config_path else [])]
     return [
-        Service("proxy", [*command, "proxy"], config.proxy.host, config.proxy.port),
+        Service(
+            "proxy", [*command, "proxy", "--workers", str(config.proxy.workers)], config.proxy.host, config.proxy.port
+        ),
         Service("learner", [*command, "learner"], config.learner.host, config.learner.port),
     ]
 

@@ -20,12 +20,7 @@ def assert_taught(played: Compared) -> None:
         assert sorted(injected.values()) == ["knowledge", "rule"]
 
 
-BY_ITEM = pytest.mark.xfail(
-    strict=True, reason="a reply that comes back as an item_reference does not lead to its conversation"
-)
-
-
-@pytest.mark.parametrize("kind", ["chat", "compatible", pytest.param("responses", marks=BY_ITEM)])
+@pytest.mark.parametrize("kind", ["chat", "compatible", "responses"])
 def test_a_chat_over_two_turns_is_taught_in_both_and_recorded_as_one_conversation(
     kind: str, node: NodeClients, compare: Compare
 ) -> None:

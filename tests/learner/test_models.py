@@ -1,5 +1,6 @@
 """Models over HTTP: retried when it may help, counted once, never beyond the cap."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -132,6 +133,15 @@ def test_a_reply_that_is_none_is_a_failure(start: Start, body: bytes) -> None:
 
     with pytest.raises(ModelError):
         extract(models).complete(QUESTION)
+
+
+def test_calls_that_succeed_are_not_logged(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    _, models = start(text_reply("yes"))
+
+    with caplog.at_level(logging.INFO):
+        extract(models).complete(QUESTION)
+
+    assert [record.name for record in caplog.records if record.name.startswith("LiteLLM")] == []
 
 
 def test_a_run_stops_calling_at_its_cap_and_the_next_begins_afresh(start: Start) -> None:

@@ -206,6 +206,22 @@ def test_without_instructions_the_last_leading_item_of_the_input_grows() -> None
 
 
 @pytest.mark.parametrize("fields", [{}, {"instructions": None}])
+def test_a_stored_prompt_keeps_its_own_instructions(fields: dict[str, Any]) -> None:
+    """Ours would stand in place of those that the API keeps under the prompt's id."""
+    sent = {"prompt": {"id": "pmpt_1"}, "input": "hi", **fields}
+    assert injected(RESPONSES_PATH, sent) == {**sent, "input": "hi" + CONTEXTS}
+
+
+def test_instructions_beside_a_stored_prompt_grow_for_they_are_the_apps_own() -> None:
+    sent = {"prompt": {"id": "pmpt_1"}, "instructions": "Be kind.", "input": "hi"}
+    assert injected(RESPONSES_PATH, sent) == {
+        **sent,
+        "instructions": "Be kind." + PATTERNS,
+        "input": "hi" + CONTEXTS,
+    }
+
+
+@pytest.mark.parametrize("fields", [{}, {"instructions": None}])
 def test_instructions_are_made_where_there_are_none(fields: dict[str, Any]) -> None:
     assert injected(RESPONSES_PATH, {**fields, "input": "hi", "store": False}) == {
         "instructions": PATTERNS.strip(),

@@ -237,10 +237,33 @@ def test_a_body_that_cannot_be_read_is_a_400(config: Config, body: bytes) -> Non
     assert learning.turns[0].outcome() == ("error", 400, "claude")
 
 
-def test_other_paths_are_unknown(config: Config) -> None:
+def test_other_paths_are_not_served(config: Config) -> None:
     with RawUpstream(answering(plain(b""))) as upstream, proxied(config, upstream, FakeLearning()) as client:
         answer = client.ask(b"POST", b"/v1/embeddings", b"{}")
-    assert (answer.status, json.loads(answer.body)["error"]["code"]) == (404, "not_found")
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["code"]) == (404, "not_found")
+    assert error["message"].startswith("Upstream 'claude' is reached through litellm")
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+def test_a_request_of_another_api_is_told_which_upstream_speaks_chat_alone(config: Config, path: str) -> None:
+    with RawUpstream(answering(plain(b""))) as upstream, proxied(config, upstream, FakeLearning()) as client:
+        answer = client.ask(b"POST", path.encode(), json.dumps({**BODY, "input": "hi", "max_tokens": 5}).encode())
+    error = json.loads(answer.body)["error"]
+    assert answer.status == 404
+    assert error["message"] == (
+        f"Upstream 'claude' is reached through litellm and serves POST /v1/chat/completions alone; {path} needs "
+        'an upstream that speaks this API itself (provider "openai").'
+    )
+
+
+def test_litellm_logs_through_this_process_alone_and_what_matters() -> None:
+    program = (
+        "import logging, proxy.litellm_upstream as made; made.load_litellm(); logger = logging.getLogger('LiteLLM');"
+        "print(logger.handlers, logging.getLevelName(logger.getEffectiveLevel()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[] WARNING"
 
 
 def test_a_provider_without_an_address_is_not_sent_to_openai() -> None:

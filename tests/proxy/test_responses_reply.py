@@ -20,7 +20,7 @@ EVENTS = response_events(RESPONSE)
 STREAM = b"".join(typed_sse(EVENTS))
 CHAT_CALL = {"id": "call_1", "type": "function", "function": {"name": "lookup", "arguments": '{"a": 1}'}}
 MESSAGE = {"role": "assistant", "content": TEXT, "tool_calls": [CHAT_CALL]}
-EXPECTED = Reply("resp_1", MESSAGE, "tool_calls", 30, 5, 20, is_complete=True)
+EXPECTED = Reply("resp_1", MESSAGE, "tool_calls", 30, 5, 20, is_complete=True, item_ids=("msg_1", "fc_call_1"))
 
 
 def collector(max_chars: int = 256_000) -> ReplyCollector:

@@ -11,7 +11,8 @@ from proxy.siblings import MAX_HEARD, MAX_MESSAGE_BYTES, Said, Sockets, TakenUp,
 
 texts = st.text(alphabet=st.characters(codec="utf-8"), max_size=20)
 facts = st.builds(Facts, texts, texts, texts, texts)
-ends = st.builds(TurnEnded, texts, texts, st.none() | facts, texts, texts, st.none() | st.floats(0, 2e9), texts, texts)
+ids = st.lists(texts, max_size=3).map(tuple)
+ends = st.builds(TurnEnded, texts, texts, st.none() | facts, texts, texts, st.none() | st.floats(0, 2e9), ids, texts)
 
 
 def taken(number: int) -> TakenUp:
@@ -19,7 +20,7 @@ def taken(number: int) -> TakenUp:
 
 
 def ended(conversation_id: str) -> TurnEnded:
-    return TurnEnded("default", conversation_id, None, "history", "request", None, "", "resp_1")
+    return TurnEnded("default", conversation_id, None, "history", "request", None, (), "resp_1")
 
 
 @pytest.fixture

@@ -664,6 +664,17 @@ def test_a_previous_response_links_its_conversation_and_patterns(
     later.snapshots.stop()
 
 
+def test_a_reply_that_comes_back_as_a_reference_to_its_item_leads_to_its_conversation(proxy: Proxy) -> None:
+    reference = {"type": "item_reference", "id": "msg_1"}  # as ``response_object`` calls a reply's text
+    respond(proxy, {"input": [user("refund")]}, "resp_1")
+    respond(proxy, {"input": [user("refund"), reference, user("And now?")]}, "resp_2")
+    respond(proxy, {"input": [user("refund"), {**reference, "id": "msg_unknown"}, user("Why?")]}, "resp_3")
+    first, second, stranger = proxy.records()
+    assert second.conversation_id == first.conversation_id
+    assert json.loads(second.messages_json) == [user("And now?")]
+    assert stranger.conversation_id != first.conversation_id
+
+
 def test_a_tool_loop_over_a_kept_history_keeps_its_question_type_and_gets_no_knowledge(
     proxy: Proxy, db: Database
 ) -> None:

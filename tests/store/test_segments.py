@@ -98,6 +98,41 @@ def test_a_segment_read_again_from_its_start_adds_nothing(db: Database, director
     assert db.value("SELECT count(*) FROM injections") == 1
 
 
+def test_records_of_several_writers_land_in_the_order_in_which_their_replies_were_complete(
+    db: Database, directory: Path, writer: SegmentWriter
+) -> None:
+    other = SegmentWriter(directory, segment_bytes=16e6, max_backlog_bytes=1e9)
+    for number in range(10):
+        (other if number % 3 else writer).append(encode_record(record(number)))
+    assert SegmentReader(directory).move(db) == 10
+    assert response_ids(db) == [f"resp_{number:06d}" for number in range(10)]
+
+
+def test_the_order_holds_over_more_than_is_read_at_once_and_over_several_segments_of_a_writer(
+    db: Database, directory: Path
+) -> None:
+    writers = [SegmentWriter(directory, segment_bytes=size, max_backlog_bytes=1e9) for size in (3e6, 16e6)]
+    for number in range(150):
+        writers[number % 2].append(encode_record(record(number, question="x" * 100_000)))
+    for one in writers:
+        one.close()
+    assert SegmentReader(directory).move(db) == 150
+    assert response_ids(db) == [f"resp_{number:06d}" for number in range(150)]
+    assert names(directory) == []
+
+
+def test_what_waits_of_one_writer_goes_before_what_another_appended_later(
+    db: Database, directory: Path, writer: SegmentWriter
+) -> None:
+    other = SegmentWriter(directory, segment_bytes=16e6, max_backlog_bytes=1e9)
+    reader = SegmentReader(directory)
+    for number in (0, 2):
+        writer.append(encode_record(record(number)))
+        other.append(encode_record(record(number + 1)))
+        reader.move(db)
+    assert response_ids(db) == [f"resp_{number:06d}" for number in range(4)]
+
+
 def test_a_torn_last_line_waits_for_a_live_writer_and_is_left_out_of_a_dead_ones(
     db: Database, directory: Path, writer: SegmentWriter
 ) -> None:

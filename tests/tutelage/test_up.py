@@ -96,10 +96,16 @@ def test_a_port_in_use_is_named_with_its_setting() -> None:
 def test_the_welcome_names_the_line_to_change_and_where_things_are(config: Config) -> None:
     text = welcome(config, {})
     assert 'base_url="http://127.0.0.1:8484/v1"' in text
+    assert 'base_url="http://127.0.0.1:8484"  # Anthropic\'s SDK adds the /v1 itself' in text
     assert "http://127.0.0.1:8485/" in text
     assert "tutelage.db" in text
     everywhere = dataclasses.replace(config, proxy=dataclasses.replace(config.proxy, host="0.0.0.0"))
     assert 'base_url="http://127.0.0.1:8484/v1"' in welcome(everywhere, {})
+
+
+def test_an_upstream_without_an_address_is_named_by_its_provider() -> None:
+    config = load_config(None, {"upstream": [{"name": "claude", "provider": "anthropic"}]})
+    assert "->  claude (anthropic)" in welcome(config, {})
 
 
 def test_the_welcome_in_keys_mode_says_whose_key_is_missing() -> None:
@@ -111,14 +117,14 @@ def test_the_welcome_in_keys_mode_says_whose_key_is_missing() -> None:
 
 
 def test_the_children_get_the_same_settings(config: Config) -> None:
-    assert [child.command[-3:] for child in services_of(Path("my.toml"), config)] == [
-        ["--config", "my.toml", "proxy"],
+    three = dataclasses.replace(
+        config, proxy=dataclasses.replace(config.proxy, workers=3)
+    )  # as --workers may have said
+    assert [child.command[3:] for child in services_of(Path("my.toml"), three)] == [
+        ["--config", "my.toml", "proxy", "--workers", "3"],
         ["--config", "my.toml", "learner"],
     ]
-    assert [child.command[-2:] for child in services_of(None, config)] == [
-        ["tutelage", "proxy"],
-        ["tutelage", "learner"],
-    ]
+    assert [child.command[3:] for child in services_of(None, config)] == [["proxy", "--workers", "1"], ["learner"]]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
