@@ -4,7 +4,7 @@ ProxyError
 ├── ApiError                     what a client sees: a status and the error body of its API
 ├── UpstreamError                the upstream did not answer as it should
 │   ├── UpstreamUnreachableError     no connection, or it went away before the first byte of the reply
-│   ├── UpstreamTimeoutError         no connection or no first byte in the configured time
+│   ├── UpstreamTimeoutError         no connection, no first byte or not the whole reply in the configured time
 │   ├── UpstreamCutError             the connection went away in the middle of the reply
 │   └── UpstreamRestingError         it failed so often that it is not asked for a while
 └── ClientGoneError              nobody waits for the reply any more
@@ -56,7 +56,7 @@ class UpstreamUnreachableError(UpstreamError):
 
 
 class UpstreamTimeoutError(UpstreamError):
-    """No connection or no first byte of a reply came in the configured time."""
+    """No connection, no first byte of a reply or not all of it came in the configured time."""
 
 
 class UpstreamCutError(UpstreamError):
@@ -195,7 +195,10 @@ def unavailable(message: str, code: str) -> ApiError:
 
 
 def upstream_failure(error: UpstreamError, upstream: str) -> ApiError:
-    """Return what a client sees when *upstream* failed before its reply began: 502, 504 for a timeout, 503 at rest."""
+    """Return what a client sees when *upstream* failed: 502, 504 for a timeout, 503 at rest.
+
+    In the middle of a stream it is the last event.
+    """
     if isinstance(error, UpstreamRestingError):
         retry_after = (b"retry-after", b"%d" % max(math.ceil(error.retry_after_s), 1))
         return ApiError(

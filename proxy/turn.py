@@ -11,18 +11,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from proxy.conversation import Conversation, ConversationBook, Place, Recent, recalled
-from proxy.description import Describer, Description, own_headers
+from proxy.conversation import Conversation, ConversationBook, Recent, recalled
+from proxy.description import Describer, own_headers
 from proxy.dialect import LEARNED, Dialect
 from proxy.errors import ApiError, Header
 from proxy.headers import find
 from proxy.incoming import IncomingRequest
 from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
-from proxy.recorded_messages import messages_json
 from proxy.reply import Reply
 from proxy.reply_collector import ReplyCollector
-from proxy.reply_shape import length_band, response_format
+from proxy.response_draft import Draft, Ending, record_of
 from proxy.retrieval import select_contexts
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
 from proxy.siblings import MAX_HEARD, Siblings, TakenUp, TurnEnded
@@ -30,11 +29,10 @@ from proxy.snapshots import ServedTenant, Snapshots
 from proxy.stepping import Wakeup
 from proxy.upstream import Cancellation
 from proxy.waiting import wait
-from store.clock import Clock, iso
+from store.clock import Clock
 from store.config import Config
 from store.ids import new_id
-from store.plan import digest
-from store.records import InjectionRecord, InjectionSet, ResponseRecord, encode_record, make_set, storable
+from store.records import InjectionRecord, InjectionSet, encode_record, make_set
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
@@ -88,23 +86,6 @@ class _Known(msgspec.Struct, frozen=True):
 
     response_id: str
     conversation: Conversation
-
-
-class _Draft(msgspec.Struct, kw_only=True):
-    """A response's record in the making."""
-
-    incoming: IncomingRequest
-    dialect: Dialect
-    parsed: ParsedRequest
-    facts: Description
-    place: Place
-    question_type: str = UNKNOWN_QUESTION_TYPE
-    question_type_confidence: float | None = None
-    is_holdout: bool = False
-    generation: int = 0
-    injected_tokens: int = 0
-    injections: tuple[InjectionRecord, ...] = ()
-    drawn: tuple[InjectionSet, ...] = ()
 
 
 class FailOpen:
@@ -257,16 +238,16 @@ class Learning:
 
     def _describe(
         self, request: IncomingRequest, dialect: Dialect, parsed: ParsedRequest, own: dict[str, str], tenant_id: str
-    ) -> _Draft:
+    ) -> Draft:
         facts = self._describer.describe(parsed, own, tenant_id)
         self.hear_siblings()  # the turn before may have ended there just now: their words come before its last byte
         place = self._book.place(parsed, facts.asker, request.received_s)
         question_type = facts.question_type or UNKNOWN_QUESTION_TYPE
-        return _Draft(
+        return Draft(
             incoming=request, dialect=dialect, parsed=parsed, facts=facts, place=place, question_type=question_type
         )
 
-    def _inject(self, draft: _Draft, served: ServedTenant) -> bytes:
+    def _inject(self, draft: Draft, served: ServedTenant) -> bytes:
         """Return the body to send, and note in *draft* what went into it."""
         blocks = self._blocks_of(draft, served)
         if not draft.facts.question_type and (draft.facts.question or blocks.question_type):
@@ -292,7 +273,7 @@ class Learning:
         draft.injected_tokens = patterns.tokens * has_patterns + contexts.tokens * has_contexts
         return body
 
-    def _blocks_of(self, draft: _Draft, served: ServedTenant) -> _Blocks:
+    def _blocks_of(self, draft: Draft, served: ServedTenant) -> _Blocks:
         """Return what the conversation was given last; what depended on another question is gone but for a loop."""
         key = (served.snapshot.tenant_id, draft.place.conversation.id)
         blocks = self._blocks.get(key)
@@ -310,12 +291,12 @@ class Learning:
             blocks.contexts = NOTHING
         return blocks
 
-    def _embedding(self, draft: _Draft, blocks: _Blocks) -> NDArray[np.float32]:
+    def _embedding(self, draft: Draft, blocks: _Blocks) -> NDArray[np.float32]:
         if blocks.embedding is None:
             blocks.embedding = self._embedder.embed_one(draft.facts.question)
         return blocks.embedding
 
-    def _classify(self, draft: _Draft, blocks: _Blocks) -> None:
+    def _classify(self, draft: Draft, blocks: _Blocks) -> None:
         if not blocks.question_type:
             question_type, confidence = self._classifier.classify(self._embedding(draft, blocks))
             is_sure = confidence >= self._config.question_types.min_confidence
@@ -334,7 +315,7 @@ class Learning:
             blocks.patterns = select_patterns(dimensions, seed, section, holdout=blocks.holdout)
         blocks.generation = snapshot.generation
 
-    def _choose_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
+    def _choose_contexts(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
         """Return the contexts. Within a tool loop they stay as they are, whatever was published."""
         served.use.is_marked = True
         is_begun_loop = blocks.contexts_generation != NEVER and draft.parsed.is_tool_loop
@@ -342,7 +323,7 @@ class Learning:
             blocks.contexts, blocks.contexts_generation = self._chosen_contexts(draft, served, blocks)
         return blocks.contexts
 
-    def _chosen_contexts(self, draft: _Draft, served: ServedTenant, blocks: _Blocks) -> tuple[Selection, int]:
+    def _chosen_contexts(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> tuple[Selection, int]:
         """Return the contexts nearest to the question and the generation that they are of."""
         if served.search is None:
             self._count_unloaded()
@@ -352,58 +333,16 @@ class Learning:
         question = self._embedding(draft, blocks)
         return select_contexts(served.search, question, self._config.contexts), served.snapshot.generation
 
-    def record(self, draft: _Draft, response_id: str, reply: Reply, ending: "Ending") -> None:
+    def record(self, draft: Draft, response_id: str, reply: Reply, ending: Ending) -> None:
         """Append the finished response to the segment."""
-        facts, parsed = draft.facts, draft.parsed
-        message = reply.message
         history_hash = self._remember(draft, response_id, reply)
-        record = ResponseRecord(
-            id=response_id,
-            tenant_id=facts.asker.tenant_id,
-            conversation_id=storable(draft.place.conversation.id),
-            upstream_id=reply.upstream_id,
-            endpoint=draft.incoming.endpoint,
-            upstream=ending.upstream,
-            model=storable(parsed.model),
-            user_id=storable(facts.asker.user_id),
-            segment=facts.segment,
-            agent=facts.agent,
-            question=storable(facts.question[: self._max_chars]),
-            question_type=draft.question_type,
-            question_type_confidence=draft.question_type_confidence,
-            data_source=facts.data_source,
-            prompt_template=facts.prompt_template,
-            tool_set=digest(*names) if (names := parsed.tool_names()) else "",
-            response_format=response_format(message),
-            length_band=length_band(message),
-            outcome=_outcome(ending, reply),
-            status=ending.status,
-            finish_reason=reply.finish_reason,
-            is_stream=parsed.is_stream,
-            is_holdout=draft.is_holdout,
-            generation=draft.generation,
-            injected_tokens=draft.injected_tokens,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            cached_tokens=reply.cached_tokens,
-            latency_ms=_ms(draft.incoming.received_s, ending.at_s),
-            first_byte_ms=None if ending.first_byte_s is None else _ms(draft.incoming.received_s, ending.first_byte_s),
-            tags_json=_json(facts.tags),
-            messages_json=messages_json(parsed, draft.place.n_known, self._max_chars),
-            reply_json=_json(message) if message else None,
-            history_hash=history_hash,
-            request_hash=draft.place.request_hash,
-            created_at=iso(draft.incoming.received_s),
-            completed_at=iso(ending.at_s),
-            injections=draft.injections,
-            drawn=",".join([one.set for one in draft.drawn]),
-        )
+        record = record_of(draft, response_id, reply, ending, history_hash=history_hash, max_chars=self._max_chars)
         self._writer.append(encode_record(record), draft.drawn)
         self.tokens.injected += draft.injected_tokens
         self.tokens.prompt += reply.prompt_tokens or 0
         self.tokens.cached += reply.cached_tokens or 0
 
-    def _remember(self, draft: _Draft, response_id: str, reply: Reply) -> str:
+    def _remember(self, draft: Draft, response_id: str, reply: Reply) -> str:
         """Take note of how a turn ended, tell the other workers, and return the hash of the history that now stands."""
         place, tenant_id = draft.place, draft.facts.asker.tenant_id
         history_hash = self._book.remember(place, reply.message) if reply.message else ""
@@ -425,16 +364,6 @@ class Learning:
         return history_hash or place.request_hash
 
 
-class Ending(msgspec.Struct, frozen=True, kw_only=True):
-    """How a turn ended, as the relay saw it."""
-
-    outcome: Outcome
-    status: int
-    upstream: str
-    first_byte_s: float | None
-    at_s: float
-
-
 class Turn:
     """One request and its reply. Without a draft (learning is off) it only passes through."""
 
@@ -445,7 +374,7 @@ class Turn:
         self.model: str | None = None
         self.response_id = new_id("resp", request.received_s)
         self.fail_open = FailOpen(self.response_id, count_failure)
-        self.draft: _Draft | None = None
+        self.draft: Draft | None = None
         self.collector: ReplyCollector | None = None
         self._learning = learning
         self._first_byte_s: float | None = None
@@ -507,13 +436,6 @@ def _routed_model(body: bytes) -> str | None:
     return (model or None) if isinstance(model, str) else None
 
 
-def _outcome(ending: Ending, reply: Reply) -> Outcome:
-    """Return what became of the response: a reply that ends early or tells of an error is no success."""
-    if ending.outcome == "ok" and (reply.has_error or (reply.is_readable and not reply.is_complete)):
-        return "upstream_error"
-    return ending.outcome
-
-
 def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
     """Return *items* as they are recorded when their block found no place in the request."""
     return tuple(msgspec.structs.replace(item, treated=False) for item in items)
@@ -521,11 +443,3 @@ def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, .
 
 def _untreated(drawn: InjectionSet) -> InjectionSet:
     return make_set(_not_treated(drawn.items))
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _ms(start_s: float, end_s: float) -> float:
-    return round(max(end_s - start_s, 0.0) * 1000, 3)

@@ -108,8 +108,7 @@ class Exchange:
         self._deadline = self._loop.call_later(timeout_s, self._overrun, timeout_s)
 
     def _overrun(self, timeout_s: float) -> None:
-        kind = UpstreamCutError if self.has_begun else UpstreamTimeoutError
-        self.fail(kind(f"its reply was not complete within {timeout_s:g} s"))
+        self.fail(UpstreamTimeoutError(f"its reply was not complete within {timeout_s:g} s"))
 
     def fail(self, error: Exception) -> None:
         """End the exchange and its connection with *error*; nothing happens after the end."""
