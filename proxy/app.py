@@ -255,7 +255,7 @@ class LearnedEndpoint:
         """Send the turn upstream and relay the reply; or answer, and record, why there is none."""
         upstream = ""
         try:
-            route = self._router.for_model(turn.model)
+            route = self._router.for_model(turn.model if self._router.is_asked_by_model else None)
             upstream = route.upstream.name
             line = self._router.line(route, is_chat=self._path == CHAT_PATH)
             end = await self._sender.send(line, partial(self._request, client, turn, route), client.cancellation)

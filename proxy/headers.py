@@ -27,6 +27,7 @@ _HOP_BY_HOP: Final = frozenset(
 )
 # Set anew for the upstream. `expect` was answered by our own server.
 _REQUEST_DROPPED: Final = _HOP_BY_HOP | {b"host", b"content-length", b"expect"}
+_REQUEST_AND_KEYS_DROPPED: Final = _REQUEST_DROPPED | CREDENTIALS
 _PLAIN_CONNECTION: Final = frozenset((b"", b"keep-alive", b"close"))
 
 
@@ -58,9 +59,10 @@ def request_headers(headers: Sequence[Header], credentials: Sequence[Header] | N
     Dropped: what belongs to this connection, ``host``, ``content-length`` and ``expect`` (set anew), and everything
     that is ours. *credentials* replace the client's own; None leaves those.
     """
-    dropped = _REQUEST_DROPPED | _named_by_connection(headers)
-    if credentials is not None:
-        dropped = dropped | CREDENTIALS
+    dropped = _REQUEST_DROPPED if credentials is None else _REQUEST_AND_KEYS_DROPPED
+    named = _named_by_connection(headers)
+    if named:
+        dropped = dropped | named
     kept = [header for header in headers if header[0] not in dropped and not header[0].startswith(OWN_PREFIX)]
     if credentials:
         kept += credentials
@@ -70,7 +72,10 @@ def request_headers(headers: Sequence[Header], credentials: Sequence[Header] | N
 def response_headers(headers: Sequence[Header], status: int) -> list[Header]:
     """Return the upstream's *headers* (names in any case) as they go to the client, names in lower case."""
     lowered = [(name.lower(), value) for name, value in headers]
-    dropped = _HOP_BY_HOP | _named_by_connection(lowered)
+    dropped = _HOP_BY_HOP
+    named = _named_by_connection(lowered)
+    if named:
+        dropped = dropped | named
     if status == 304:
         # Its length is that of a body that does not follow; our server would wait for one.
         dropped = dropped | {b"content-length"}

@@ -36,7 +36,11 @@ class Turn(Tee, Protocol):
     """One chat request and its reply, as learning sees them; ``proxy.turn.Turn`` is the real one."""
 
     body: bytes  # to send upstream
-    model: str | None
+
+    @property
+    def model(self) -> str | None:
+        """The model that the request names; None without one."""
+        ...
 
 
 async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream: str, dialect: Dialect) -> None:

@@ -75,6 +75,11 @@ class Router:
             for name, (first, *others) in self._lines.items()
         }
 
+    @property
+    def is_asked_by_model(self) -> bool:
+        """Whether the model decides; off: one upstream serves them all, so that nobody need look for it."""
+        return self._only_catch_all is None
+
     def for_model(self, model: str | None) -> Route:
         """Return the first route that serves *model*; without a model, the first that serves ``*``.
 

@@ -196,13 +196,10 @@ class Learning:
                 parsed = _parsed(dialect, request)
                 if parsed is None:
                     return turn
-                turn.model = parsed.model or None
                 turn.draft = draft = self._describe(request, dialect, parsed, own, tenant_id)
                 turn.collector = dialect.collector(self._max_chars)
                 if served is not None:
                     turn.body = self._inject(draft, served)
-        if turn.draft is None:
-            turn.model = _routed_model(request.body)
         return turn
 
     def now_s(self) -> float:
@@ -371,7 +368,6 @@ class Turn:
         self, learning: Learning, request: IncomingRequest, dialect: Dialect, count_failure: Callable[[], None]
     ) -> None:
         self.body = request.body
-        self.model: str | None = None
         self.response_id = new_id("resp", request.received_s)
         self.fail_open = FailOpen(self.response_id, count_failure)
         self.draft: Draft | None = None
@@ -379,6 +375,11 @@ class Turn:
         self._learning = learning
         self._first_byte_s: float | None = None
         self._is_finished = False
+
+    @property
+    def model(self) -> str | None:
+        """Return the model that the request names; None without one."""
+        return (self.draft.parsed.model or None) if self.draft is not None else _routed_model(self.body)
 
     def begin_reply(self, content_encoding: str) -> None:
         """Take note of the reply's head."""
