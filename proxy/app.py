@@ -41,6 +41,7 @@ from proxy.sending import Sender, reply_of
 from proxy.upstream import Cancellation, UpstreamRequest
 from store.clock import Clock
 from store.config import ProxySection
+from store.ids import new_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -234,15 +235,11 @@ class LearnedEndpoint:
         self._max_body_mb = max_body_mb
 
     async def __call__(self, client: Client) -> None:
-        caller = self._authenticator.authenticate(client.headers, "request")
-        meter = self._limiter.admit(caller)
-        body = await read_body(client, self._max_body_mb)
-        received_s = self._clock.now_s()
-        if self._learning.lacks_contexts(caller.tenant_id):
-            await self._learning.load_contexts(client.headers, caller.tenant_id, client.cancellation)
-        turn = self._learning.begin(IncomingRequest(self._path, client.headers, body, received_s), caller.tenant_id)
-        if meter is not None:
-            turn = MeteredTurn(turn, meter)
+        try:
+            turn, received_s = await self._begin(client)
+        except ApiError as exc:  # no turn, so no record; an id all the same, as every response has one
+            send_error(client, exc, self._dialect, [(RESPONSE_ID, new_id("resp", self._clock.now_s()).encode())])
+            return
         try:
             await self._ask(client, turn)
         except Exception:  # a fault of ours or a message of ours: the first ending counts
@@ -250,6 +247,22 @@ class LearnedEndpoint:
             raise
         finally:
             self._metrics.request_seconds.observe(self._clock.now_s() - received_s)
+
+    async def _begin(self, client: Client) -> tuple[Turn, float]:
+        """Return the turn that a request begins, and when its body was complete.
+
+        Raises:
+            ApiError: the caller may not ask, or asks for something wrong.
+            ClientGoneError: the client left before.
+        """
+        caller = self._authenticator.authenticate(client.headers, "request")
+        meter = self._limiter.admit(caller)
+        body = await read_body(client, self._max_body_mb)
+        received_s = self._clock.now_s()
+        if self._learning.lacks_contexts(caller.tenant_id):
+            await self._learning.load_contexts(client.headers, caller.tenant_id, client.cancellation)
+        turn = self._learning.begin(IncomingRequest(self._path, client.headers, body, received_s), caller.tenant_id)
+        return (turn if meter is None else MeteredTurn(turn, meter)), received_s
 
     async def _ask(self, client: Client, turn: Turn) -> None:
         """Send the turn upstream and relay the reply; or answer, and record, why there is none."""

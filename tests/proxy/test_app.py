@@ -125,6 +125,19 @@ def test_a_request_that_learning_finds_wrong_is_answered_as_it_says(config: Conf
     assert upstream.n_connections == 0
 
 
+def test_an_answer_that_no_turn_stands_behind_has_an_id_of_its_own_too(config: Config) -> None:
+    keys = KeyAuthenticator(dict)
+    with (
+        RawUpstream(answering(plain(b"{}"))) as upstream,
+        Stack(config, [section(upstream, config)], authenticator=keys).running() as port,
+        Client(port) as client,
+    ):
+        answers = [client.ask(b"POST", path, BODY) for path in (CHAT, b"/v1/messages")]
+    ids = {answer.values(b"x-tutelage-response-id")[0] for answer in answers}
+    assert [answer.status for answer in answers] == [401, 401]
+    assert len(ids) == 2
+
+
 def test_a_fault_of_ours_is_a_500_in_the_apis_shape(config: Config) -> None:
     with (
         RawUpstream(answering(plain(b"{}"))) as upstream,
