@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from proxy.authentication import Authenticator
-from proxy.client import Client, read_body, send_body, send_error
+from proxy.client import Client, Endpoint, read_body, send_body, send_error
 from proxy.dialect import CHAT_PATH, LEARNED, Dialect, dialect_of
 from proxy.errors import (
     JSON_TYPE,
@@ -46,7 +46,6 @@ from store.ids import new_id
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Endpoint = Callable[[Client], Awaitable[None]]
 
 FEEDBACK_PATH: Final = "/v1/feedback"
 

@@ -1,6 +1,6 @@
 """Whoever waits for a reply, as the endpoints of the request path see it; ``client_connection`` has the real one."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol
 
 from proxy.dialect import Dialect
@@ -67,6 +67,9 @@ class Client(Protocol):
         *farewell*: last bytes of the body, where it has no announced length.
         """
         ...
+
+
+Endpoint = Callable[[Client], Awaitable[None]]
 
 
 async def read_body(client: Client, max_body_mb: float) -> bytes:

@@ -12,7 +12,6 @@ import re
 import socket
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 import httptools
@@ -20,7 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.server import ServerState
 
-from proxy.client import Client
+from proxy.client import Endpoint
 from proxy.client_exchange import STATUS_LINES, ClientExchange
 from proxy.errors import JSON_TYPE, ApiError, Header, error_body
 from proxy.headers import OWN_PREFIX
@@ -36,8 +35,6 @@ MAX_PIPELINED: Final = 16  # requests that wait for the one before; reading from
 LINGER_S: Final = 5  # for the rest of a body that nobody reads, after the last answer on a connection
 RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER: a connection that is closed resets
 UPGRADE_TO_HTTP2: Final = re.compile(rb"\r\nupgrade:(?=[ \t]*h2c)", re.IGNORECASE)
-
-Endpoint = Callable[[Client], Awaitable[None]]
 
 
 def without_http2_offer(data: bytes) -> bytes:

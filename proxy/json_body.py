@@ -11,6 +11,26 @@ from proxy.errors import ApiError
 Parsed = TypeVar("Parsed")
 
 
+class _Named(msgspec.Struct, gc=False):
+    model: Any = None
+
+
+_named_decoder: Final = msgspec.json.Decoder(_Named)
+
+
+def model_of(body: bytes) -> str | None:
+    """Return the model that *body* names, of any API; None without one. Whatever else is wrong in it is not looked at.
+
+    >>> model_of(b'{"input": [1], "model": "m"}'), model_of(b'{"model": 1}'), model_of(b"no JSON")
+    ('m', None, None)
+    """
+    try:
+        model = _named_decoder.decode(body).model
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return (model or None) if isinstance(model, str) else None
+
+
 def parse_body(
     body: bytes, parse: Callable[[bytes, bytes], Parsed], invalid: Callable[[dict[str, Any]], ApiError]
 ) -> Parsed:

@@ -4,8 +4,6 @@ import posixpath
 from collections.abc import AsyncGenerator
 from typing import Final
 
-import msgspec
-
 from proxy.authentication import Authenticator
 from proxy.client import Client
 from proxy.delivery import Answer, Fail
@@ -13,6 +11,7 @@ from proxy.dialect import LEARNED
 from proxy.errors import ApiError, Header, UpstreamError, not_found, only_chat
 from proxy.forwarding import Forwarder
 from proxy.headers import content_length, find
+from proxy.json_body import model_of
 from proxy.limits import Limiter
 from proxy.metering import MeteredReply
 from proxy.relay import relay_untouched
@@ -36,13 +35,6 @@ REPEATABLE_PATHS: Final = frozenset(
 )
 """A request of these makes nothing that stays: it may be sent again, where retries or fallbacks are configured."""
 HELD_BYTES: Final = 1_000_000  # of a body; a larger one is streamed, over a connection of its own
-
-
-class _ModelOnly(msgspec.Struct):
-    model: str | None = None
-
-
-_model_decoder: Final = msgspec.json.Decoder(_ModelOnly)
 
 
 class PassThrough:
@@ -75,7 +67,7 @@ class PassThrough:
         held, is_whole = await self._hold(client, max(HELD_BYTES, self._max_routed_bytes) if is_read else HELD_BYTES)
         metered = None
         if meter is not None:
-            model = (_model_of(held) if is_whole and is_read else None) or ""
+            model = (model_of(held) if is_whole and is_read else None) or ""
             metered = MeteredReply(meter, model, held, is_text=client.method == "POST" and _is_of_text(path))
         upstream = ""
         try:
@@ -121,7 +113,7 @@ class PassThrough:
 
     def _route(self, path: str, headers: list[Header], body: bytes, *, is_whole: bool) -> Route:
         is_routed_by_body = len(self._router.routes) > 1 and _is_json(headers)
-        model = _model_of(body) if is_whole and body and is_routed_by_body else None
+        model = model_of(body) if is_whole and body and is_routed_by_body else None
         if model is None:
             return self._router.for_path(path)
         route = self._router.for_model(model)
@@ -162,13 +154,6 @@ def _is_json(headers: list[Header]) -> bool:
 
 def _has_body(headers: list[Header]) -> bool:
     return any(name in (b"content-length", b"transfer-encoding") for name, _ in headers)
-
-
-def _model_of(body: bytes) -> str | None:
-    try:
-        return _model_decoder.decode(body).model
-    except msgspec.DecodeError:
-        return None  # not ours to judge: the upstream answers
 
 
 async def _stream(held: bytes, client: Client) -> AsyncGenerator[bytes]:

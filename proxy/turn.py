@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -17,6 +17,7 @@ from proxy.dialect import LEARNED, Dialect
 from proxy.errors import ApiError, Header
 from proxy.headers import find
 from proxy.incoming import IncomingRequest
+from proxy.json_body import model_of
 from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
 from proxy.reply import Reply
@@ -40,15 +41,6 @@ NEVER: Final = -1  # of a generation: nothing was chosen yet
 UNLOADED: Final = -2  # there was nothing to choose from; outside of a tool loop it is tried again
 
 logger = logging.getLogger(__name__)
-
-
-class _Routed(msgspec.Struct, gc=False):
-    """What is read of a request that nothing is learned from."""
-
-    model: Any = None
-
-
-_routed_decoder: Final = msgspec.json.Decoder(_Routed)
 
 
 class Embedder(Protocol):
@@ -379,7 +371,7 @@ class Turn:
     @property
     def model(self) -> str | None:
         """Return the model that the request names; None without one."""
-        return (self.draft.parsed.model or None) if self.draft is not None else _routed_model(self.body)
+        return (self.draft.parsed.model or None) if self.draft is not None else model_of(self.body)
 
     def begin_reply(self, content_encoding: str) -> None:
         """Take note of the reply's head."""
@@ -426,15 +418,6 @@ def _parsed(dialect: Dialect, request: IncomingRequest) -> ParsedRequest | None:
         if find(request.headers, b"content-encoding") is not None:
             return None
         raise
-
-
-def _routed_model(body: bytes) -> str | None:
-    """Return the model, None when the body does not name one."""
-    try:
-        model = _routed_decoder.decode(body).model
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return (model or None) if isinstance(model, str) else None
 
 
 def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:

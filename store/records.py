@@ -104,15 +104,6 @@ def encode_record(record: ResponseRecord) -> bytes:
     return msgspec.json.encode(record) + b"\n"
 
 
-def decode_record(line: bytes) -> ResponseRecord:
-    """Return the record in *line*.
-
-    Raises:
-        ValueError: *line* is not an encoded record.
-    """
-    return _RECORDS.decode(line)
-
-
 def decode_line(line: bytes) -> ResponseRecord | InjectionSet:
     """Return what a segment holds in *line*.
 

@@ -222,3 +222,14 @@ def test_a_json_body_chooses_among_several_upstreams(config: Config) -> None:
             unknown = client.ask(b"POST", b"/v1/embeddings", b'{"model":"other"}', json)
     assert [answer.body for answer in answers] == [b"second", b"second", b"first", b"first", b"first", b"first"]
     assert (unknown.status, b'"code":"model_not_found"' in unknown.body) == (404, True)
+
+
+def test_a_body_too_deep_to_look_for_its_model_in_is_the_upstreams_to_judge(config: Config) -> None:
+    deep = b'{"input":' + b"[" * 5000 + b"]" * 5000 + b"}"
+    with RawUpstream(answering(plain(b"{}"))) as upstream:
+        upstream.script = answering(plain(b"{}"), seen=upstream.seen)
+        sections = [section(upstream, config), section(upstream, config, name="other")]
+        with Stack(config, sections).running() as port, Client(port) as client:
+            answer = client.ask(b"POST", b"/v1/embeddings", deep, [(b"content-type", b"application/json")])
+        assert upstream.seen.get(timeout=10).body == deep
+    assert answer.status == 200

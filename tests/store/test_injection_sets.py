@@ -14,7 +14,7 @@ from store.clock import iso
 from store.database import Database, migrate
 from store.injection_sets import SingleItems
 from store.migrations import MIGRATIONS
-from store.records import InjectionRecord, ResponseRecord, decode_record, encode_record, make_set
+from store.records import InjectionRecord, ResponseRecord, decode_line, encode_record, make_set
 from store.responses import insert_records
 from store.tenants import ensure_tenant
 from store.windows import read_window
@@ -95,7 +95,9 @@ def test_a_line_of_an_older_proxy_lands_as_the_same_rows(db: Database) -> None:
     line = encode_record(record(1, drawn="", injections=ALL))
     assert b"drawn" not in line
 
-    insert_records(db, [decode_record(line), record(2)], sets=SETS)
+    old = decode_line(line)
+    assert isinstance(old, ResponseRecord)
+    insert_records(db, [old, record(2)], sets=SETS)
 
     assert shown(db, "resp_000001") == rows_of("resp_000001", ALL)
     assert db.value("SELECT count(DISTINCT injection_sets_json) FROM responses") == 1

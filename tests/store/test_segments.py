@@ -12,7 +12,7 @@ import pytest
 from store.clock import iso
 from store.database import Database
 from store.errors import UnavailableError
-from store.records import InjectionRecord, ResponseRecord, decode_line, decode_record, encode_record, make_set
+from store.records import InjectionRecord, ResponseRecord, decode_line, encode_record, make_set
 from store.segments import SUFFIX, SegmentReader, SegmentWriter, backlog_bytes, ingest_orphans, reader_lock
 from tests.conftest import NOW_S
 
@@ -56,7 +56,7 @@ def test_a_record_survives_its_line() -> None:
     full = record(1, question="a\u2028\nb", reply_json='{"content":"ü"}', tags_json='["x"]', is_holdout=True)
     line = encode_record(full)
     assert line.count(b"\n") == 1
-    assert decode_record(line) == full
+    assert decode_line(line) == full
 
 
 def test_a_live_segment_is_read_line_by_line_and_deleted_once_its_writer_is_done(
