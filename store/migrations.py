@@ -62,6 +62,11 @@ def m008_limits(tool: Tool) -> None:
     _run(tool, LIMITS)
 
 
+@MIGRATIONS()
+def m009_joint_model(tool: Tool) -> None:
+    _run(tool, JOINT_MODEL)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -574,4 +579,22 @@ BEGIN
     completion_tokens = completion_tokens + excluded.completion_tokens,
     cost_usd = cost_usd + excluded.cost_usd;
 END;
+"""
+
+JOINT_MODEL: Final = """
+ALTER TABLE learned_patterns ADD COLUMN cells_json TEXT NOT NULL -- [[question type, group, share]] where not share
+  DEFAULT '[]';
+
+ALTER TABLE learned_patterns ADD COLUMN guardrails_json TEXT NOT NULL -- metric -> difference in its rate
+  DEFAULT '{}';
+
+CREATE TABLE learner_states (
+  tenant_id TEXT NOT NULL PRIMARY KEY REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- of the form of state
+  state BLOB NOT NULL, -- sums over the records up to cursor_json; can be made anew from the records
+  cursor_json TEXT NOT NULL, -- up to where the sums hold
+  group_field TEXT NOT NULL, -- the second stratum: segment, data_source or prompt_template; '' for none
+  priorities_json TEXT NOT NULL, -- dimension -> expected lift per token, for the order of dimensions
+  updated_at TEXT NOT NULL
+) STRICT;
 """

@@ -7,7 +7,7 @@ event with its reason and actor; a run publishes once, at its end.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
 from store.clock import iso
@@ -15,7 +15,17 @@ from store.database import Database, Row
 from store.errors import NotFoundError
 from store.generations import current_plan, publish
 from store.paging import decode_cursor, encode_cursor, split_page
-from store.plan import Conditions, Plan, ServedPattern, build_plan, decode_conditions, encode_conditions
+from store.plan import (
+    CellShare,
+    Conditions,
+    Plan,
+    ServedPattern,
+    build_plan,
+    decode_cells,
+    decode_conditions,
+    encode_cells,
+    encode_conditions,
+)
 from store.vocabulary import SERVED_STATES, Grade, PatternState, PatternType
 
 UNMEASURED_LIFT: Final = 0.05  # stands for a pattern without evidence in the order of dimensions: trials need room
@@ -55,6 +65,8 @@ class PatternRow:
     removed_at: str | None
     created_at: str
     updated_at: str
+    cells: tuple[CellShare, ...] = ()
+    guardrails: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +205,10 @@ def plan_of_rows(db: Database, tenant_id: str) -> Plan:
             tokens=row.tokens,
             share=row.share,
             lift=_expected_lift(row),
+            cells=row.cells,
         )
         for row in all_patterns(db, tenant_id)
-        if row.state in SERVED_STATES and row.share > 0
+        if row.state in SERVED_STATES and (row.share > 0 or row.cells)
     )
 
 
@@ -266,11 +279,12 @@ def insert_pattern(
             """
             INSERT INTO learned_patterns (id, tenant_id, type, dimension, value, rule, conditions_json, state, grade,
               origin, is_approved, confidence, score, use_count, signal_count, user_count, tokens, lift, lift_low,
-              lift_high, e_value, share, warm_step, trial_since, last_used_at, removed_at, created_at, updated_at)
+              lift_high, e_value, share, warm_step, trial_since, last_used_at, removed_at, created_at, updated_at,
+              cells_json, guardrails_json)
             VALUES (:id, :tenant_id, :type, :dimension, :value, :rule, :conditions_json, :state, :grade,
               :origin, :is_approved, :confidence, :score, :use_count, :signal_count, :user_count, :tokens, :lift,
               :lift_low, :lift_high, :e_value, :share, :warm_step, :trial_since, :last_used_at, :removed_at,
-              :created_at, :updated_at)
+              :created_at, :updated_at, :cells_json, :guardrails_json)
             """,
             _columns(row),
         )
@@ -300,7 +314,8 @@ def save_pattern(
               use_count = :use_count, signal_count = :signal_count, user_count = :user_count, tokens = :tokens,
               lift = :lift, lift_low = :lift_low, lift_high = :lift_high, e_value = :e_value, share = :share,
               warm_step = :warm_step, trial_since = :trial_since, last_used_at = :last_used_at,
-              removed_at = :removed_at, updated_at = :updated_at
+              removed_at = :removed_at, updated_at = :updated_at, cells_json = :cells_json,
+              guardrails_json = :guardrails_json
             WHERE tenant_id = :tenant_id AND id = :id
             """,
             {**_columns(after), "updated_at": iso(now_s)},
@@ -349,6 +364,8 @@ def _expected_lift(row: PatternRow) -> float:
 def _columns(row: PatternRow) -> dict[str, Any]:
     columns = {name: getattr(row, name) for name in PatternRow.__slots__}
     columns["conditions_json"] = encode_conditions(columns.pop("conditions"))
+    columns["cells_json"] = encode_cells(columns.pop("cells"))
+    columns["guardrails_json"] = json.dumps(dict(columns.pop("guardrails")))
     columns["is_approved"] = int(row.is_approved)
     columns["e_value"] = None if row.e_value is None else min(row.e_value, math.exp(700))  # a REAL has no larger one
     return columns
@@ -357,5 +374,7 @@ def _columns(row: PatternRow) -> dict[str, Any]:
 def _pattern(row: Row) -> PatternRow:
     columns = dict(cast("Mapping[str, Any]", row))
     columns["conditions"] = decode_conditions(columns.pop("conditions_json"))
+    columns["cells"] = decode_cells(columns.pop("cells_json"))
+    columns["guardrails"] = json.loads(columns.pop("guardrails_json"))
     columns["is_approved"] = bool(columns["is_approved"])
     return PatternRow(**columns)

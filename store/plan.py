@@ -25,6 +25,15 @@ class Conditions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown
         return sum(bool(getattr(self, name)) for name in self.__struct_fields__)
 
 
+class CellShare(msgspec.Struct, frozen=True, array_like=True):
+    """A pattern's share in one cell of the learner's model, where it differs from the pattern's own."""
+
+    question_type: str
+    group: str
+    """Value of the plan's ``group_field``; '' when the plan has none."""
+    share: float
+
+
 class ServedPattern(msgspec.Struct, frozen=True):
     """One pattern of a plan; ``share`` is P(injected | its conditions match, not holdout, nothing competes)."""
 
@@ -35,8 +44,9 @@ class ServedPattern(msgspec.Struct, frozen=True):
     conditions: Conditions
     state: PatternState
     tokens: int  # of its rendered line, cl100k_base
-    share: float  # 0 .. 1; pinned: 1
+    share: float  # 0 .. 1; pinned: 1; for conversations in no cell of ``cells``
     lift: float  # expected, for the order of dimensions
+    cells: tuple[CellShare, ...] = ()
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -44,6 +54,10 @@ class Plan(msgspec.Struct, frozen=True):
 
     patterns: tuple[ServedPattern, ...] = ()
     dimensions: tuple[str, ...] = ()
+    group_field: str = ""
+    """Field of the facts whose value is a cell's group: segment, data_source or prompt_template; '' for none."""
+    priorities: tuple[tuple[str, float], ...] = ()
+    """Dimension -> how much it is worth per token, for the order in which conversations draw on the budget."""
 
 
 EMPTY_PLAN = Plan()
@@ -105,6 +119,24 @@ def encode_conditions(conditions: Conditions) -> str:
     '{"question_type":["refund"]}'
     """
     return msgspec.json.encode(conditions).decode()
+
+
+def decode_cells(text: str) -> tuple[CellShare, ...]:
+    """Return the shares in *text* (``cells_json``).
+
+    Raises:
+        ValueError: *text* is not the JSON of cells.
+    """
+    return msgspec.json.decode(text, type=tuple[CellShare, ...])
+
+
+def encode_cells(cells: tuple[CellShare, ...]) -> str:
+    """Return *cells* as JSON text.
+
+    >>> encode_cells((CellShare("refund", "", 0.25),))
+    '[["refund","",0.25]]'
+    """
+    return msgspec.json.encode(cells).decode()
 
 
 def digest(*parts: str) -> str:

@@ -208,7 +208,9 @@ CREATE TABLE learned_patterns (
   removed_at TEXT, -- last time that it was taken out for doing harm or for want of evidence
   created_at TEXT NOT NULL,
   updated_at TEXT NOT NULL
-) STRICT;
+, cells_json TEXT NOT NULL -- [[question type, group, share]] where not share
+  DEFAULT '[]', guardrails_json TEXT NOT NULL -- metric -> difference in its rate
+  DEFAULT '{}') STRICT;
 
 CREATE INDEX learned_patterns_by_state ON learned_patterns (tenant_id, state);
 
@@ -438,6 +440,16 @@ CREATE TABLE key_months (
   cost_usd REAL NOT NULL,
   PRIMARY KEY (month, key_id)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE learner_states (
+  tenant_id TEXT NOT NULL PRIMARY KEY REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- of the form of state
+  state BLOB NOT NULL, -- sums over the records up to cursor_json; can be made anew from the records
+  cursor_json TEXT NOT NULL, -- up to where the sums hold
+  group_field TEXT NOT NULL, -- the second stratum: segment, data_source or prompt_template; '' for none
+  priorities_json TEXT NOT NULL, -- dimension -> expected lift per token, for the order of dimensions
+  updated_at TEXT NOT NULL
+) STRICT;
 
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,
