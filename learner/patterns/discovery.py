@@ -12,10 +12,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.patterns.characteristics import Membership
+from learner.patterns.characteristics import TERMINOLOGY, Membership
 from learner.patterns.normal import Floats, cdf
 from learner.patterns.posterior import DESIGN_EFFECT, Cluster
-from learner.patterns.terminology import TERMINOLOGY
 from store.vocabulary import PatternType
 
 Integers = NDArray[np.int64]
