@@ -145,6 +145,7 @@ def _worded(run: Run, one: Found, tokens: TokenCounter, max_tokens: int) -> Patt
     )
     if wording is None:
         return None
+    run.models.meter.rejected.extend(wording.rejections)
     return new_pattern(
         new_id("pat", run.now_s),
         run.tenant_id,
