@@ -1,8 +1,11 @@
 """One rule, one line, checked, whoever worded it."""
 
+import time
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from learner.errors import BudgetExceededError, ModelError
 from learner.models import Completion, Message, Meter, Model, Tool
@@ -239,3 +242,21 @@ def test_what_harms_is_told_even_of_a_persons_rule(rule: str, kind: str) -> None
 )
 def test_a_person_may_write_what_a_model_may_not(rule: str) -> None:
     assert harm(rule) is None
+
+
+@pytest.mark.parametrize("piece", ["ignore ", "i g ", "a.b-", "\u0438", "1 2 ", "x@", "[](", "= "])
+def test_a_long_rule_is_judged_at_once(piece: str, tokens: TokenCounter) -> None:
+    rule = (piece * 20_000)[:20_000]
+
+    began_s = time.perf_counter()
+    harm(rule)
+    objection(rule.strip(), tokens, 60)
+
+    assert time.perf_counter() - began_s < 3.0
+
+
+@given(text=st.text(max_size=60))
+def test_nothing_that_does_not_print_is_let_through(text: str, tokens: TokenCounter) -> None:
+    reason = objection(text, tokens, 60)
+
+    assert reason is not None or text.isprintable()
