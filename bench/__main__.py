@@ -71,6 +71,7 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "workers": lambda options: workers.run(is_quick=options.is_quick),
     "selection": _selection,
     "retrieval": _retrieval,
+    "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
 }
 
 
