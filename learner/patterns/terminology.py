@@ -7,7 +7,7 @@ say it first, and many users have read it.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -82,22 +82,38 @@ def _is_within(text: str, match: re.Match[str]) -> bool:
     return match[0][0].islower() or bool(_BEFORE_WORD.search(text[max(match.start() - 4, 0) : match.start()]))
 
 
-def term_memberships(terms: Sequence[str], users: NDArray[np.int64]) -> list[Membership]:
-    """Return which of n replies hold each of the tenant's terms.
+def tenant_terms(terms: Sequence[str], users: Sequence[Hashable]) -> list[str]:
+    """Return the tenant's terms, most used first: held by replies to many users and not by most replies.
 
     Args:
         terms: (n,) what may be terms in each reply, separated by spaces.
-        users: (n,) as codes.
+        users: (n,) who read the reply, as names or codes.
     """
+    replies = Counter(terms)
+    sets = {text: frozenset(text.split()) for text in replies}
+    forms: Counter[str] = Counter()
+    for text, own in sets.items():
+        for form in own:
+            forms[form] += replies[text]
+    most = MAX_TERM_SHARE * len(terms)
+    chosen = [form for form, n in forms.items() if MIN_TERM_USERS <= n <= most and _is_term(form, forms)]
+    readers: dict[str, set[Hashable]] = {form: set() for form in chosen}
+    wanted = {text: hits for text, own in sets.items() if (hits := own & readers.keys())}
+    for text, user in zip(terms, users, strict=True):
+        for form in wanted.get(text, ()):
+            readers[form].add(user)
+    found = [form for form in chosen if len(readers[form]) >= MIN_TERM_USERS]
+    return sorted(found, key=lambda form: (-forms[form], form))[:MAX_TERMS]
+
+
+def term_memberships(terms: Sequence[str], users: NDArray[np.int64]) -> list[Membership]:
+    """Return which of n replies hold each of the tenant's terms; arguments as those of ``tenant_terms``."""
     sets = [frozenset(text.split()) for text in terms]
-    forms = Counter(form for own in sets for form in own)
-    chosen = [form for form, _ in forms.most_common() if _is_term(form, forms)]
     found = []
-    for term in chosen:
+    for term in tenant_terms(terms, users.tolist()):
         has = np.array([term in own for own in sets], np.bool_)
-        if len(np.unique(users[has])) >= MIN_TERM_USERS and has.mean() <= MAX_TERM_SHARE:
-            found.append(Membership(TERMINOLOGY, "domain_knowledge", term, has, ~has))
-    return found[:MAX_TERMS]
+        found.append(Membership(TERMINOLOGY, "domain_knowledge", term, has, ~has))
+    return found
 
 
 def _is_term(form: str, forms: Counter[str]) -> bool:
