@@ -136,6 +136,8 @@ class PatternsSection:
     guardrail_change: float
     crash_drop: float
     crash_z: float
+    blame_z: float
+    freeze_days: float
     harm_z: float
     max_candidates: int
     require_trial_approval: bool
@@ -209,6 +211,16 @@ class LearnerSection:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertsSection:
+    webhook_url: str
+    webhook_secret_env: str
+    timeout_s: float
+    retry_s: float
+    retry_max_s: float
+    give_up_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingSection:
     dataset_id: str
     review_below_confidence: float
@@ -238,6 +250,7 @@ class Config:
     question_types: QuestionTypesSection
     knowledge: KnowledgeSection
     learner: LearnerSection
+    alerts: AlertsSection
     training: TrainingSection
     log: LogSection
 
@@ -404,6 +417,7 @@ _MORE_THAN_ZERO = {
         "max_items",
     ),
     "learner.models": ("timeout_s",),
+    "alerts": ("timeout_s", "retry_s", "give_up_h"),
 }
 
 
@@ -440,6 +454,9 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 f"prices.{model} must be [input, output] or [input, output, cached input], not {list(price)!r}"
             )
+    url = config.alerts.webhook_url
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError("alerts.webhook_url must be an http(s) URL, or empty")  # not shown: it may hold a token
     _check_open_mode(config)
 
 

@@ -68,6 +68,11 @@ def m009_joint_model(tool: Tool) -> None:
 
 
 @MIGRATIONS()
+def m010_alert_delivery(tool: Tool) -> None:
+    _run(tool, ALERT_DELIVERY)
+
+
+@MIGRATIONS()
 def m012_removed_signals(tool: Tool) -> None:
     _run(tool, REMOVED_SIGNALS)
 
@@ -602,6 +607,19 @@ CREATE TABLE learner_states (
   priorities_json TEXT NOT NULL, -- dimension -> expected lift per token, for the order of dimensions
   updated_at TEXT NOT NULL
 ) STRICT;
+"""
+
+ALERT_DELIVERY: Final = """
+ALTER TABLE alerts ADD COLUMN delivered_at TEXT -- when the webhook took it
+  DEFAULT NULL;
+
+ALTER TABLE alerts ADD COLUMN attempts INTEGER NOT NULL -- tries to deliver it
+  DEFAULT 0;
+
+ALTER TABLE alerts ADD COLUMN next_try_at TEXT -- NULL: at once
+  DEFAULT NULL;
+
+CREATE INDEX alerts_to_deliver ON alerts (created_at) WHERE delivered_at IS NULL;
 """
 
 REMOVED_SIGNALS: Final = """

@@ -244,9 +244,14 @@ CREATE TABLE alerts (
   detail_json TEXT NOT NULL,
   created_at TEXT NOT NULL,
   acknowledged_at TEXT
-) STRICT;
+, delivered_at TEXT -- when the webhook took it
+  DEFAULT NULL, attempts INTEGER NOT NULL -- tries to deliver it
+  DEFAULT 0, next_try_at TEXT -- NULL: at once
+  DEFAULT NULL) STRICT;
 
 CREATE INDEX alerts_by_time ON alerts (tenant_id, created_at);
+
+CREATE INDEX alerts_to_deliver ON alerts (created_at) WHERE delivered_at IS NULL;
 
 CREATE TABLE ai_contexts (
   id TEXT NOT NULL PRIMARY KEY,

@@ -5,19 +5,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from learner.patterns.crash import Crash, find_crash
+from learner.patterns.crash import Crash
 from learner.patterns.decision import MEASURED_STATES, Situation, choose, conditions_of, decide_all, is_startable
 from learner.patterns.discovery import Found
+from learner.patterns.history import History
 from learner.patterns.lifecycle import DAY_S
 from learner.patterns.publishing import Candidate, Cursor, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
+from learner.patterns.safety import MEMORY_S, safety_of
 from learner.patterns.study import Study, read_patterns, study
 from learner.patterns.wording import word
 from learner.report import Collaborators, RunReport
-from store.alerts import last_alert
+from store.alerts import alerts_since
 from store.clock import days_before, parse_iso
 from store.config import Config
 from store.database import Database
+from store.generations import plans_since
 from store.ids import new_id
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
 from store.runs import last_completed_run
@@ -83,23 +86,37 @@ def _cursor(db: Database, tenant_id: str) -> Cursor:
 
 
 def _crash(db: Database, tenant_id: str, window: Window, situation: Situation) -> Crash | None:
-    """Return the crash that this run must act on: an old alert is not raised anew while nothing was activated since."""
-    n = len(window.responses.ids)
-    signals = window.signals
-    crash = find_crash(
+    """Return the crash that this run must act on; a known one is not acted on again."""
+    since_s = situation.now_s - MEMORY_S
+    safety = safety_of(
+        _history(window),
+        alerts_since(db, tenant_id, "crash", since_s),
+        situation.activated_s,
+        plans_since(db, tenant_id, since_s),
+        situation.now_s,
+        situation.settings,
+    )
+    return safety.crash
+
+
+def _history(window: Window) -> History:
+    responses, signals = window.responses, window.signals
+    n = len(responses.ids)
+    is_treated = np.zeros(n, np.bool_)
+    is_treated[window.injections.response[window.injections.treated]] = True
+    history = History()
+    history.add(
+        created_s=responses.created_s,
+        users=responses.users,
+        conversations=responses.conversations,
+        is_holdout=responses.is_holdout,
+        is_treated=is_treated,
+        n_responses=np.ones(n),
+        n_rated=np.asarray(np.bincount(signals.response, minlength=n) > 0, np.float64),
         good=np.asarray(np.bincount(signals.response, np.maximum(signals.weight, 0), n), np.float64),
         bad=np.asarray(np.bincount(signals.response, np.maximum(-signals.weight, 0), n), np.float64),
-        created_s=window.responses.created_s,
-        now_s=situation.now_s,
-        drop=situation.settings.crash_drop,
-        min_z=situation.settings.crash_z,
     )
-    alert = last_alert(db, tenant_id, "crash")
-    if crash is None or alert is None:
-        return crash
-    raised_s = parse_iso(alert.created_at)
-    is_known = situation.now_s - raised_s <= 7 * DAY_S and all(at <= raised_s for at in situation.activated_s.values())
-    return None if is_known else crash
+    return history
 
 
 def _decide(

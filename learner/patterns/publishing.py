@@ -9,6 +9,7 @@ from learner.models import Models
 from learner.patterns.crash import Crash
 from learner.patterns.discovery import Found
 from learner.patterns.lifecycle import Change
+from learner.patterns.safety import detail_of
 from learner.report import RunReport
 from store.alerts import raise_alert
 from store.clock import Clock
@@ -163,7 +164,7 @@ def _write_crash(db: Database, run: Run, outcome: Outcome, crash: Crash) -> str:
         run.tenant_id,
         kind="crash",
         message=message,
-        detail={"before": crash.before, "now": crash.now, "z": crash.z, "patterns": reverted},
+        detail={**detail_of(crash), "patterns": reverted},
         run_id=run.id,
         now_s=run.now_s,
     )
