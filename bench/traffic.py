@@ -46,7 +46,9 @@ SENTENCES: Final = (
 ENDS: Final = ("Would you like me to draft the message?", "Next steps: check the invoice and confirm.", "That is all.")
 TABLE: Final = "| plan | price |\n|---|---|\n| basic | 10 |\n| pro | 25 |\n"
 LIST: Final = "1. Open the page.\n2. Choose the account.\n3. Confirm.\n"
-SQL: Final = "```sql\nWITH recent AS (SELECT * FROM orders) SELECT region, sum(total) FROM recent GROUP BY region\n```\n"
+SQL: Final = (
+    "```sql\nWITH recent AS (SELECT * FROM orders) SELECT region, sum(total) FROM recent GROUP BY region\n```\n"
+)
 BODIES: Final = (("prose", ""), ("table", TABLE), ("list", LIST), ("code", SQL))
 
 
@@ -116,9 +118,7 @@ def _sets() -> list[tuple[InjectionSet, InjectionSet]]:
 
 def _set(number: int, dimension: str, *, treated: bool) -> InjectionSet:
     propensity = (1 - HOLDOUT) * SHARE
-    return make_set(
-        [InjectionRecord("pattern", _pattern_id(number), dimension, propensity, SHARE, treated, None, 16)]
-    )
+    return make_set([InjectionRecord("pattern", _pattern_id(number), dimension, propensity, SHARE, treated, None, 16)])
 
 
 def _records(

@@ -106,6 +106,7 @@ class PatternsSection:
     trial_share: float
     active_share: float
     window_days: float
+    settle_days: float
     half_life_days: float
     ema_alpha_start: float
     ema_alpha_end: float

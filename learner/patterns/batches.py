@@ -18,7 +18,7 @@ Reader = Callable[[Batch], Natural]
 
 
 def observations_of(batch: Batch, columns: Mapping[str, Column], natural_of: Reader) -> Observations:
-    """Return the records of *batch*; *columns* says what each pattern asks for, and what is not named there is left out."""
+    """Return the records of *batch*; *columns* says what each pattern asks for, and others are left out."""
     responses, n = batch.responses, len(batch.responses.seq)
     totals = _Totals(batch.signals, n)
     return Observations(
@@ -52,7 +52,7 @@ def differences_of(revised: Revised, columns: Mapping[str, Column], natural_of: 
 def add_to_history(history: History, batch: Batch) -> None:
     """Take the records of *batch* into *history*."""
     totals = _Totals(batch.signals, len(batch.responses.seq))
-    _add(history, batch, np.ones(len(totals.good)), totals.is_rated.astype(np.float64), totals.good, totals.bad)
+    _add(history, batch, 1.0, (totals.is_rated.astype(np.float64), totals.good, totals.bad))
 
 
 def revise_history(history: History, revised: Revised) -> None:
@@ -60,19 +60,20 @@ def revise_history(history: History, revised: Revised) -> None:
     n = len(revised.now.responses.seq)
     now, before = _Totals(revised.now.signals, n), _Totals(revised.before, n)
     is_rated = now.is_rated.astype(np.float64) - before.is_rated
-    _add(history, revised.now, np.zeros(n), is_rated, now.good - before.good, now.bad - before.bad)
+    _add(history, revised.now, 0.0, (is_rated, now.good - before.good, now.bad - before.bad))
 
 
-def _add(history: History, batch: Batch, n_responses: Floats, n_rated: Floats, good: Floats, bad: Floats) -> None:
+def _add(history: History, batch: Batch, n_responses: float, sums: tuple[Floats, Floats, Floats]) -> None:
     responses, injections = batch.responses, batch.injections
-    treated = np.bincount(injections.response[injections.treated], minlength=len(responses.seq)) > 0
+    n = len(responses.seq)
+    n_rated, good, bad = sums
     history.add(
         created_s=responses.created_s,
         users=responses.users,
         conversations=responses.conversations,
         is_holdout=responses.is_holdout,
-        is_treated=treated,
-        n_responses=n_responses,
+        is_treated=np.bincount(injections.response[injections.treated], minlength=n) > 0,
+        n_responses=np.full(n, n_responses),
         n_rated=n_rated,
         good=good,
         bad=bad,

@@ -119,6 +119,11 @@ class Regression(Sums):
         gram[:, :, :, :, :, column] *= keep**0.5
         cross[:, :, :, column] *= keep
 
+    def seen(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return scores and information (q, s, f) of what replies were like of their own accord, without any prior."""
+        information = np.einsum("qsfnf->qsfn", self.gram[:, :, 1])[:, :, :, 1]
+        return self.cross[:, :, 1] @ weights, np.array(information, np.float64)
+
     def fading(self, now_s: float, half_life_days: float) -> float:
         """Return what a row that counted fully counts at *now_s*."""
         return float(0.5 ** (max(now_s - float(self.as_of_s[0]), 0.0) / SECONDS_PER_DAY / half_life_days))

@@ -3,6 +3,7 @@
 Never proof: a find becomes a candidate, and randomised exposure decides. Source: PATTERNS, section 4.4.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -31,6 +32,10 @@ AVOID_SHARE: Final = 0.2  # ... that this part of the replies has
 STANDS_OUT: Final = 0.9  # P(lift > 0) in one scope that is tried there alone ...
 NOT_EVERYWHERE: Final = 0.8  # ... while it is less than this over all
 OWN_PART: Final = 0.5  # of the effect in the scope, that the rest does not share
+OWN_Z: Final = 3.0  # standard errors from which one question type shows an effect by itself ...
+REST_Z: Final = 2.33  # ... that is everybody's when the others show it by so many ...
+POOLED_REST_Z: Final = 1.0  # ... or by only so many when all types together are surer than the strongest alone
+MIN_OTHERS: Final = 5.0  # rated replies with another value, to compare with
 DUPLICATE_CORRELATION: Final = 0.9  # of two characteristics that cannot be told apart
 
 
@@ -126,11 +131,17 @@ def _options(
             continue
         if float(beliefs.n_observed[:, :, index].sum()) < settings.min_signals:
             continue
-        if odds[index] >= LEAST_BEST:
+        if odds[index] >= LEAST_BEST and _has_others(beliefs, index):
             options.extend(_option(readings, column, scope, odds[index]) for scope in _scopes(readings, index))
         if settings.avoid and _displeases(beliefs, index, situation):
             options.append(_avoiding(readings, column))
     return [one for one in options if _has_users(one, readings, settings)]
+
+
+def _has_others(beliefs: Beliefs, f: int) -> bool:
+    """Return whether there are replies without the value to compare those that have it with."""
+    share = float((beliefs.natural[:, :, f] * beliefs.traffic).sum())
+    return float(beliefs.n_observed[:, :, f].sum()) * (1 - share) >= MIN_OTHERS * share
 
 
 def _is_own(column: Column, rows: Iterable[PatternRow]) -> bool:
@@ -164,11 +175,34 @@ def _scopes(readings: Readings, index: int) -> list[Scope]:
     seen = [name for name, n in zip(strata.question_types, by_type, strict=True) if n > 0]
     if len(seen) == 1 and len(strata.question_types) > 1 and seen[0]:
         return [Scope(question_type=seen[0])]
+    if own := _own_types(beliefs, index):
+        return own
     column = beliefs.columns[index]
     if readings.confidence(Scope(), column) >= NOT_EVERYWHERE:
         return [Scope()]
     named = [scope for scope in readings.scopes if scope.question_type or scope.group]
     return [scope for scope in named if _stands_out(readings, index, scope)] or [Scope()]
+
+
+def _own_types(beliefs: Beliefs, f: int) -> list[Scope]:
+    """Return the question types that alone show what a column does, when the others do not share it; else none.
+
+    By the records as they are: what is shrunk towards the other types cannot tell whether they are like it.
+    """
+    if beliefs.seen_score is None or beliefs.seen_information is None:
+        return []
+    score, information = beliefs.seen_score[:, :, f].sum(1), beliefs.seen_information[:, :, f].sum(1)
+    z = score / np.sqrt(np.maximum(information * beliefs.variance, 1e-12))
+    strongest = int(z.argmax())
+    if z[strongest] < OWN_Z:
+        return []
+    rest = np.arange(len(z)) != strongest
+    pooled = float(score.sum() / math.sqrt(information.sum() * beliefs.variance))
+    rest_z = float(score[rest].sum() / math.sqrt(max(information[rest].sum() * beliefs.variance, 1e-12)))
+    if rest_z >= (POOLED_REST_Z if pooled > z[strongest] else REST_Z):
+        return []
+    named = zip(beliefs.strata.question_types, z.tolist(), strict=True)
+    return [Scope(question_type=name) for name, own in named if name and own >= OWN_Z]
 
 
 def _stands_out(readings: Readings, index: int, scope: Scope) -> bool:

@@ -187,6 +187,7 @@ class Statistics:
         responses = self.regression.responses
         dimensions = axes.dimensions
         codes = np.array([dimensions.index(column.dimension) for column in columns], np.int64)
+        seen_score, seen_information = self.regression.seen(self.weights)
         return Beliefs(
             columns=columns,
             strata=strata,
@@ -207,6 +208,8 @@ class Statistics:
             n_signals=n_signals,
             contrasts={Key(scopes[scope], columns[column]): found for (scope, column), found in contrasts.items()},
             tallies={pattern_id: account.read() for pattern_id, account in self.accounts.items()},
+            seen_score=seen_score,
+            seen_information=seen_information,
         )
 
     def _contrasts(self, outcome: int) -> dict[tuple[int, int], Contrast]:

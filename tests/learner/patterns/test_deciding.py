@@ -143,7 +143,7 @@ def test_a_trial_with_much_traffic_that_harms_is_believed_less() -> None:
 
 
 def test_a_crash_takes_back_what_was_activated_lately() -> None:
-    crash = replace(SITUATION, crash=Crash(0.8, 0.5, -5.0), activated_s={"pat_1": NOW_S - DAY_S})
+    crash = replace(SITUATION, crash=Crash(0.8, 0.5, -5.0, NOW_S - DAY_S, None), activated_s={"pat_1": NOW_S - DAY_S})
     old = replace(crash, activated_s={"pat_1": NOW_S - 8 * DAY_S})
     row = pattern("active", share=0.9, warm_step=5, grade="provisional")
 
@@ -305,7 +305,7 @@ def test_every_step_of_a_life_is_legal_and_has_its_reason(
     situation = replace(
         SITUATION,
         is_frozen=is_frozen,
-        crash=Crash(0.8, 0.5, -5.0) if is_crash else None,
+        crash=Crash(0.8, 0.5, -5.0, NOW_S - DAY_S, None) if is_crash else None,
         activated_s={"pat_0": NOW_S - DAY_S},
         types={"response_format": "response_format"},
     )
