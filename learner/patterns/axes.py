@@ -84,15 +84,11 @@ class Axes:
         known = self.users
         return np.array(
             [
-                known.get(user, -1) if user in known else bucket_of(user or conversation)
+                known[user] if user in known else bucket_of(user or conversation)
                 for user, conversation in zip(users, conversations, strict=True)
             ],
             np.int64,
         )
-
-    def user_buckets(self) -> Integers:
-        """Return the bucket of every place on the user axis (u,)."""
-        return np.array([*range(N_BUCKETS), *map(bucket_of, self.users)], np.int64)
 
     def scope_place(self, scope: Scope) -> int | None:
         """Return where *scope* lies among the ``N_SCOPES`` places, or None when it has none."""

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.patterns.axes import N_BUCKETS, Axes, codes
+from learner.patterns.axes import Axes, bucket_of, codes
 from learner.patterns.normal import Floats
 from learner.patterns.observations import Booleans, Column, Exposures, Integers, Observations
 
@@ -70,12 +70,14 @@ class Uses:
 
 def encode(observations: Observations, axes: Axes) -> tuple[Coded, Uses, Integers]:
     """Return *observations* in the places of *axes*, the uses of patterns, and the bounds of conversations (c + 1,)."""
-    order, bounds = _by_conversation(observations.conversations)
+    conversations = observations.conversations
+    order, bounds = _by_conversation(conversations)
     rank = np.zeros(len(order), np.int64)
     rank[order] = np.arange(len(order))
     names = [user or voter for user, voter in zip(observations.users, observations.thumb_voters, strict=True)]
     voters = [voter or user for user, voter in zip(observations.users, observations.thumb_voters, strict=True)]
-    user = axes.user_places(names, observations.conversations)[order]
+    user = axes.user_places(names, conversations)[order]
+    buckets = [bucket_of(name or conversation) for name, conversation in zip(names, conversations, strict=True)]
     dimensions = axes.dimensions
     exposures = observations.exposures
     draws = _draws(exposures, observations.is_holdout, rank, axes, dimensions)
@@ -86,8 +88,8 @@ def encode(observations: Observations, axes: Axes) -> tuple[Coded, Uses, Integer
         question_type=codes(observations.question_types, axes.question_types)[order],
         group=codes(observations.groups, axes.groups)[order],
         user=user,
-        voter=axes.user_places(voters, observations.conversations)[order],
-        bucket=axes.user_buckets()[user] if len(axes.users) else user % N_BUCKETS,
+        voter=axes.user_places(voters, conversations)[order],
+        bucket=np.array(buckets, np.int64)[order],
         signals=observations.signals[order],
         satisfaction=observations.satisfaction[order],
         is_rated=observations.is_rated[order],

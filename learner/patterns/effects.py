@@ -26,6 +26,8 @@ DESIGN_EFFECT: Final = 1.1  # of conversations and users on a variance
 POOL_PRIOR: Final = 10.0  # effects that the prior scale is worth
 TAIL_DF: Final = 4.0  # Student's: one strong pattern must not widen the prior of all
 EM_RATE: Final = 0.25  # of the step towards a new prior scale
+FIRST_WIDTH: Final = 100.0  # times the prior variance at which the first solve of a fit begins: from there ...
+STEPS: Final = 6  # ... so many solves shrink what is noise, and a large effect of a small tenant stands out at once
 MIN_SCALE: Final = 1e-6
 NATURAL_PRIOR: Final = 10.0  # responses that the wider share of a value is worth in a narrower stratum
 BIAS: Final = N_SCOPES  # place of the biases after the scopes
@@ -143,11 +145,10 @@ class Regression(Sums):
 
 
 class Scales(Sums):
-    """How large effects are expected to be: by part, and by effect where one stands out. 0: not yet known."""
+    """How large effects are expected to be, by part. 0: not yet known."""
 
-    AXES: ClassVar[dict[str, Shape]] = {"variance": (len(PARTS),), "local": (N_SCOPES + 1, "f")}
+    AXES: ClassVar[dict[str, Shape]] = {"variance": (len(PARTS),)}
     variance: Floats
-    local: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +180,19 @@ def solve(
     matrix, vector = _normal_equations(sums, weights, fading, SMALL_WEIGHT if is_small else OBSERVATIONAL_WEIGHT)
     base = PART_SD**2 * variance
     scales.variance = np.where(scales.variance > 0, scales.variance, base)
-    local = np.where(scales.local[places] > 0, scales.local[places], scales.variance[part][:, None])
+    wide = scales.variance[part][:, None]
+    local = np.repeat(FIRST_WIDTH * wide, n_columns, 1)
     noise = variance * DESIGN_EFFECT
-    size = len(places) * n_columns
-    precision = matrix / noise
-    precision[np.diag_indices(size)] += 1 / local.ravel()
-    covariance = np.linalg.inv(precision)
-    mean = (covariance @ (vector / noise)).reshape(len(places), n_columns)
-    blocks = np.einsum("ifjf->ijf", covariance.reshape(len(places), n_columns, len(places), n_columns))
-    second = mean**2 + np.einsum("iif->if", blocks)
-    _adapt(scales, second, places, part, base)
-    return _read(mean, blocks, n_types, n_groups)
+    shape = (len(places), n_columns)
+    for _ in range(STEPS):
+        precision = matrix / noise
+        precision[np.diag_indices(local.size)] += 1 / local.ravel()
+        covariance = np.linalg.inv(precision)
+        mean = (covariance @ (vector / noise)).reshape(shape)
+        second = mean**2 + np.diag(covariance).reshape(shape)
+        local = _tails(second, wide)
+    _pool(scales, second, part, base)
+    return _read(mean, np.einsum("ifjf->ijf", covariance.reshape(shape * 2)), n_types, n_groups)
 
 
 def _normal_equations(sums: Regression, weights: Floats, fading: float, observational: float) -> tuple[Floats, Floats]:
@@ -235,7 +238,12 @@ def _normal_equations(sums: Regression, weights: Floats, fading: float, observat
     return matrix, vector
 
 
-def _adapt(scales: Scales, second: Floats, places: Integers, part: Integers, base: Floats) -> None:
+def _tails(second: Floats, variance: Floats) -> Floats:
+    """Return the prior variance of each effect under Student's tails, given its second moment."""
+    return np.asarray(variance * (TAIL_DF + second / variance) / (TAIL_DF + 1), np.float64)
+
+
+def _pool(scales: Scales, second: Floats, part: Integers, base: Floats) -> None:
     """Empirical Bayes with Student weights, worth ``POOL_PRIOR`` effects of the prior's scale."""
     for index in range(len(PARTS)):
         values = second[part == index]
@@ -244,8 +252,6 @@ def _adapt(scales: Scales, second: Floats, places: Integers, part: Integers, bas
         tail = (TAIL_DF + 1) / (TAIL_DF + values / scales.variance[index])
         seen = (POOL_PRIOR * base[index] + (tail * values).sum()) / (POOL_PRIOR + values.size)
         scales.variance[index] = max((1 - EM_RATE) * scales.variance[index] + EM_RATE * seen, MIN_SCALE)
-    wide = scales.variance[part][:, None]
-    scales.local[places] = wide * (TAIL_DF + second / wide) / (TAIL_DF + 1)
 
 
 def _read(mean: Floats, blocks: Floats, n_types: int, n_groups: int) -> Effects:
