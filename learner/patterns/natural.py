@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from learner.patterns.characteristics import EXTRACTORS, MAX_TOOLS
+from learner.patterns.characteristics import EXTRACTORS, MAX_TOOLS, TERMINOLOGY
 from learner.patterns.observations import Booleans, Column, Integers, Natural
-from learner.patterns.terminology import MAX_TERMS, TERMINOLOGY, tenant_terms
+from learner.patterns.terminology import MAX_TERMS, tenant_terms
 
 _NO_TEXT: Final = frozenset({"tools"})  # dimensions that a reply without a text may have
 

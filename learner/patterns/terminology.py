@@ -14,10 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.patterns.characteristics import Membership
+from learner.patterns.characteristics import TERMINOLOGY, Membership
 from store.tokens import TokenCounter
 
-TERMINOLOGY: Final = "terminology"
 MAX_TERMS: Final = 20  # of a tenant, most used first
 MAX_REPLY_TERMS: Final = 30  # of one reply
 MIN_TERM_USERS: Final = 20  # different ones whose replies must hold a term

@@ -1,6 +1,7 @@
 """What is read off a reply, for all eight types of pattern."""
 
 import json
+import time
 
 import pytest
 
@@ -20,33 +21,169 @@ def test_every_type_of_pattern_has_an_extractor() -> None:
     assert types == set(PATTERN_TYPES)
 
 
+QUERIES = [
+    ("SELECT a FROM t JOIN u ON t.id = u.id", ("join",)),
+    ("WITH x AS (SELECT 1 FROM t) SELECT y FROM x", ("cte",)),
+    ("with recursive x(a) as (select 1 from t) select a from x", ("cte",)),
+    ("WITH a AS MATERIALIZED (SELECT 1 FROM t) SELECT b FROM a", ("cte",)),
+    ("SELECT a FROM t WHERE id IN (SELECT id FROM u)", ("subquery",)),
+    ("WITH a AS (SELECT 1 FROM t WHERE x IN (SELECT x FROM u)) SELECT b FROM a", ("cte", "subquery")),
+    ("SELECT a FROM t", ()),
+    ("SELECT a, count(*) FROM t GROUP BY a", ("aggregation",)),
+    ("SELECT sum(x) FROM t", ("aggregation",)),
+    ("SELECT row_number() OVER (PARTITION BY a) FROM t", ("window",)),
+    ("SELECT a FROM t LIMIT 5", ("limit",)),
+    ("SELECT TOP 5 a FROM t", ("limit",)),
+    ("SELECT * FROM t", ("select_all",)),
+    ("SELECT t.* FROM t", ("select_all",)),
+    ("SELECT a FROM t -- no join u here", ()),
+    ("SELECT a FROM t /* with x as (select 1) */", ()),
+    ("SELECT a FROM t WHERE note = 'join us'", ()),
+    ("SELECT a FROM t\nLEFT OUTER JOIN u USING (id)\nLIMIT 10", ("join", "limit")),
+]
+
+
+@pytest.mark.parametrize(("query", "expected"), QUERIES)
+def test_a_query_has_the_features_that_it_uses(query: str, expected: tuple[str, ...]) -> None:
+    assert values(f"Here it is:\n\n```sql\n{query}\n```\nIt lists all.").get("query") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Select what you want from the menu.",
+        "SELECT is a keyword of SQL, and so is FROM.",
+        "```python\nfrom sqlalchemy import select\nrows = select(User)\n```",
+        "```python\nchoice = select(options)\n# taken from the menu\n```",
+        "```\nselect: yes\nfrom: Monday\n```",
+        "```bash\nls -l\n```",
+        "",
+    ],
+)
+def test_what_is_no_query_has_no_features(text: str) -> None:
+    assert "query" not in values(text)
+
+
 @pytest.mark.parametrize(
     ("dimension", "text", "expected"),
     [
-        ("query", "```sql\nSELECT a FROM t JOIN u ON t.id = u.id\n```", ("join",)),
-        ("query", "```sql\nWITH x AS (SELECT 1 FROM t) SELECT * FROM x\n```", ("cte",)),
-        ("query", "```sql\nSELECT a FROM t WHERE id IN (SELECT id FROM u)\n```", ("subquery",)),
-        ("query", "```sql\nSELECT a FROM t\n```", ()),
-        ("query", "Select what you want from the menu.", None),
         ("strategy", "In short: yes. The details follow.", ("summary_first",)),
+        ("strategy", "**TL;DR:** yes.", ("summary_first",)),
+        ("strategy", "## Summary\n\nAll is well.", ("summary_first",)),
+        ("strategy", "**Short answer:** no.", ("summary_first",)),
+        ("strategy", "**Key takeaways**\n- a\n- b", ("summary_first",)),
+        ("strategy", "All is well. In short, relax.", ()),
         ("strategy", "1. Open it.\n2. Close it.", ("step_by_step",)),
+        ("strategy", "1) **Click** Save\n2) Choose a name\n3) The file is there", ("step_by_step",)),
+        ("strategy", "### Step 1: Preparation\nWe begin.\n### Step 2: Work\nWe go on.", ("step_by_step",)),
+        ("strategy", "First, warm the pan. Then add oil. Finally, serve.", ("step_by_step",)),
+        ("strategy", "The best cities:\n1. Paris\n2. Rome\n3. Vienna", ()),
+        ("strategy", "Since 2021 we have 12 shops.", ()),
         ("strategy", "It depends, for example on the day.", ("example",)),
+        ("strategy", "Some fruit (e.g. apples) are fine.", ("example",)),
+        ("strategy", "**Example:**\nA table of numbers.", ("example",)),
+        ("strategy", "She sets an example to others.", ()),
+        ("strategy", "In this instance we cannot help.", ()),
+        ("strategy", "Which account do you mean?", ("clarify",)),
+        ("strategy", "Could you tell me your order number?", ("clarify",)),
+        ("strategy", "Your order left today. Would you like me to track it?", ()),
+        ("strategy", "It costs 5 euros.\n\nSources:\n- price list", ("sources",)),
+        ("strategy", "It costs 5 euros [1].", ("sources",)),
+        ("strategy", "According to the handbook, it is allowed.", ("sources",)),
+        ("strategy", "A list such as [1](https://x.example) links.", ()),
+        ("strategy", "Pay from any source of income.", ()),
+        ("strategy", "Take x[1] of the array.", ()),
+        ("strategy", "Please note that it takes a day.", ("caveats",)),
+        ("strategy", "> **Note:** it takes a day.", ("caveats",)),
+        ("strategy", "Keep in mind that prices change.", ("caveats",)),
+        ("strategy", "I'm assuming that you use version 2.", ("caveats",)),
+        ("strategy", "I made a note of it in my notebook.", ()),
+        ("strategy", "It's a footnote.", ()),
         ("strategy", "It depends.", ()),
+        ("strategy", "Run this:\n```\n# for example\nx = 1\n```", ()),
+        ("strategy", "TL;DR: yes.\n1. Open it.\n2. Close it.", ("summary_first", "step_by_step")),
         ("follow_up", "Done. Would you like me to book it?", ("question",)),
+        ("follow_up", "Done. *Shall I send it?*", ("question",)),
+        ("follow_up", "Do you want a table? I can make one.", ("question",)),
+        ("follow_up", "Which one?", ("question",)),
         ("follow_up", "Done.\n\nNext steps:\n- call us", ("suggestions",)),
+        ("follow_up", "Done.\n\n**Next steps**\n- call us", ("suggestions",)),
+        ("follow_up", "Done.\n\nRelated questions:\n- Where?\n- When?", ("suggestions",)),
+        ("follow_up", "Done. Ask me:\n- Where is it?\n- When is it?", ("suggestions",)),
+        ("follow_up", "Done. You might also want to check the price.", ("suggestions",)),
+        ("follow_up", "You can also pay by card.", ("none",)),
+        ("follow_up", "The process needs several steps next week.", ("none",)),
+        ("follow_up", "Done. Let me know if anything is unclear.", ("offer",)),
+        ("follow_up", "Done. Feel free to ask.", ("offer",)),
+        ("follow_up", "Done. I hope this helps!", ("offer",)),
+        ("follow_up", "Aspirin helps.", ("none",)),
+        ("follow_up", "They let me know yesterday.\nIt is closed.", ("none",)),
+        ("follow_up", "Why? Because it is old.", ("none",)),
         ("follow_up", "Done.", ("none",)),
         ("visualization", "Here is a bar chart of it.", ("bar",)),
+        ("visualization", "The column chart below shows it.", ("bar",)),
+        ("visualization", "A histogram of ages:", ("bar",)),
         ("visualization", "Over time, a line graph shows it.", ("line",)),
+        ("visualization", "A time series plot follows.", ("line",)),
+        ("visualization", "See the pie chart.", ("pie",)),
+        ("visualization", "The scatterplot shows no relation.", ("scatter",)),
+        ("visualization", "This flowchart shows the process.", ("diagram",)),
         ("visualization", "```mermaid\ngraph TD\n```", ("diagram",)),
+        ("visualization", "```mermaid\nsequenceDiagram\n```", ("diagram",)),
+        ("visualization", "```mermaid\npie title Pets\n```", ("pie",)),
+        ("visualization", "```mermaid\nxychart-beta\n  bar [1, 2]\n```", ("bar",)),
+        ("visualization", "```mermaid\nxychart-beta\n  line [1, 2]\n```", ("line",)),
+        ("visualization", '```json\n{"$schema": "https://vega.github.io/x", "mark": "bar"}\n```', ("bar",)),
+        ("visualization", '```vega-lite\n{"mark": {"type": "line"}}\n```', ("line",)),
+        ("visualization", '```vega-lite\n{"mark": "point"}\n```', ("scatter",)),
+        ("visualization", '```json\n{"type": "bar"}\n```', ()),
+        ("visualization", "Would you like a bar chart of it?", ()),
+        ("visualization", "I can't draw a bar chart here.", ()),
+        ("visualization", "I used a table instead of a pie chart.", ()),
+        ("visualization", "It does not cost much. The pie chart shows why.", ("pie",)),
+        ("visualization", "This paragraph is about the plot of a film.", ()),
+        ("visualization", "The song topped the charts.", ()),
+        ("visualization", "Send a telegram.", ()),
         ("visualization", "Nothing to see.", ()),
         ("threshold", "Changes of more than 12 % matter.", ("10",)),
         ("threshold", "Alert when it exceeds 5%.", ("5",)),
+        ("threshold", "Revenue dropped by more than 20 percent.", ("20",)),
+        ("threshold", "We flag deviations >= 2.4%.", ("2",)),
+        ("threshold", "CPU usage above 90%.", ("90",)),
+        ("threshold", "Over 20% of customers pay by card.", ()),
+        ("threshold", "You get more than 10% off.", ()),
         ("threshold", "It grew by 3 %.", ()),
         ("threshold", "It grew.", None),
+        ("threshold", "A percentage.", None),
+        ("threshold", "```\nalert if x > 5%\n```\nThat is all.", None),
+        ("min_count", "Alert me after more than 5 failed logins.", ("5",)),
+        ("min_count", "An alert is raised for at least 12 errors.", ("10",)),
+        ("min_count", "It was flagged over 90 times.", ("100",)),
+        ("min_count", "I flag every error.", ()),
+        ("min_count", "There were more than 5 errors.", None),
+        ("severity", "Severity: **high**\nDisk is full.", ("high",)),
+        ("severity", "A low-severity issue and a critical-priority one.", ("low",)),
+        ("severity", "| medium severity | 3 |", ("medium",)),
+        ("severity", "Priority: critical", ("high",)),
+        ("severity", "Your call has priority.", None),
+        ("severity", "It is of high quality.", None),
     ],
 )
 def test_a_reply_has_the_values_that_it_shows(dimension: str, text: str, expected: tuple[str, ...] | None) -> None:
     assert values(text).get(dimension) == expected
+
+
+@pytest.mark.parametrize(
+    "piece", ["\n", "`" * 3 + "\n", "/*", "first,", "1. ", "(select ", "with x as (", "> ", "? ", "note "]
+)
+def test_a_reply_made_to_be_slow_is_read_at_once(piece: str) -> None:
+    text = f"```sql\nselect a from t\n{piece * 20_000}"
+
+    began_s = time.perf_counter()
+    values(text)
+    values(piece * 20_000)
+
+    assert time.perf_counter() - began_s < 2.0
 
 
 def test_format_and_length_come_from_the_record() -> None:
