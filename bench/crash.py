@@ -9,6 +9,7 @@ import argparse
 import math
 import statistics
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -232,26 +233,39 @@ def false_alarms(volume: int, seed: int, settings: PatternsSection) -> dict[str,
     return {name: len(times) for name, times in rang.items()}
 
 
-def runs_until(
-    volume: int, fall: float, seed: int, settings: PatternsSection, *, is_treated_alone: bool = False
-) -> tuple[dict[str, int | None], float | None]:
-    """Return after how many runs each rule sees a fall (None: not in 12), and how surely ours blames learning."""
-    stream, contest = Stream(volume, seed), rules(settings)
-    start = WARM_RUNS + seed % (7 * RUNS_PER_DAY)  # any time of the week
-    seen: dict[str, int | None] = dict.fromkeys(contest)
-    blame: float | None = None
-    for number in range(start + WATCHED):
-        if number == start:
-            stream.fall, stream.is_treated_alone = fall, is_treated_alone
-        signals = stream.run(number)
-        for name, rule in contest.items():
-            if number < start and isinstance(rule, Ours):
+@dataclass
+class Scene:
+    """A stream and the rules that watched it for five weeks, at any time of the week."""
+
+    stream: Stream
+    contest: dict[str, Rule]
+    number: int  # of the next run
+
+    def fall(self, size: float, *, is_treated_alone: bool = False) -> tuple[dict[str, int | None], float | None]:
+        """Return after how many runs each rule sees a fall (None: not in 12), and how surely ours blames learning."""
+        seen: dict[str, int | None] = dict.fromkeys(self.contest)
+        blame: float | None = None
+        self.stream.fall, self.stream.is_treated_alone = size, is_treated_alone
+        for wait in range(1, WATCHED + 1):
+            signals = self.stream.run(self.number + wait - 1)
+            for name, rule in self.contest.items():
+                if seen[name] is None and rule.is_alarm(signals):
+                    seen[name] = wait
+                    blame = rule.blame_z if isinstance(rule, Ours) else blame
+        return seen, blame
+
+
+def scene(volume: int, seed: int, settings: PatternsSection) -> Scene:
+    """Return a tenant before its fall."""
+    made = Scene(Stream(volume, seed), rules(settings), WARM_RUNS + seed % (7 * RUNS_PER_DAY))
+    for number in range(made.number):
+        signals = made.stream.run(number)
+        for rule in made.contest.values():
+            if isinstance(rule, Ours):
                 rule.learn(signals)
-            elif seen[name] is None and rule.is_alarm(signals) and number >= start:
-                seen[name] = number - start + 1
-                if isinstance(rule, Ours):
-                    blame = rule.blame_z
-    return seen, blame
+            else:
+                rule.is_alarm(signals)
+    return made
 
 
 def _share(waits: Sequence[int | None], within: int) -> float:
@@ -281,10 +295,10 @@ class Score:
         return [str(self.volume), self.rule, f"{self.alarms_a_year:.2f}", *cells]
 
 
-def scores(volume: int, years: int, n_falls: int, settings: PatternsSection) -> list[Score]:
+def scores(volume: int, years: int, scenes: Sequence[Scene], settings: PatternsSection) -> list[Score]:
     """Return the score of each rule."""
     alarms = [false_alarms(volume, 1000 + seed, settings) for seed in range(years)]
-    seen = {fall: [runs_until(volume, fall, seed, settings)[0] for seed in range(n_falls)] for fall in FALLS}
+    seen = {fall: [deepcopy(one).fall(fall)[0] for one in scenes] for fall in FALLS}
     return [
         Score(
             volume,
@@ -296,11 +310,11 @@ def scores(volume: int, years: int, n_falls: int, settings: PatternsSection) -> 
     ]
 
 
-def blames(volume: int, n_falls: int, settings: PatternsSection) -> list[list[str]]:
+def blames(volume: int, scenes: Sequence[Scene], settings: PatternsSection) -> list[list[str]]:
     """Return the lines about how often learning was held to blame for a fall of 40 %."""
     lines = []
     for is_treated_alone in (True, False):
-        found = [runs_until(volume, 0.4, seed, settings, is_treated_alone=is_treated_alone) for seed in range(n_falls)]
+        found = [deepcopy(one).fall(0.4, is_treated_alone=is_treated_alone) for one in scenes]
         said = [blame for waits, blame in found if waits["ours"] is not None]
         n_blamed = sum(blame is not None and blame < -settings.blame_z for blame in said)
         lines.append([str(volume), "treated alone" if is_treated_alone else "all", str(len(said)), str(n_blamed)])
@@ -311,14 +325,18 @@ def main() -> None:
     """Print the figures."""
     parser = argparse.ArgumentParser(prog="python -m bench.crash", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--years", type=int, default=10)
-    parser.add_argument("--falls", type=int, default=84)
+    parser.add_argument("--years", type=int, default=8)
+    parser.add_argument("--falls", type=int, default=56)
     parser.add_argument("--volumes", type=int, nargs="*", default=VOLUMES)
     arguments = parser.parse_args()
     years, n_falls = (1, 8) if arguments.quick else (arguments.years, arguments.falls)
     settings = load_config().patterns
-    found = [score for volume in arguments.volumes for score in scores(volume, years, n_falls, settings)]
-    blamed = [line for volume in arguments.volumes for line in blames(volume, n_falls, settings)]
+    found: list[Score] = []
+    blamed: list[list[str]] = []
+    for volume in arguments.volumes:
+        scenes = [scene(volume, seed, settings) for seed in range(n_falls)]
+        found += scores(volume, years, scenes, settings)
+        blamed += blames(volume, scenes, settings)
     print("## The crash alarm\n")
     print(
         f"{years} years of runs every 6 h in which nothing happened, {n_falls} falls of each size per volume. Share "

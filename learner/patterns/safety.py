@@ -80,7 +80,9 @@ def _last_crash(alerts: Sequence[Alert], now_s: float) -> Alert | None:
 
 
 def _is_known(history: History, alert: Alert, crash: Crash, settings: PatternsSection) -> bool:
-    """Return whether the alert told of this fall already: nothing had recovered before it began anew."""
+    """Return whether the alert told of this fall already: it is not as deep again, and nothing recovered in between."""
+    if crash.now < float(alert.detail["now"]) * (1 - settings.crash_drop):
+        return False
     raised_s = parse_iso(alert.created_at)
     before_it_s = crash.began_s - 1
     if before_it_s <= raised_s:

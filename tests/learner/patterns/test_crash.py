@@ -187,8 +187,10 @@ def generations() -> list[GenerationRow]:
     ]
 
 
-def alert(age_h: float, before: float = 0.8, acknowledged_at: str | None = None) -> Alert:
-    return Alert("a1", "t", None, "crash", "", {"before": before}, iso(NOW_S - age_h * 3600), acknowledged_at, None, 0)
+def alert(age_h: float, now: float = 0.3, acknowledged_at: str | None = None) -> Alert:
+    return Alert(
+        "a1", "t", None, "crash", "", {"before": 0.8, "now": now}, iso(NOW_S - age_h * 3600), acknowledged_at, None, 0
+    )
 
 
 def test_when_treated_alone_fell_the_tenant_goes_back_to_before_the_fall_surely_began() -> None:
@@ -218,6 +220,12 @@ def test_a_known_crash_freezes_and_is_not_told_again() -> None:
 
 def test_a_new_fall_after_a_recovery_is_told() -> None:
     safety = safety_of(history_of(0.8, 0.3), [alert(24 * 5)], {}, generations(), NOW_S, PATTERNS)
+
+    assert safety.crash is not None
+
+
+def test_a_fall_that_goes_on_as_deep_again_is_told_again() -> None:
+    safety = safety_of(history_of(0.8, 0.1), [alert(6, now=0.6)], {}, generations(), NOW_S, PATTERNS)
 
     assert safety.crash is not None
 

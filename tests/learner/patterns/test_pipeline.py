@@ -123,8 +123,7 @@ def test_users_who_change_their_minds_end_an_active_pattern(db: Database, config
         world.learn(after_h=6)
         states.append(world.table().state)
 
-    assert "retired" in states
-    assert states[-1] != "active"
+    assert states[-1] in {"trial", "retired"}  # a crash takes it back to trial at once
     assert world.table().removed_at is not None
 
 
