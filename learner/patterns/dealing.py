@@ -284,6 +284,9 @@ class _Dimension:
         competes = is_trial.sum(1) > 1
         cap = np.where(competes & is_small, max(settings.small_trial_share, settings.trial_share), settings.trial_share)
         is_tried = np.array([self.readings.n_treated(self.cells.columns[c]) for c in self.columns]) >= PROVING_SIGNALS
+        # What a crash put back into trial this moment must earn it anew.
+        is_back = [change.before.state != "trial" and change.after.state == "trial" for change in self.changes]
+        is_tried = is_tried & ~np.array([*is_back, False], np.bool_)[self.hands]
         promising = is_trial & is_tried & (self.cells.confidence[:, self.columns] >= PROBATION)
         return np.minimum(np.where(promising.any(1), self._most, cap), self._most)
 

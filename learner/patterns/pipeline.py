@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.patterns.characteristics import EXTRACTORS
+from learner.patterns.characteristics import TYPES
 from learner.patterns.deciding import Decisions, Split, decide, is_startable, resets_by_persons
 from learner.patterns.finding import Find
 from learner.patterns.kept import (
@@ -27,7 +27,6 @@ from learner.patterns.publishing import Candidate, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
 from learner.patterns.safety import MEMORY_S, Safety, safety_of
 from learner.patterns.states import Situation
-from learner.patterns.terminology import TERMINOLOGY
 from learner.patterns.wording import word
 from learner.report import Collaborators, RunReport
 from store.alerts import alerts_since
@@ -44,7 +43,7 @@ from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
 from store.turns import newest_response, newest_signal
-from store.vocabulary import SERVED_STATES, PatternType
+from store.vocabulary import SERVED_STATES
 from store.windows import choose_group_field, settled_until
 
 GROUP_SAMPLE: Final = 20_000  # newest responses that say which field groups are values of
@@ -72,7 +71,7 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
         settings=settings,
         activated_s={key: parse_iso(at) for key, at in last_activations(db, tenant_id).items()},
         needs_approval=settings.require_trial_approval or get_tenant(db, tenant_id).require_trial_approval,
-        types=_types(),
+        types=TYPES,
     )
     since = _cursor(db, tenant_id)
     rows = all_patterns(db, tenant_id)
@@ -93,10 +92,6 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     return publish_run(
         db, run, _decide(run, Read(source, state, found, until), situation, safety, collaborators.tokens)
     )
-
-
-def _types() -> dict[str, PatternType]:
-    return {**{name: type_ for name, type_, _ in EXTRACTORS}, TERMINOLOGY: "domain_knowledge"}
 
 
 def is_due(row: PatternRow, situation: Situation) -> bool:

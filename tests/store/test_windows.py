@@ -155,7 +155,8 @@ def revisions(db: Database, *, after_signal: int, removals: tuple[int, int], unt
 
 
 def weights(signals: SignalColumns, n: int) -> list[float]:
-    return np.bincount(signals.response, signals.weight, n).tolist()
+    totals: list[float] = np.bincount(signals.response, signals.weight, n).tolist()
+    return totals
 
 
 def test_a_vote_that_was_replaced_is_told_with_what_it_was_and_is(db: Database, config: Config) -> None:
