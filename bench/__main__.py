@@ -63,6 +63,10 @@ def _retrieval(options: Options) -> Part:
     return _printed("retrieval", "How well entries are found", *chosen)
 
 
+def _crash(options: Options) -> Part:
+    return _printed("crash", "The crash alarm", *(["--quick"] if options.is_quick else []))
+
+
 PARTS: Mapping[str, Callable[[Options], Part]] = {
     "gateway": _gateway,
     "cache": lambda _: cache_cost.run(),
@@ -72,6 +76,7 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "selection": _selection,
     "retrieval": _retrieval,
     "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
+    "crash": _crash,
 }
 
 

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
+from learner.notifying import Notifier
 from learner.once import learn
 from learner.scheduler import Scheduler
 from learner.services import Services
@@ -77,10 +78,11 @@ def serve(_config_path: Path | None, config: Config) -> None:
         clock=clock,
         name=f"{socket.gethostname()}:{os.getpid()}",
     )
+    notifier = Notifier(config.alerts, open_database=connect, clock=clock)
     services = Services(config, connect, clock, author, wake_scheduler=scheduler.wake)
     listener = listen(config.learner)
     settings = uvicorn.Config(
-        create_app(services, lifespan=_scheduling(scheduler)),
+        create_app(services, lifespan=_scheduling(scheduler, notifier)),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -108,17 +110,19 @@ def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
-def _scheduling(scheduler: Scheduler) -> Lifespan:
-    """Return what runs *scheduler* while the app is up."""
+def _scheduling(scheduler: Scheduler, notifier: Notifier) -> Lifespan:
+    """Return what runs *scheduler* and *notifier* while the app is up."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         thread = threading.Thread(target=scheduler.run, name="scheduler", daemon=True)
         thread.start()
+        notifier.start()
         log.info("the learner is ready")
         try:
             yield
         finally:
+            notifier.stop()
             scheduler.stop()
             thread.join()
 

@@ -1,6 +1,7 @@
 """Table ``alerts``: what a person should know at once. Written by the learner; acknowledged by a person."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from store.database import Database, Row
 from store.errors import NotFoundError
 from store.ids import new_id
 from store.paging import decode_cursor, encode_cursor, split_page
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,8 @@ class Alert:
     detail: dict[str, Any]
     created_at: str
     acknowledged_at: str | None
+    delivered_at: str | None  # when the webhook took it
+    attempts: int  # tries to deliver it
 
 
 def raise_alert(
@@ -34,7 +39,7 @@ def raise_alert(
     run_id: str | None,
     now_s: float,
 ) -> str:
-    """Write an alert and return its id."""
+    """Write an alert and return its id; a webhook gets it from the learner afterwards."""
     alert_id = new_id("alert", now_s)
     with db.transaction():
         db.execute(
@@ -52,6 +57,7 @@ def raise_alert(
                 "created_at": iso(now_s),
             },
         )
+    log.warning("alert %s of tenant %s: %s", alert_id, tenant_id, kind)  # its words may hold a person's
     return alert_id
 
 
@@ -86,6 +92,18 @@ def last_alert(db: Database, tenant_id: str, kind: str) -> Alert | None:
     return None if row is None else _alert(row)
 
 
+def alerts_since(db: Database, tenant_id: str, kind: str, since_s: float) -> list[Alert]:
+    """Return the alerts of one kind that were raised since *since_s*, oldest first."""
+    rows = db.rows(
+        """
+        SELECT * FROM alerts
+        WHERE tenant_id = :tenant_id AND kind = :kind AND created_at >= :since ORDER BY created_at, id
+        """,
+        {"tenant_id": tenant_id, "kind": kind, "since": iso(since_s)},
+    )
+    return [_alert(row) for row in rows]
+
+
 def acknowledge_alert(db: Database, tenant_id: str, alert_id: str, *, now_s: float) -> None:
     """Mark an alert as seen; the first time counts.
 
@@ -106,5 +124,6 @@ def acknowledge_alert(db: Database, tenant_id: str, alert_id: str, *, now_s: flo
 
 def _alert(row: Row) -> Alert:
     columns = dict(row)
+    del columns["next_try_at"]
     columns["detail"] = json.loads(columns.pop("detail_json"))
     return Alert(**columns)

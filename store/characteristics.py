@@ -48,13 +48,22 @@ def unread_replies(
         SELECT seq, question, response_format, length_band, tool_set, messages_json,
           coalesce(reply_json, '') AS reply_json
         FROM responses
-        WHERE tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
+        WHERE +tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
           AND outcome = 'ok' AND agent = 'ai'
         ORDER BY seq LIMIT :limit
         """,
         {"tenant_id": tenant_id, "after": after, "until": until, "since_at": since_at, "limit": limit},
     )
     return [UnreadReply(*row) for row in rows]
+
+
+def before_first(db: Database, tenant_id: str, *, since_at: str) -> int:
+    """Return a ``seq`` before all responses of the tenant since *since_at*: a reader need not look further back."""
+    found = db.value(
+        "SELECT min(seq) FROM responses WHERE tenant_id = :tenant_id AND created_at >= :since_at",
+        {"tenant_id": tenant_id, "since_at": since_at},
+    )
+    return 0 if found is None else int(found) - 1
 
 
 def save_characteristics(db: Database, tenant_id: str, version: int, found: Iterable[Characteristics]) -> None:

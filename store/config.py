@@ -106,14 +106,21 @@ class PatternsSection:
     trial_share: float
     active_share: float
     window_days: float
+    settle_days: float
     half_life_days: float
     ema_alpha_start: float
     ema_alpha_end: float
     ema_alpha_signals: int
+    small_signals: int
+    small_trial_share: float
     discovery_q: float
+    min_users: int
+    avoid: bool
     max_arms_per_dimension: int
     activate_confidence: float
     activate_e_value: float
+    provisional: Literal["evidence", "posterior", "never"]
+    proven_fdr: float
     cooldown_days: float
     warmup_runs: int
     warmdown_runs: int
@@ -122,8 +129,16 @@ class PatternsSection:
     prune_idle_days: float
     prune_confidence: float
     prune_min_signals: int
+    least_lift: float
+    futility_days: float
+    revive_after_days: float
+    revive_harmful_after_days: float
+    guardrail_e_value: float
+    guardrail_change: float
     crash_drop: float
     crash_z: float
+    blame_z: float
+    freeze_days: float
     harm_z: float
     max_candidates: int
     require_trial_approval: bool
@@ -197,6 +212,16 @@ class LearnerSection:
 
 
 @dataclass(frozen=True, slots=True)
+class AlertsSection:
+    webhook_url: str
+    webhook_secret_env: str
+    timeout_s: float
+    retry_s: float
+    retry_max_s: float
+    give_up_h: float
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingSection:
     dataset_id: str
     review_below_confidence: float
@@ -226,6 +251,7 @@ class Config:
     question_types: QuestionTypesSection
     knowledge: KnowledgeSection
     learner: LearnerSection
+    alerts: AlertsSection
     training: TrainingSection
     log: LogSection
 
@@ -347,7 +373,16 @@ def _convert_scalar(hint: Any, value: Any, name: str) -> Any:
 
 
 _SHARES = {
-    "patterns": ("holdout", "hold_back", "trial_share", "active_share", "activate_confidence", "crash_drop"),
+    "patterns": (
+        "holdout",
+        "hold_back",
+        "trial_share",
+        "small_trial_share",
+        "active_share",
+        "activate_confidence",
+        "proven_fdr",
+        "crash_drop",
+    ),
     "contexts": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
@@ -361,7 +396,16 @@ _MORE_THAN_ZERO = {
     "upstream": ("connect_timeout_s", "breaker_open_s"),
     "recording": ("poll_ms", "segment_mb", "max_backlog_mb", "max_message_kb"),
     "feedback": ("max_batch", "max_text_kb"),
-    "patterns": ("window_days", "half_life_days", "ema_alpha_signals", "warmup_runs", "warmdown_runs"),
+    "patterns": (
+        "window_days",
+        "half_life_days",
+        "ema_alpha_signals",
+        "activate_e_value",
+        "proven_fdr",
+        "guardrail_e_value",
+        "warmup_runs",
+        "warmdown_runs",
+    ),
     "embedding": ("cache_size",),
     "knowledge": ("max_candidates", "prescreen_batch", "max_prescreened"),
     "learner": (
@@ -374,6 +418,7 @@ _MORE_THAN_ZERO = {
         "max_items",
     ),
     "learner.models": ("timeout_s",),
+    "alerts": ("timeout_s", "retry_s", "give_up_h"),
 }
 
 
@@ -410,6 +455,9 @@ def _check(config: Config) -> None:
             raise ConfigError(
                 f"prices.{model} must be [input, output] or [input, output, cached input], not {list(price)!r}"
             )
+    url = config.alerts.webhook_url
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError("alerts.webhook_url must be an http(s) URL, or empty")  # not shown: it may hold a token
     _check_open_mode(config)
 
 

@@ -119,6 +119,18 @@ class Database:
             self.connection.rollback()
             raise
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read everything inside as it was at the first statement, whatever others write meanwhile; write nothing.
+
+        Keep it short: the write-ahead log cannot be taken over into the database while a reader may need it.
+        """
+        self.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.rollback()
+
     def close(self) -> None:
         self.connection.close()
 

@@ -1,8 +1,24 @@
 """Table ``generations``: what the proxy serves, one number after the other. Written by the learner and the command."""
 
+from dataclasses import dataclass
+
 from store.clock import iso
 from store.database import Database
+from store.errors import NotFoundError
+from store.paging import decode_cursor, encode_cursor, split_page
 from store.plan import EMPTY_PLAN, Plan, decode_plan, encode_plan
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRow:
+    """One generation without its plan; ``has_plan`` is False when only knowledge changed."""
+
+    number: int
+    has_plan: bool
+    run_id: str | None
+    actor: str
+    reason: str
+    created_at: str
 
 
 def publish(
@@ -55,5 +71,56 @@ def current_plan(db: Database, tenant_id: str) -> Plan:
         ORDER BY number DESC LIMIT 1
         """,
         {"tenant_id": tenant_id},
+    )
+    return decode_plan(text) if text else EMPTY_PLAN
+
+
+def list_generations(
+    db: Database, tenant_id: str, *, limit: int = 100, cursor: str | None = None
+) -> tuple[list[GenerationRow], str | None]:
+    """Return generations, the newest first, and where the next page begins."""
+    rows = db.rows(
+        """
+        SELECT number, plan_json IS NOT NULL AS has_plan, run_id, actor, reason, created_at FROM generations
+        WHERE tenant_id = :tenant_id AND (:cursor IS NULL OR number < :cursor)
+        ORDER BY number DESC LIMIT :limit
+        """,
+        {"tenant_id": tenant_id, "cursor": decode_cursor(cursor, 1)[0] if cursor else None, "limit": limit + 1},
+    )
+    page, has_more = split_page(rows, limit)
+    found = [GenerationRow(**{**dict(row), "has_plan": bool(row["has_plan"])}) for row in page]
+    return found, encode_cursor(found[-1].number) if has_more else None
+
+
+def plans_since(db: Database, tenant_id: str, since_s: float) -> list[GenerationRow]:
+    """Return the generations with a plan that were published since *since_s*, and the last one before, by number."""
+    rows = db.rows(
+        """
+        SELECT number, 1 AS has_plan, run_id, actor, reason, created_at FROM generations
+        WHERE tenant_id = :tenant_id AND plan_json IS NOT NULL AND number >= coalesce((
+          SELECT max(number) FROM generations
+          WHERE tenant_id = :tenant_id AND plan_json IS NOT NULL AND created_at < :since), 0)
+        ORDER BY number
+        """,
+        {"tenant_id": tenant_id, "since": iso(since_s)},
+    )
+    return [GenerationRow(**{**dict(row), "has_plan": True}) for row in rows]
+
+
+def plan_of(db: Database, tenant_id: str, number: int) -> Plan:
+    """Return the patterns that generation *number* served: its own plan, or the last before it.
+
+    Raises:
+        NotFoundError: the tenant has no such generation.
+    """
+    if not 1 <= number <= current_number(db, tenant_id):
+        raise NotFoundError(f"no generation {number}")
+    text = db.value(
+        """
+        SELECT plan_json FROM generations
+        WHERE tenant_id = :tenant_id AND plan_json IS NOT NULL AND number <= :number
+        ORDER BY number DESC LIMIT 1
+        """,
+        {"tenant_id": tenant_id, "number": number},
     )
     return decode_plan(text) if text else EMPTY_PLAN

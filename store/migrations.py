@@ -67,6 +67,16 @@ def m009_joint_model(tool: Tool) -> None:
     _run(tool, JOINT_MODEL)
 
 
+@MIGRATIONS()
+def m010_alert_delivery(tool: Tool) -> None:
+    _run(tool, ALERT_DELIVERY)
+
+
+@MIGRATIONS()
+def m012_removed_signals(tool: Tool) -> None:
+    _run(tool, REMOVED_SIGNALS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -597,4 +607,36 @@ CREATE TABLE learner_states (
   priorities_json TEXT NOT NULL, -- dimension -> expected lift per token, for the order of dimensions
   updated_at TEXT NOT NULL
 ) STRICT;
+"""
+
+ALERT_DELIVERY: Final = """
+ALTER TABLE alerts ADD COLUMN delivered_at TEXT -- when the webhook took it
+  DEFAULT NULL;
+
+ALTER TABLE alerts ADD COLUMN attempts INTEGER NOT NULL -- tries to deliver it
+  DEFAULT 0;
+
+ALTER TABLE alerts ADD COLUMN next_try_at TEXT -- NULL: at once
+  DEFAULT NULL;
+
+CREATE INDEX alerts_to_deliver ON alerts (created_at) WHERE delivered_at IS NULL;
+"""
+
+REMOVED_SIGNALS: Final = """
+CREATE TABLE removed_signals (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  signal_seq INTEGER NOT NULL, -- response_feedback.seq of a signal that was taken back or replaced
+  response_id TEXT NOT NULL,
+  signal_type TEXT NOT NULL,
+  weight REAL NOT NULL
+) STRICT;
+
+CREATE INDEX removed_signals_by_response ON removed_signals (response_id);
+
+CREATE TRIGGER removed_signals_are_noted AFTER DELETE ON response_feedback
+BEGIN
+  INSERT INTO removed_signals (tenant_id, signal_seq, response_id, signal_type, weight)
+  VALUES (OLD.tenant_id, OLD.seq, OLD.response_id, OLD.signal_type, OLD.weight);
+END;
 """

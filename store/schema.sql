@@ -124,6 +124,12 @@ CREATE TABLE response_feedback (
   UNIQUE (response_id, user_id, family)
 ) STRICT;
 
+CREATE TRIGGER removed_signals_are_noted AFTER DELETE ON response_feedback
+BEGIN
+  INSERT INTO removed_signals (tenant_id, signal_seq, response_id, signal_type, weight)
+  VALUES (OLD.tenant_id, OLD.seq, OLD.response_id, OLD.signal_type, OLD.weight);
+END;
+
 CREATE INDEX response_feedback_by_time ON response_feedback (tenant_id, created_at);
 
 CREATE TABLE feedback_receipts (
@@ -238,9 +244,14 @@ CREATE TABLE alerts (
   detail_json TEXT NOT NULL,
   created_at TEXT NOT NULL,
   acknowledged_at TEXT
-) STRICT;
+, delivered_at TEXT -- when the webhook took it
+  DEFAULT NULL, attempts INTEGER NOT NULL -- tries to deliver it
+  DEFAULT 0, next_try_at TEXT -- NULL: at once
+  DEFAULT NULL) STRICT;
 
 CREATE INDEX alerts_by_time ON alerts (tenant_id, created_at);
+
+CREATE INDEX alerts_to_deliver ON alerts (created_at) WHERE delivered_at IS NULL;
 
 CREATE TABLE ai_contexts (
   id TEXT NOT NULL PRIMARY KEY,
@@ -450,6 +461,17 @@ CREATE TABLE learner_states (
   priorities_json TEXT NOT NULL, -- dimension -> expected lift per token, for the order of dimensions
   updated_at TEXT NOT NULL
 ) STRICT;
+
+CREATE TABLE removed_signals (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  signal_seq INTEGER NOT NULL, -- response_feedback.seq of a signal that was taken back or replaced
+  response_id TEXT NOT NULL,
+  signal_type TEXT NOT NULL,
+  weight REAL NOT NULL
+) STRICT;
+
+CREATE INDEX removed_signals_by_response ON removed_signals (response_id);
 
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,

@@ -23,19 +23,18 @@ class FollowedResponse:
     next_created_at: str
 
 
-def newest_response(db: Database, tenant_id: str) -> int:
-    """Return the ``seq`` of the tenant's newest response; 0 when there is none."""
-    return int(db.value("SELECT max(seq) FROM responses WHERE tenant_id = :t", {"t": tenant_id}) or 0)
+def newest_response(db: Database, tenant_id: str, *, after: int = 0) -> int:
+    """Return the ``seq`` of the tenant's newest response; *after* when none came after it."""
+    # By seq alone: what came since a cursor is little, and no index has a tenant's responses in this order.
+    found = db.value("SELECT max(seq) FROM responses WHERE +tenant_id = :t AND seq > :a", {"t": tenant_id, "a": after})
+    return after if found is None else int(found)
 
 
-def newest_signal(db: Database, tenant_id: str) -> int:
-    """Return the ``seq`` of the tenant's newest signal; 0 when there is none."""
-    return int(db.value("SELECT max(seq) FROM response_feedback WHERE tenant_id = :t", {"t": tenant_id}) or 0)
-
-
-def count_signals(db: Database, tenant_id: str) -> int:
-    """Return how many signals the tenant's responses have: one that was taken back shows in no ``seq``."""
-    return int(db.value("SELECT count(*) FROM response_feedback WHERE tenant_id = :t", {"t": tenant_id}))
+def newest_signal(db: Database, tenant_id: str, *, after: int = 0) -> int:
+    """Return the ``seq`` of the tenant's newest signal; *after* when none came after it."""
+    sql = "SELECT max(seq) FROM response_feedback WHERE +tenant_id = :t AND seq > :a"
+    found = db.value(sql, {"t": tenant_id, "a": after})
+    return after if found is None else int(found)
 
 
 def followed_responses(db: Database, tenant_id: str, *, after: int, until: int) -> Iterator[FollowedResponse]:
@@ -51,7 +50,7 @@ def followed_responses(db: Database, tenant_id: str, *, after: int, until: int) 
             FROM responses AS n JOIN responses AS p ON p.seq = (
               SELECT max(e.seq) FROM responses AS e
               WHERE e.tenant_id = n.tenant_id AND e.conversation_id = n.conversation_id AND e.seq < n.seq)
-            WHERE n.tenant_id = :tenant_id AND n.seq > :after AND n.seq <= :until AND p.outcome = 'ok'
+            WHERE +n.tenant_id = :tenant_id AND n.seq > :after AND n.seq <= :until AND p.outcome = 'ok'
             ORDER BY n.seq LIMIT :limit
             """,
             {"tenant_id": tenant_id, "after": cursor, "until": until, "limit": PAGE},

@@ -1,22 +1,36 @@
-"""A window of records as columns, for statistics. Reads ``responses`` and what belongs to them only.
+"""Records as columns, in batches, for statistics. Reads ``responses`` and what belongs to them only.
 
-Complete answers of the assistant (outcome ok, agent ai) that went through the proxy; holdout included.
+Complete answers of the assistant (outcome ok, agent ai) whose characteristics were read; holdout included.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from store.clock import days_before, parse_iso
-from store.database import Database
+from store.database import Database, Row
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
+
+GroupField = Literal["segment", "data_source", "prompt_template"]
+
+BATCH: Final = 20_000  # responses in memory at once, about 20 MB with all that belongs to them
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which records: responses with ``after < seq <= until`` and signals with ``seq <= until_signal``."""
+
+    after: int
+    until: int
+    until_signal: int
+    since_at: str = ""  # UTC text; responses before it are left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +40,11 @@ class ResponseColumns:
     seq: Integers  # (n,)
     created_s: Floats  # (n,) seconds since 1970
     is_holdout: Booleans  # (n,)
-    ids: Sequence[str]
     conversations: Sequence[str]
     users: Sequence[str]  # '' when unknown
     question_types: Sequence[str]
-    characteristics: Sequence[str]  # JSON {dimension: [values]}; '{}' when not read yet
+    groups: Sequence[str]  # value of the field that was asked for; '' without one
+    characteristics: Sequence[str]  # JSON {dimension: [values]}
     terms: Sequence[str]  # separated by spaces
 
 
@@ -39,108 +53,264 @@ class SignalColumns:
     """m signals; ``response`` points into the responses."""
 
     seq: Integers  # (m,)
-    response: Integers  # (m,)
+    response: Integers  # (m,) ascending
     weight: Floats  # (m,)
-    families: Sequence[str]
-    users: Sequence[str]
+    types: Sequence[str]  # as store.vocabulary.SignalType
+    users: Sequence[str]  # '' when unknown
 
 
 @dataclass(frozen=True, slots=True)
 class InjectionColumns:
-    """k patterns in play; ``response`` points into the responses, ``item`` and ``dimension`` into the names."""
+    """k patterns in play; ``response`` points into the responses, ``item`` into the names."""
 
     response: Integers  # (k,)
     item: Integers  # (k,)
-    dimension: Integers  # (k,)
     share: Floats  # (k,) P(treated) outside the holdout
     treated: Booleans  # (k,)
     items: Sequence[str]  # distinct, sorted
-    dimensions: Sequence[str]  # distinct, sorted
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Batch:
+    """Some responses with all signals that they have and all patterns that were in play."""
+
     responses: ResponseColumns
     signals: SignalColumns
     injections: InjectionColumns
 
 
-def read_window(db: Database, tenant_id: str, *, now_s: float, days: float) -> Window:
-    """Return the tenant's records of the last *days* days before *now_s*, and later ones."""
-    since = {"tenant_id": tenant_id, "since": days_before(now_s, days)}
-    responses = _read_responses(db, since)
-    index_of = {int(seq): index for index, seq in enumerate(responses.seq)}
-    return Window(responses, _read_signals(db, since, index_of), _read_injections(db, since, index_of))
+@dataclass(frozen=True, slots=True)
+class Revised:
+    """Responses whose signals changed after they were counted."""
+
+    now: Batch
+    before: SignalColumns  # of the same responses, when they were counted
 
 
-def _read_responses(db: Database, since: dict[str, str]) -> ResponseColumns:
-    rows = db.each(
+def read_batches(
+    db: Database, tenant_id: str, span: Span, *, group_field: GroupField | None, size: int = BATCH
+) -> Iterator[Batch]:
+    """Yield the tenant's records of *span* in order of arrival, about *size* responses at a time."""
+    after = span.after
+    while (last := _end_of_batch(db, tenant_id, after, span.until, size)) is not None:
+        batch = _read(db, tenant_id, _SPAN, {**_parameters(span, group_field), "after": after, "until": last})
+        if len(batch.responses.seq):
+            yield batch
+        after = last
+
+
+def _end_of_batch(db: Database, tenant_id: str, after: int, until: int, size: int) -> int | None:
+    found = db.value(
         """
-        SELECT r.seq, r.id, r.conversation_id, r.user_id, r.question_type, r.is_holdout, r.created_at,
-          coalesce(c.values_json, '{}') AS values_json, coalesce(c.terms, '') AS terms
-        FROM responses AS r LEFT JOIN response_characteristics AS c ON c.seq = r.seq
-        WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
-        ORDER BY r.seq
+        SELECT max(seq) FROM (
+          SELECT seq FROM response_characteristics
+          WHERE tenant_id = :tenant_id AND seq > :after AND seq <= :until ORDER BY seq LIMIT :size)
         """,
-        since,
+        {"tenant_id": tenant_id, "after": after, "until": until, "size": size},
     )
-    seqs, created_s, is_holdout = array("q"), array("d"), array("b")
-    texts: dict[str, str] = {}  # each text once: users, types and characteristics come again and again
-    ids: list[str] = []
-    conversations: list[str] = []
-    users: list[str] = []
-    question_types: list[str] = []
-    characteristics: list[str] = []
-    terms: list[str] = []
-    for seq, response_id, conversation_id, user_id, question_type, holdout, created_at, values_json, term in rows:
-        seqs.append(seq)
-        created_s.append(parse_iso(created_at))
-        is_holdout.append(holdout)
-        ids.append(response_id)
-        conversations.append(texts.setdefault(conversation_id, conversation_id))
-        users.append(texts.setdefault(user_id, user_id))
-        question_types.append(texts.setdefault(question_type, question_type))
-        characteristics.append(texts.setdefault(values_json, values_json))
-        terms.append(texts.setdefault(term, term))
-    return ResponseColumns(
-        seq=np.array(seqs, np.int64),
+    return None if found is None else int(found)
+
+
+def read_revised(
+    db: Database,
+    tenant_id: str,
+    span: Span,
+    *,
+    after_signal: int,
+    removals: tuple[int, int],
+    group_field: GroupField | None,
+    size: int = BATCH,
+) -> Iterator[Revised]:
+    """Yield the responses of *span* that got signals, or lost some, after their signals up to *after_signal* counted.
+
+    Args:
+        db: the database.
+        tenant_id: whose records.
+        span: ``after`` and ``until`` bound the responses; signals up to ``until_signal`` are there now.
+        after_signal: signals up to this ``seq`` were there when the responses were counted.
+        removals: signals that were taken back in ``first < seq <= last`` of ``removed_signals`` since.
+        group_field: what ``groups`` are values of.
+        size: responses at a time.
+    """
+    numbers = {**_parameters(span, group_field), "after_signal": after_signal}
+    numbers |= {"after_removal": removals[0], "until_removal": removals[1]}
+    changed = db.rows(
+        """
+        SELECT r.seq FROM response_feedback AS f JOIN responses AS r ON r.id = f.response_id
+        WHERE f.seq > :after_signal AND f.seq <= :until_signal AND +f.tenant_id = :tenant_id
+          AND r.seq > :after AND r.seq <= :until
+        UNION
+        SELECT r.seq FROM removed_signals AS m JOIN responses AS r ON r.id = m.response_id
+        WHERE m.seq > :after_removal AND m.seq <= :until_removal AND +m.tenant_id = :tenant_id
+          AND m.signal_seq <= :after_signal AND r.seq > :after AND r.seq <= :until
+        ORDER BY 1
+        """,
+        {"tenant_id": tenant_id, **numbers},
+    )
+    seqs = [row[0] for row in changed]
+    for start in range(0, len(seqs), size):
+        chosen = {**numbers, "seqs": msgspec.json.encode(seqs[start : start + size]).decode()}
+        batch = _read(db, tenant_id, _CHOSEN, chosen)
+        if len(batch.responses.seq):
+            yield Revised(batch, _before(db, tenant_id, batch, chosen))
+
+
+def _before(db: Database, tenant_id: str, batch: Batch, chosen: Mapping[str, Any]) -> SignalColumns:
+    """Return the signals that counted: those that are still there, and those that were taken back since."""
+    place = {seq: index for index, seq in enumerate(batch.responses.seq.tolist())}
+    rows = db.rows(
+        """
+        SELECT m.signal_seq, r.seq, m.weight, m.signal_type, ''
+        FROM json_each(:seqs) AS chosen
+        CROSS JOIN responses AS r ON r.seq = chosen.value
+        CROSS JOIN removed_signals AS m ON m.response_id = r.id
+        WHERE m.seq > :after_removal AND m.seq <= :until_removal AND m.tenant_id = :tenant_id
+          AND m.signal_seq <= :after_signal
+        """,
+        {"tenant_id": tenant_id, **chosen},
+    )
+    removed = [(seq, place[response], *rest) for seq, response, *rest in rows if response in place]
+    now = batch.signals
+    kept = zip(now.seq.tolist(), now.response.tolist(), now.weight.tolist(), now.types, now.users, strict=True)
+    both = [*(one for one in kept if one[0] <= chosen["after_signal"]), *removed]
+    return _signals(sorted(both, key=lambda one: (one[1], one[0])))
+
+
+def choose_group_field(
+    db: Database, tenant_id: str, *, until: int, since_at: str, sample: int, min_share: float, kept: GroupField | None
+) -> GroupField | None:
+    """Return the first of segment, data source and prompt template that really varies, or None.
+
+    It varies when at least two of its values hold *min_share* each of the newest *sample* responses since *since_at*.
+    The field *kept* stays while half of that is true and none before it varies: what is measured by groups begins
+    anew when they change.
+    """
+    for field in GROUP_FIELDS:
+        least = min_share / 2 if field == kept else min_share
+        if _n_large_values(db, tenant_id, field, until=until, since_at=since_at, sample=sample, least=least) > 1:
+            return field
+    return None
+
+
+GROUP_FIELDS: Final[tuple[GroupField, ...]] = ("segment", "data_source", "prompt_template")
+
+
+def _n_large_values(
+    db: Database, tenant_id: str, field: GroupField, *, until: int, since_at: str, sample: int, least: float
+) -> int:
+    rows = db.rows(
+        """
+        SELECT value, count(*) AS n FROM (
+          SELECT CASE :field WHEN 'segment' THEN r.segment WHEN 'data_source' THEN r.data_source
+            ELSE r.prompt_template END AS value
+          FROM (
+            SELECT seq FROM response_characteristics
+            WHERE tenant_id = :tenant_id AND seq <= :until ORDER BY seq DESC LIMIT :sample
+          ) AS c CROSS JOIN responses AS r ON r.seq = c.seq
+          WHERE r.created_at >= :since_at)
+        GROUP BY value
+        """,
+        {"tenant_id": tenant_id, "field": field, "until": until, "since_at": since_at, "sample": sample},
+    )
+    total = sum(row["n"] for row in rows)
+    return sum(bool(row["value"]) and row["n"] >= least * total for row in rows)
+
+
+def settled_until(db: Database, tenant_id: str, *, before_at: str, until: int) -> int:
+    """Return up to which ``seq`` every response of the tenant was given before *before_at*, at most *until*."""
+    found = db.value(
+        "SELECT min(seq) FROM responses WHERE tenant_id = :tenant_id AND created_at >= :before_at",
+        {"tenant_id": tenant_id, "before_at": before_at},
+    )
+    return until if found is None else min(int(found) - 1, until)
+
+
+def _parameters(span: Span, group_field: GroupField | None) -> dict[str, Any]:
+    return {
+        "after": span.after,
+        "until": span.until,
+        "until_signal": span.until_signal,
+        "since_at": span.since_at,
+        "group_field": group_field or "",
+    }
+
+
+_SPAN: Final = """
+FROM (
+  SELECT seq, values_json, terms FROM response_characteristics
+  WHERE tenant_id = :tenant_id AND seq > :after AND seq <= :until
+) AS c
+"""
+_CHOSEN: Final = """
+FROM json_each(:seqs) AS chosen CROSS JOIN response_characteristics AS c ON c.seq = chosen.value
+"""
+_RESPONSES: Final = """
+CROSS JOIN responses AS r ON r.seq = c.seq
+WHERE r.tenant_id = :tenant_id AND r.created_at >= :since_at AND r.outcome = 'ok' AND r.agent = 'ai'
+ORDER BY r.seq
+"""
+_SIGNALS: Final = """
+CROSS JOIN responses AS r ON r.seq = c.seq
+CROSS JOIN response_feedback AS f ON f.response_id = r.id
+WHERE r.tenant_id = :tenant_id AND r.created_at >= :since_at AND r.outcome = 'ok' AND r.agent = 'ai'
+  AND f.seq <= :until_signal
+ORDER BY r.seq, f.seq
+"""
+
+
+def _read(db: Database, tenant_id: str, which: str, parameters: Mapping[str, Any]) -> Batch:
+    named = {"tenant_id": tenant_id, **parameters}
+    columns = _columns(
+        db.rows(
+            f"""
+            SELECT r.seq, unixepoch(r.created_at) + substr(r.created_at, 20, 4) AS created_s, r.is_holdout,
+              r.conversation_id, r.user_id, r.question_type,
+              CASE :group_field WHEN 'segment' THEN r.segment WHEN 'data_source' THEN r.data_source
+                WHEN 'prompt_template' THEN r.prompt_template ELSE '' END,
+              c.values_json, c.terms, r.injection_sets_json
+            {which} {_RESPONSES}
+            """,
+            named,
+        ),
+        10,
+    )
+    seq, created_s, is_holdout, conversations, users, question_types, groups, values, terms, references = columns
+    responses = ResponseColumns(
+        seq=np.array(seq, np.int64),
         created_s=np.array(created_s, np.float64),
         is_holdout=np.array(is_holdout, np.bool_),
-        ids=ids,
         conversations=conversations,
         users=users,
         question_types=question_types,
-        characteristics=characteristics,
+        groups=groups,
+        characteristics=values,
         terms=terms,
     )
+    rows = db.rows(f"SELECT f.seq, r.seq, f.weight, f.signal_type, f.user_id {which} {_SIGNALS}", named)
+    place = {seq: index for index, seq in enumerate(seq)}
+    # A response that came since the first statement is not in this batch.
+    signals = _signals([(f_seq, place[r_seq], *rest) for f_seq, r_seq, *rest in rows if r_seq in place])
+    return Batch(responses, signals, _read_injections(db, references))
 
 
-def _read_signals(db: Database, since: dict[str, str], index_of: dict[int, int]) -> SignalColumns:
-    rows = [
-        row
-        for row in db.rows(
-            """
-            SELECT r.seq, f.seq AS signal_seq, f.weight, f.family, f.user_id
-            FROM responses AS r JOIN response_feedback AS f ON f.response_id = r.id
-            WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
-            ORDER BY r.seq, f.seq
-            """,
-            since,
-        )
-        if row["seq"] in index_of  # a response may have arrived since the first statement
-    ]
+def _columns(rows: Sequence[Row], n: int) -> list[tuple[Any, ...]]:
+    return list(zip(*rows, strict=True)) if rows else [()] * n
+
+
+def _signals(rows: Sequence[tuple[Any, ...]]) -> SignalColumns:
+    seq, response, weight, types, users = list(zip(*rows, strict=True)) if rows else [()] * 5
     return SignalColumns(
-        seq=np.array([row["signal_seq"] for row in rows], np.int64),
-        response=np.array([index_of[row["seq"]] for row in rows], np.int64),
-        weight=np.array([row["weight"] for row in rows], np.float64),
-        families=[row["family"] for row in rows],
-        users=[row["user_id"] for row in rows],
+        seq=np.array(seq, np.int64),
+        response=np.array(response, np.int64),
+        weight=np.array(weight, np.float64),
+        types=types,
+        users=users,
     )
 
 
-def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, int]) -> InjectionColumns:
+def _read_injections(db: Database, references: Sequence[str]) -> InjectionColumns:
     """Return the patterns of each response's sets, without making a row in Python of each."""
-    response, set_ids = _read_references(db, since, index_of)
+    response, set_ids = _decode_references(references)
     distinct, which = np.unique(set_ids, return_inverse=True)
     sets = _read_sets(db, distinct)
     count = sets.count[which]
@@ -150,12 +320,21 @@ def _read_injections(db: Database, since: dict[str, str], index_of: dict[int, in
     return InjectionColumns(
         response=response.repeat(count),
         item=sets.item[place],
-        dimension=sets.dimension[place],
         share=sets.share[place],
         treated=sets.treated[place],
         items=sets.items,
-        dimensions=sets.dimensions,
     )
+
+
+def _decode_references(references: Sequence[str]) -> tuple[Integers, Integers]:
+    """Return which response refers to which set, (k,) each."""
+    decoder = msgspec.json.Decoder(list[int | tuple[int, float]])
+    counts, set_ids = array("q"), array("q")
+    for text in references:
+        found = decoder.decode(text)
+        counts.append(len(found))
+        set_ids.extend([one if isinstance(one, int) else one[0] for one in found])
+    return np.arange(len(references)).repeat(np.array(counts, np.int64)), np.array(set_ids, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +346,14 @@ class _Sets:
     share: Floats
     treated: Booleans
     item: Integers
-    dimension: Integers
     items: Sequence[str]
-    dimensions: Sequence[str]
 
 
 def _read_sets(db: Database, set_ids: Integers) -> _Sets:
     """Return the patterns of *set_ids*, which are sorted."""
     rows = db.rows(
         """
-        SELECT i.set_id, i.item_id, i.dimension, i.share, i.treated
+        SELECT i.set_id, i.item_id, i.share, i.treated
         FROM injection_set_items AS i
         WHERE i.set_id IN (SELECT value FROM json_each(:set_ids)) AND i.kind = 'pattern'
         ORDER BY i.set_id, i.item_id
@@ -184,46 +361,14 @@ def _read_sets(db: Database, set_ids: Integers) -> _Sets:
         {"set_ids": msgspec.json.encode(set_ids.tolist()).decode()},
     )
     found = np.array([row["set_id"] for row in rows], np.int64)
-    items, item = _codes([row["item_id"] for row in rows])
-    dimensions, dimension = _codes([row["dimension"] for row in rows])
+    items = sorted({row["item_id"] for row in rows})
+    place = {name: index for index, name in enumerate(items)}
     start = np.searchsorted(found, set_ids)
     return _Sets(
         start=start,
         count=np.searchsorted(found, set_ids, side="right") - start,
         share=np.array([row["share"] for row in rows], np.float64),
         treated=np.array([row["treated"] for row in rows], np.bool_),
-        item=item,
-        dimension=dimension,
+        item=np.array([place[row["item_id"]] for row in rows], np.int64),
         items=items,
-        dimensions=dimensions,
     )
-
-
-def _codes(names: Sequence[str]) -> tuple[list[str], Integers]:
-    distinct = sorted(set(names))
-    place = {name: index for index, name in enumerate(distinct)}
-    return distinct, np.array([place[name] for name in names], np.int64)
-
-
-def _read_references(db: Database, since: dict[str, str], index_of: dict[int, int]) -> tuple[Integers, Integers]:
-    """Return which response refers to which set, (k,) each."""
-    rows = db.each(
-        """
-        SELECT r.seq, r.injection_sets_json FROM responses AS r
-        WHERE r.tenant_id = :tenant_id AND r.created_at >= :since AND r.outcome = 'ok' AND r.agent = 'ai'
-        ORDER BY r.seq
-        """,
-        since,
-    )
-    decoder = msgspec.json.Decoder(list[int | tuple[int, float]])
-    # Arrays of the standard library: a million responses have ten million references, and a list holds each as object.
-    index, counts, set_ids = array("q"), array("q"), array("q")
-    for seq, references_json in rows:
-        place = index_of.get(seq)
-        if place is None:  # it arrived since the first statement
-            continue
-        references = decoder.decode(references_json)
-        index.append(place)
-        counts.append(len(references))
-        set_ids.extend([reference if isinstance(reference, int) else reference[0] for reference in references])
-    return np.array(index, np.int64).repeat(np.array(counts, np.int64)), np.array(set_ids, np.int64)

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from learner.errors import LearnerError
 from store.errors import StoreError
 from tutelage import (
+    cli_alerts,
     cli_contexts,
     cli_demo,
     cli_import,
@@ -49,6 +50,7 @@ app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
+app.add_typer(cli_alerts.app, name="alerts")
 app.command("import")(cli_import.import_file)
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_tenants.app, name="tenants")

@@ -7,6 +7,7 @@ import typer
 from store.pattern_review import approve_trial, set_state
 from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
 from store.plan import Conditions
+from store.reverting import revert as revert_to
 from store.rows import plain
 from store.vocabulary import DEFAULT_TENANT, PATTERN_TYPES, PatternState, PatternType
 from tutelage.dispatch import load
@@ -168,3 +169,23 @@ def approve(ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = D
     with tenant_database(settings(ctx), tenant) as db:
         row = approve_trial(db, tenant, pattern_id, actor=ACTOR, now_s=now_s())
     say(f"{row.id} may be tried: the next run starts it")
+
+
+@app.command("revert")
+def revert(
+    ctx: typer.Context,
+    generation: Annotated[int, typer.Argument(min=1, help="Its number, as tutelage runs shows it.")],
+    tenant: TenantOption = DEFAULT_TENANT,
+    reason: ReasonOption = "",
+) -> None:
+    """Serve again what an earlier generation served, in one step; what was not in it is retired."""
+    with tenant_database(settings(ctx), tenant) as db:
+        done = revert_to(db, tenant, generation, actor=ACTOR, reason=reason or "by a person", now_s=now_s())
+    if done.generation is None:
+        say(f"what generation {generation} served is served already")
+        return
+    say(
+        f"generation {done.generation} serves what generation {generation} served: {len(done.restored)} patterns "
+        f"restored, {len(done.retired)} retired"
+        + (f", {len(done.kept)} left as a person set them" if done.kept else "")
+    )

@@ -142,7 +142,10 @@ def _called(message: Any) -> list[str]:
 
 
 def _has_any(text: str, words: Iterable[str]) -> bool:
-    return any(word in text for word in words)
+    for word in words:  # noqa: SIM110  # any() with a generator takes three times as long
+        if word in text:
+            return True
+    return False
 
 
 def _format(read: Read) -> tuple[str, ...] | None:

@@ -1,19 +1,24 @@
-"""Whether satisfaction fell so far and so surely that what was activated last must go."""
+"""Whether satisfaction fell so far and so surely that learning must stop, and whether learning is to blame."""
 
 import math
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from learner.patterns.normal import Floats
+from learner.patterns.history import BAD, BIN_S, BINS_PER_DAY, GOOD, N_ARMS, RATED, TREATED, History
+from learner.patterns.observations import Floats
+from store.config import PatternsSection
 
-RECENT_H: Final = 24.0  # hours that are judged ...
-REFERENCE_DAYS: Final = 7.0  # ... against the days before them
-DESIGN_EFFECT: Final = 1.5  # of conversations and users on the variance
-PSEUDO_SIGNALS: Final = 1.0  # good and bad weight added to each side: one bad vote alone is not a fall of 100 %
+SPANS: Final = (1, 2, 3, 4, 6, 8)  # bins of 6 h that a fall may have lasted: 6 h to 2 days
+REFERENCE_BINS: Final = 28 * BINS_PER_DAY  # before a fall, to measure it against: whole weeks, for their seasons
 MIN_RATED: Final = 10  # responses with signals in each span
+MIN_BLOCKS: Final = 4  # earlier spans with signals: with fewer nobody knows what is ordinary, and ...
+UNKNOWN_SPREAD: Final = 0.05**2  # ... this is taken for it: a variance of the index
+MARGIN: Final = 0.5  # standard errors by which a fall may be seen smaller than the limit and still count
+N_BINS: Final = REFERENCE_BINS + max(SPANS)
+RECOVERY: Final = 0.5  # of ``crash_drop``: a fall that is smaller than this is over
+RECOVERY_H: Final = 24.0  # hours in which satisfaction must be back
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,41 +28,129 @@ class Crash:
     before: float
     now: float
     z: float
+    began_s: float  # when the span begins in which the fall is seen best, seconds since 1970
+    blame_z: float | None  # how much further treated fell than untreated (negative); None: nobody can say
 
 
-def find_crash(
-    *, good: Floats, bad: Floats, created_s: Floats, now_s: float, drop: float, min_z: float
-) -> Crash | None:
-    """Return the crash of the last 24 hours against the 7 days before, or None.
+def find_crash(history: History, now_s: float, settings: PatternsSection) -> Crash | None:
+    """Return the crash of the newest span against the four weeks before it, or None.
 
-    The index is W+ / (W+ + W-): a mean of weights may be near 0 or below, where a relative fall means nothing. It
-    must fall by more than *drop* AND by more than *min_z* standard errors (delta method, design effect 1.5).
-    Source: PATTERNS, section 4.7.
+    The index is W+ / (W+ + W-): a mean of weights may be near 0 or below, where a relative fall means nothing. Spans
+    of 6 h to 2 days are looked at. The fall must be significant (``crash_z``) and, give or take half a standard error,
+    at least ``crash_drop`` large. The standard error holds accounts together (64 buckets of them; around
+    the index before, so that a single one never exceeds 1) and adds what the index ordinarily varies from span to
+    span: seasons, overdispersion.
+
+    Source: PATTERNS, section 4.7; FINDINGS, section 7; measured by ``bench/crash.py``.
 
     Args:
-        good: (n,) sum of the positive weights of each response.
-        bad: (n,) sum of the negative weights of each response, as a positive number.
-        created_s: (n,) seconds since 1970.
-        now_s: the run's time, seconds since 1970.
-        drop: relative fall, 0 .. 1.
-        min_z: standard errors, positive.
+        history: sums over at least the last weeks.
+        now_s: the run's time, seconds since 1970; runs may be irregular.
+        settings: thresholds.
     """
-    age_h = (now_s - created_s) / 3600
-    is_rated = good + bad > 0
-    recent = is_rated & (age_h <= RECENT_H)
-    reference = is_rated & (age_h > RECENT_H) & (age_h <= RECENT_H + 24 * REFERENCE_DAYS)
-    if min(int(recent.sum()), int(reference.sum())) < MIN_RATED:
+    grid = history.grid(now_s, N_BINS)
+    total = grid.sum(axis=1)
+    found: tuple[float, int, float, float] | None = None
+    for span in SPANS:
+        seen = _fall(total, span)
+        if seen is None:
+            continue
+        before, now, sd = seen
+        z = (now - before) / sd
+        is_large = before - now + MARGIN * sd > settings.crash_drop * before
+        if is_large and z < -settings.crash_z and (found is None or z < found[0]):
+            found = (z, span, before, now)
+    if found is None:
         return None
-    now, now_variance = _index(good, bad, recent)
-    before, before_variance = _index(good, bad, reference)
-    z = (now - before) / math.sqrt(now_variance + before_variance)
-    return Crash(before, now, z) if (before - now) > drop * before and z < -min_z else None
+    z, span, before, now = found
+    began_s = (math.floor(now_s / BIN_S) - span + 1) * BIN_S
+    return Crash(before, now, z, began_s, _blame(grid, span))
 
 
-def _index(good: Floats, bad: Floats, mask: NDArray[np.bool_]) -> tuple[float, float]:
-    plus, minus = good[mask], bad[mask]
-    p, n = float(plus.sum()) + PSEUDO_SIGNALS, float(minus.sum()) + PSEUDO_SIGNALS
-    total = p + n
-    # d(p / (p + n)) = (n dp - p dn) / total^2, one term per response, and one for the added weights.
-    terms = float(((n * plus - p * minus) ** 2).sum()) + (n * PSEUDO_SIGNALS) ** 2 + (p * PSEUDO_SIGNALS) ** 2
-    return p / total, DESIGN_EFFECT * terms / total**4
+def is_recovered(history: History, at_s: float, before: float, settings: PatternsSection) -> bool:
+    """Return whether at *at_s* the index of 24 hours was back at *before*, less half of ``crash_drop`` at most."""
+    sums = history.grid(at_s, round(RECOVERY_H * 3600 / BIN_S)).sum(axis=(0, 1))
+    index = _index(sums)
+    is_known = index is not None and sums[:, RATED].sum() >= MIN_RATED
+    return is_known and index is not None and index > before * (1 - RECOVERY * settings.crash_drop)
+
+
+def _fall(total: Floats, span: int) -> tuple[float, float, float] | None:
+    """Return the index before, the index now and the standard error of their difference; None: not to be judged.
+
+    Args:
+        total: (N_BINS, N_BUCKETS, N_SUMS).
+        span: how many of the newest bins.
+    """
+    recent = total[-span:].sum(axis=0)
+    earlier = total[-span - REFERENCE_BINS : -span]
+    reference = earlier.sum(axis=0)
+    if min(recent[:, RATED].sum(), reference[:, RATED].sum()) < MIN_RATED:
+        return None
+    before, now = _index(reference), _index(recent)
+    if before is None or now is None or before <= 0:
+        return None
+    # Bucket by bucket: who always complains did so before as well.
+    deviation = _deviations(recent, before) - _deviations(reference, before)
+    variance = float((deviation**2).sum()) + _spread(earlier, span, before)
+    return (before, now, math.sqrt(variance)) if variance > 0 else None
+
+
+def _index(sums: Floats) -> float | None:
+    good, bad = float(sums[:, GOOD].sum()), float(sums[:, BAD].sum())
+    return good / (good + bad) if good + bad > 0 else None
+
+
+def _deviations(sums: Floats, center: float) -> Floats:
+    """Return each bucket's part of (index - *center*): (N_BUCKETS,)."""
+    weight = sums[:, GOOD] + sums[:, BAD]
+    return np.asarray((sums[:, GOOD] - center * weight) / weight.sum(), np.float64)
+
+
+def _spread(bins: Floats, span: int, center: float) -> float:
+    """Return how much the index of a span varies beyond what its accounts' chance explains: a variance, 0 or more."""
+    n = len(bins) // span
+    blocks = bins[len(bins) - n * span :].reshape(n, span, *bins.shape[1:]).sum(axis=1)
+    blocks = blocks[blocks[..., RATED].sum(axis=1) >= MIN_RATED]
+    if len(blocks) < MIN_BLOCKS:
+        return UNKNOWN_SPREAD
+    deviations = np.stack([_deviations(block, center) for block in blocks])
+    excess = deviations.sum(axis=1) ** 2 - (deviations**2).sum(axis=1)
+    return max(float(excess.mean()), 0.0)
+
+
+def _blame(grid: Floats, span: int) -> float | None:
+    """Return how much further the treated fell than control and holdout together, in standard errors.
+
+    A difference of differences: who is treated need not be alike, and an upstream's outage hits both. The standard
+    error is that under "both fell alike". None when either side has too few signals before or now.
+    """
+    recent, reference = grid[-span:].sum(axis=0), grid[-span - REFERENCE_BINS : -span].sum(axis=0)
+    now, before = _index(recent.sum(axis=0)), _index(reference.sum(axis=0))
+    untreated = [arm for arm in range(N_ARMS) if arm != TREATED]
+    sides = [_side(recent[arms].sum(axis=0), reference[arms].sum(axis=0)) for arms in ([TREATED], untreated)]
+    if now is None or before is None or sides[0] is None or sides[1] is None:
+        return None
+    falls = [side.now - side.before for side in sides if side is not None]
+    parts = [
+        _deviations(side.recent, side.before + now - before) - _deviations(side.reference, side.before)
+        for side in sides
+        if side is not None
+    ]
+    variance = float(((parts[0] - parts[1]) ** 2).sum())
+    return (falls[0] - falls[1]) / math.sqrt(variance) if variance > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    recent: Floats
+    reference: Floats
+    now: float
+    before: float
+
+
+def _side(recent: Floats, reference: Floats) -> _Side | None:
+    now, before = _index(recent), _index(reference)
+    if now is None or before is None or min(recent[:, RATED].sum(), reference[:, RATED].sum()) < MIN_RATED:
+        return None
+    return _Side(recent, reference, now, before)

@@ -1,31 +1,54 @@
-"""One pattern run: read -> study -> decide -> word -> publish, the last in one transaction."""
+"""One pattern run: read what is new -> believe -> decide -> word -> publish, the last in one transaction."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
-from learner.patterns.crash import Crash, find_crash
-from learner.patterns.decision import MEASURED_STATES, Situation, choose, conditions_of, decide_all, is_startable
-from learner.patterns.discovery import Found
-from learner.patterns.lifecycle import DAY_S
-from learner.patterns.publishing import Candidate, Cursor, Outcome, Run, publish_run
+from learner.patterns.characteristics import TYPES
+from learner.patterns.deciding import Decisions, Split, decide, is_startable, resets_by_persons
+from learner.patterns.finding import Find
+from learner.patterns.kept import (
+    CaughtUp,
+    Cursor,
+    Kept,
+    Source,
+    as_state,
+    catch_up,
+    fresh,
+    resets_of,
+    restore,
+    with_resets,
+)
+from learner.patterns.lifecycle import DAY_S, started
+from learner.patterns.publishing import Candidate, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
-from learner.patterns.study import Study, read_patterns, study
+from learner.patterns.safety import MEMORY_S, Safety, safety_of
+from learner.patterns.states import Situation
 from learner.patterns.wording import word
 from learner.report import Collaborators, RunReport
-from store.alerts import last_alert
+from store.alerts import alerts_since
+from store.characteristics import before_first
 from store.clock import days_before, parse_iso
 from store.config import Config
 from store.database import Database
+from store.generations import plans_since
 from store.ids import new_id
+from store.learner_states import LearnerState, load_learner_state
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
+from store.removals import newest_removal
 from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
-from store.turns import count_signals, newest_response, newest_signal
+from store.turns import newest_response, newest_signal
 from store.vocabulary import SERVED_STATES
-from store.windows import Window, read_window
+from store.windows import choose_group_field, settled_until
+
+GROUP_SAMPLE: Final = 20_000  # newest responses that say which field groups are values of
+GROUP_SHARE: Final = 0.05  # of them that a value must hold
+STEADY: Final = 0.25  # part by which a dimension's priority must move to be published: each plan begins prefixes anew
 
 
 def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
@@ -46,21 +69,29 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
         now_s=now_s,
         traffic_s=min(now_s, collaborators.clock.now_s()),
         settings=settings,
-        crash=None,
         activated_s={key: parse_iso(at) for key, at in last_activations(db, tenant_id).items()},
         needs_approval=settings.require_trial_approval or get_tenant(db, tenant_id).require_trial_approval,
+        types=TYPES,
     )
     since = _cursor(db, tenant_id)
-    until = Cursor(newest_response(db, tenant_id), newest_signal(db, tenant_id), count_signals(db, tenant_id))
     rows = all_patterns(db, tenant_id)
-    outcome = Outcome()
-    if settings.enabled and (until != since or any(is_due(row, situation) for row in rows)):
-        since_at = days_before(now_s, settings.window_days)
-        read_replies(db, tenant_id, collaborators.tokens, until=until.response, since_at=since_at)
-        window = read_window(db, tenant_id, now_s=now_s, days=settings.window_days)
-        situation = replace(situation, crash=_crash(db, tenant_id, window, situation))
-        outcome = _decide(run, window, rows, situation, tokens=collaborators.tokens, since=since)
-    return publish_run(db, run, outcome, until)
+    is_due_row = any(is_due(row, situation) for row in rows)
+    if not settings.enabled or (_newest(db, tenant_id, since) == since and not is_due_row):
+        return publish_run(db, run, Outcome(until=since))
+    window_at = days_before(now_s, settings.window_days)
+    source = Source(db, tenant_id, settings, config.feedback, rows, window_at)
+    until_response = newest_response(db, tenant_id, after=since.response)
+    readable_at = days_before(situation.traffic_s, settings.window_days)
+    read_replies(db, tenant_id, collaborators.tokens, until=until_response, since_at=min(window_at, readable_at))
+    with db.snapshot():
+        until = replace(_newest(db, tenant_id, since), response=until_response)
+        state = load_learner_state(db, tenant_id)
+        found = _catch_up(source, state, since, until, situation)
+        safety = _safety(source, found.seen, situation)
+    situation = replace(situation, crash=safety.crash, is_frozen=safety.is_frozen)
+    return publish_run(
+        db, run, _decide(run, Read(source, state, found, until), situation, safety, collaborators.tokens)
+    )
 
 
 def is_due(row: PatternRow, situation: Situation) -> bool:
@@ -79,66 +110,119 @@ def is_due(row: PatternRow, situation: Situation) -> bool:
 def _cursor(db: Database, tenant_id: str) -> Cursor:
     last = last_completed_run(db, tenant_id, "patterns")
     read = {} if last is None else last.cursor
-    return Cursor(read.get("response", 0), read.get("signal", 0), read.get("n_signals", 0))
+    return Cursor(read.get("response", 0), read.get("signal", 0), read.get("removal", 0))
 
 
-def _crash(db: Database, tenant_id: str, window: Window, situation: Situation) -> Crash | None:
-    """Return the crash that this run must act on: an old alert is not raised anew while nothing was activated since."""
-    n = len(window.responses.ids)
-    signals = window.signals
-    crash = find_crash(
-        good=np.asarray(np.bincount(signals.response, np.maximum(signals.weight, 0), n), np.float64),
-        bad=np.asarray(np.bincount(signals.response, np.maximum(-signals.weight, 0), n), np.float64),
-        created_s=window.responses.created_s,
-        now_s=situation.now_s,
-        drop=situation.settings.crash_drop,
-        min_z=situation.settings.crash_z,
+def _newest(db: Database, tenant_id: str, since: Cursor) -> Cursor:
+    return Cursor(
+        newest_response(db, tenant_id, after=since.response),
+        newest_signal(db, tenant_id, after=since.signal),
+        newest_removal(db, tenant_id, after=since.removal),
     )
-    alert = last_alert(db, tenant_id, "crash")
-    if crash is None or alert is None:
-        return crash
-    raised_s = parse_iso(alert.created_at)
-    is_known = situation.now_s - raised_s <= 7 * DAY_S and all(at <= raised_s for at in situation.activated_s.values())
-    return None if is_known else crash
 
 
-def _decide(
-    run: Run, window: Window, rows: Sequence[PatternRow], situation: Situation, *, tokens: TokenCounter, since: Cursor
-) -> Outcome:
-    found = study(window)
-    measured = [row for row in rows if row.state in MEASURED_STATES]
-    readings = read_patterns(measured, found, situation.settings, now_s=situation.now_s)
-    is_new = window.responses.seq > since.response
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What the run read, and up to where."""
+
+    source: Source
+    state: LearnerState | None  # that the run before left
+    found: CaughtUp
+    until: Cursor
+
+
+def _catch_up(
+    source: Source, state: LearnerState | None, since: Cursor, until: Cursor, situation: Situation
+) -> CaughtUp:
+    db, tenant_id = source.db, source.tenant_id
+    kept = restore(state, source)
+    field = choose_group_field(
+        db,
+        tenant_id,
+        until=until.response,
+        since_at=source.since_at,
+        sample=GROUP_SAMPLE,
+        min_share=GROUP_SHARE,
+        kept=None if kept is None else kept.group_field,
+    )
+    if kept is None or kept.group_field != field:
+        first = before_first(db, tenant_id, since_at=source.since_at)
+        kept = fresh(source, field, Cursor(first, until.signal, until.removal), resets_of(state))
+    kept = with_resets(kept, resets_by_persons(source.rows, field))
+    settled_at = days_before(situation.traffic_s, source.settings.settle_days)
+    settled = settled_until(db, tenant_id, before_at=settled_at, until=until.response)
+    return catch_up(kept, source, since, until, settled=settled)
+
+
+def _safety(source: Source, seen: Kept, situation: Situation) -> Safety:
+    since_s = situation.now_s - MEMORY_S
+    return safety_of(
+        seen.history,
+        alerts_since(source.db, source.tenant_id, "crash", since_s),
+        situation.activated_s,
+        plans_since(source.db, source.tenant_id, since_s),
+        situation.now_s,
+        situation.settings,
+    )
+
+
+def _decide(run: Run, read: Read, situation: Situation, safety: Safety, tokens: TokenCounter) -> Outcome:
+    kept, seen = read.found.kept, read.found.seen
+    beliefs = seen.statistics.refit(run.now_s)
+    kept.statistics.adopt(seen.statistics)
+    decisions = decide(read.source.rows, beliefs, situation, _rng(run, read.until))
+    kept = with_resets(kept, decisions.resets)
+    for key, part in decisions.discounts:
+        kept.statistics.discount(key, part)
+    kept.history.trim(run.now_s)
+    before = {} if read.state is None else read.state.priorities
     return Outcome(
-        changes=decide_all(rows, readings, situation),
-        candidates=_candidates(run, found, rows, situation, tokens),
-        crash=situation.crash,
-        n_responses=int(is_new.sum()),
-        n_signals=int((window.signals.seq > since.signal).sum()),
-        satisfaction=float(found.outcomes.satisfaction[is_new].mean()) if is_new.any() else None,
+        until=read.until,
+        changes=decisions.changes,
+        candidates=_candidates(run, decisions, situation, tokens),
+        safety=safety,
+        state=as_state(kept, steadied(before, decisions.priorities)),
+        news=read.found.news,
     )
 
 
-def _candidates(
-    run: Run, found: Study, rows: Sequence[PatternRow], situation: Situation, tokens: TokenCounter
-) -> list[Candidate]:
-    worded = [
-        (_worded(run, one, tokens, situation.settings.max_rule_tokens), one, revived)
-        for one, revived in choose(found, rows, situation)
-    ]
+def _rng(run: Run, until: Cursor) -> np.random.Generator:
+    """Return this run's chance: a run that is repeated draws the same."""
+    seed = hashlib.blake2b(f"{run.tenant_id}\x00{until}".encode(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(seed, "big"))
+
+
+def steadied(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
+    """Return the priorities to serve: those of *before* where they moved little, to two digits.
+
+    >>> steadied({"length": 2.0}, {"length": 2.2, "query": 0.1234})
+    {'length': 2.0, 'query': 0.12}
+    """
+    return {
+        name: before[name] if name in before and abs(value - before[name]) <= STEADY * before[name] else _rounded(value)
+        for name, value in sorted(now.items())
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.2g}")
+
+
+def _candidates(run: Run, decisions: Decisions, situation: Situation, tokens: TokenCounter) -> list[Candidate]:
+    found = [_candidate(run, one, tokens, situation.settings.max_rule_tokens) for one in decisions.finds]
     return [
-        Candidate(row if revived is None else _revived(revived, row), one, revived)
-        for row, one, revived in worded
-        if row is not None
+        *(one for one in found if one is not None),
+        *(_split(run, one, situation.traffic_s) for one in decisions.splits),
     ]
 
 
-def _worded(run: Run, one: Found, tokens: TokenCounter, max_tokens: int) -> PatternRow | None:
+def _candidate(run: Run, find: Find, tokens: TokenCounter, max_tokens: int) -> Candidate | None:
+    types = find.conditions.question_type
     wording = word(
-        type=one.type,
-        dimension=one.dimension,
-        value=one.value,
-        question_type=one.question_type,
+        type=find.type,
+        dimension=find.column.dimension,
+        value=find.column.value,
+        question_type=types[0] if types else None,
         tokens=tokens,
         max_tokens=max_tokens,
         model=run.models.wording,
@@ -146,18 +230,38 @@ def _worded(run: Run, one: Found, tokens: TokenCounter, max_tokens: int) -> Patt
     if wording is None:
         return None
     run.models.meter.rejected.extend(wording.rejections)
-    return new_pattern(
+    anew = new_pattern(
         new_id("pat", run.now_s),
         run.tenant_id,
-        type=one.type,
-        dimension=one.dimension,
-        value=one.value,
+        type=find.type,
+        dimension=find.column.dimension,
+        value=find.column.value,
         rule=wording.rule,
-        conditions=conditions_of(one),
+        conditions=find.conditions,
         tokens=wording.tokens,
         origin="learned",
         now_s=run.now_s,
     )
+    row = anew if find.revives is None else _revived(find.revives, anew)
+    return Candidate(row, find.revives, find.reason, find.detail)
+
+
+def _split(run: Run, split: Split, traffic_s: float) -> Candidate:
+    parent = split.parent
+    anew = new_pattern(
+        new_id("pat", run.now_s),
+        run.tenant_id,
+        type=parent.type,
+        dimension=parent.dimension,
+        value=parent.value,
+        rule=parent.rule,
+        conditions=split.conditions,
+        tokens=parent.tokens,
+        origin="learned",
+        now_s=run.now_s,
+    )
+    row = anew if split.revives is None else _revived(split.revives, anew)
+    return Candidate(started(row, traffic_s), split.revives, split.reason, {"parent": parent.id})
 
 
 def _revived(retired: PatternRow, anew: PatternRow) -> PatternRow:

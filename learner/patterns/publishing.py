@@ -1,19 +1,23 @@
-"""The end of a pattern run: all that it changed, its generation and its cursor, in one transaction."""
+"""The end of a pattern run: all that it changed, its generation, its sums and its cursor, in one transaction."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from learner.models import Models
 from learner.patterns.crash import Crash
-from learner.patterns.discovery import Found
+from learner.patterns.kept import Cursor, News
 from learner.patterns.lifecycle import Change
+from learner.patterns.safety import Safety, detail_of
 from learner.report import RunReport
 from store.alerts import raise_alert
 from store.clock import Clock
 from store.database import Database
+from store.learner_states import LearnerState, save_learner_state
 from store.patterns import PatternRow, all_patterns, insert_pattern, publish_patterns_if_changed, save_pattern
+from store.removals import forget_removals
+from store.reverting import revert
 from store.runs import finish_run
 
 log = logging.getLogger(__name__)
@@ -33,36 +37,28 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Cursor:
-    """What was read: the newest ``seq`` of both tables, and how many signals there were, for some are taken back."""
-
-    response: int
-    signal: int
-    n_signals: int
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
-    """A find with its words, ready to be written; ``revives`` is the retired row that it takes up again."""
+    """A new pattern, ready to be written; ``revives`` is the retired row that it takes up again."""
 
     row: PatternRow
-    found: Found
     revives: PatternRow | None
+    reason: str
+    detail: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run wants to write."""
 
+    until: Cursor
     changes: Sequence[Change] = ()
     candidates: Sequence[Candidate] = ()
-    crash: Crash | None = None
-    n_responses: int = 0  # since the run before
-    n_signals: int = 0
-    satisfaction: float | None = None
+    safety: Safety | None = None
+    state: LearnerState | None = None  # None: the sums stay as they are
+    news: News = field(default_factory=News)
 
 
-def publish_run(db: Database, run: Run, outcome: Outcome, until: Cursor) -> RunReport:
+def publish_run(db: Database, run: Run, outcome: Outcome) -> RunReport:
     """Write what the run found and return its report.
 
     Raises:
@@ -71,27 +67,45 @@ def publish_run(db: Database, run: Run, outcome: Outcome, until: Cursor) -> RunR
     costs = run.models.meter.usage
     with db.transaction():
         lines = _write(db, run, outcome)
-        generation = publish_patterns_if_changed(
-            db, run.tenant_id, actor=ACTOR, reason=f"pattern run {run.id}", now_s=run.now_s, run_id=run.id
-        )
+        if outcome.state is not None:
+            save_learner_state(db, run.tenant_id, outcome.state, now_s=run.now_s)
+            forget_removals(db, run.tenant_id, until=outcome.until.removal)
+        generation = _publish(db, run, outcome.safety)
         counts = _counts(outcome, all_patterns(db, run.tenant_id))
         finish_run(
             db,
             run.tenant_id,
             run.id,
             finished_s=run.clock.now_s(),
-            cursor=asdict(until),
+            cursor=asdict(outcome.until),
             summary={"counts": counts, "changes": lines, "notes": run.models.meter.notes()},
             generation=generation,
-            n_responses=outcome.n_responses,
-            n_signals=outcome.n_signals,
-            satisfaction=outcome.satisfaction,
+            n_responses=outcome.news.n_responses,
+            n_signals=outcome.news.n_signals,
+            satisfaction=outcome.news.satisfaction,
             model_calls=costs.calls,
             prompt_tokens=costs.prompt_tokens,
             completion_tokens=costs.completion_tokens,
             cost_usd=costs.cost_usd,
         )
     return RunReport("patterns", run.id, generation, counts, tuple(lines), costs)
+
+
+def _publish(db: Database, run: Run, safety: Safety | None) -> int | None:
+    reason = f"pattern run {run.id}"
+    if safety is not None and safety.revert_to is not None:
+        back = revert(
+            db,
+            run.tenant_id,
+            safety.revert_to,
+            actor=ACTOR,
+            reason=safety.reason,
+            now_s=run.now_s,
+            run_id=run.id,
+        )
+        if back.generation is not None:
+            return back.generation
+    return publish_patterns_if_changed(db, run.tenant_id, actor=ACTOR, reason=reason, now_s=run.now_s, run_id=run.id)
 
 
 def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
@@ -111,6 +125,7 @@ def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
             now_s=run.now_s,
             run_id=run.id,
             detail=_evidence(change.after),
+            is_event=change.reason is not None,
         )
         if change.reason is not None:
             lines.append(_line(change.before.state, change.after, change.reason))
@@ -119,51 +134,33 @@ def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
         for candidate in outcome.candidates
         if candidate.revives is None or current.get(candidate.revives.id) == candidate.revives
     )
-    if outcome.crash is not None:
-        lines.append(_write_crash(db, run, outcome, outcome.crash))
+    if outcome.safety is not None and outcome.safety.crash is not None:
+        lines.append(_write_crash(db, run, outcome, outcome.safety, outcome.safety.crash))
     return lines
 
 
 def _write_candidate(db: Database, run: Run, candidate: Candidate) -> str:
-    found = candidate.found
-    reason = (
-        f"{found.n_responses} replies with it score {found.cluster.difference:+.3f} against others "
-        f"({found.z:.1f} standard errors)"
-    )
-    detail = {
-        "difference": found.cluster.difference,
-        "standard_error": found.cluster.standard_error,
-        "n_responses": found.n_responses,
-        "n_rated": found.n_rated,
-    }
-    if candidate.revives is None:
-        insert_pattern(db, candidate.row, actor=ACTOR, reason=reason, now_s=run.now_s, run_id=run.id, detail=detail)
+    row, reason, now_s = candidate.row, candidate.reason, run.now_s
+    before = candidate.revives
+    if before is None:
+        insert_pattern(db, row, actor=ACTOR, reason=reason, now_s=now_s, run_id=run.id, detail=candidate.detail)
     else:
-        save_pattern(
-            db,
-            candidate.revives,
-            candidate.row,
-            actor=ACTOR,
-            reason=reason,
-            now_s=run.now_s,
-            run_id=run.id,
-            detail=detail,
-        )
-    return _line(candidate.revives.state if candidate.revives else "new", candidate.row, reason)
+        save_pattern(db, before, row, actor=ACTOR, reason=reason, now_s=now_s, run_id=run.id, detail=candidate.detail)
+    return _line(before.state if before else "new", row, reason)
 
 
-def _write_crash(db: Database, run: Run, outcome: Outcome, crash: Crash) -> str:
+def _write_crash(db: Database, run: Run, outcome: Outcome, safety: Safety, crash: Crash) -> str:
+    assert safety.crash is not None
     reverted = [c.after.id for c in outcome.changes if c.before.state == "active" and c.after.state == "trial"]
-    message = (
-        f"satisfaction index fell from {crash.before:.2f} to {crash.now:.2f}; {len(reverted)} recently activated "
-        "patterns are back in trial, no activations in this run"
-    )
+    message = f"{safety.reason}; {len(reverted)} recently activated patterns are back in trial"
+    if safety.revert_to is not None:
+        message += f"; back to generation {safety.revert_to}"
     raise_alert(
         db,
         run.tenant_id,
         kind="crash",
         message=message,
-        detail={"before": crash.before, "now": crash.now, "z": crash.z, "patterns": reverted},
+        detail={**detail_of(crash), "patterns": reverted},
         run_id=run.id,
         now_s=run.now_s,
     )
@@ -189,7 +186,11 @@ def _line(before: str, row: PatternRow, reason: str) -> str:
 
 
 def _counts(outcome: Outcome, rows: Sequence[PatternRow]) -> dict[str, int]:
-    counts = {"responses": outcome.n_responses, "signals": outcome.n_signals, "found": len(outcome.candidates)}
+    counts = {
+        "responses": outcome.news.n_responses,
+        "signals": outcome.news.n_signals,
+        "found": len(outcome.candidates),
+    }
     for row in rows:
         counts[row.state] = counts.get(row.state, 0) + 1
     return counts

@@ -26,7 +26,8 @@ MIN_ENGLISH: Final = 0.85  # share of ordinary words: of another language every 
 CACHED_WORDS: Final = 50_000
 QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
-_NOT_PROSE: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|\S*(?://|@|www\.)\S*", re.DOTALL)
+_CODE: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
+_ADDRESS: Final = re.compile(r"//|@|www\.")
 _WORD: Final = re.compile(r"(?<![\w'./-])[^\W\d_]{3,30}(?![\w/-]|['.]\w)")
 _INNER_CAPITAL: Final = re.compile(r"[A-Z]?[a-z]{3,}[A-Z][a-z]+[A-Za-z]*")  # not McKinley, not DeShawn
 _ACRONYM: Final = re.compile(r"[A-Z]{3,6}")
@@ -41,7 +42,19 @@ class Ordinary:
 
     def __init__(self, tokens: TokenCounter) -> None:
         self._tokens = tokens
+        self._plain: set[str] = set()  # pieces of text without a word that is not ordinary
         self.is_ordinary = lru_cache(maxsize=CACHED_WORDS)(self._is_ordinary)
+
+    def rare_in(self, pieces: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Return the words that are not ordinary by the piece of text, between blanks, that holds them."""
+        rare = {}
+        for piece in set(pieces).difference(self._plain):  # most pieces come again and again
+            words = () if _ADDRESS.search(piece) else tuple(w for w in _WORD.findall(piece) if not self.is_ordinary(w))
+            if words:
+                rare[piece] = words
+            elif len(self._plain) < CACHED_WORDS:
+                self._plain.add(piece)
+        return rare
 
     def _is_ordinary(self, word: str) -> bool:
         small = word.lower()
@@ -61,15 +74,15 @@ def _stems(word: str) -> Iterable[str]:
 
 def terms_in(text: str, question: str, ordinary: Ordinary) -> tuple[str, ...]:
     """Return what may be terms in a reply, as written; none for a reply that is not in English."""
-    prose = _plain_quotes(_NOT_PROSE.sub(" ", text))
-    asked = {word.lower() for word in _WORD.findall(_plain_quotes(question))}
-    words = list(_WORD.finditer(prose))
-    rare = [match for match in words if not ordinary.is_ordinary(match[0])]
-    if len(rare) > (1 - MIN_ENGLISH) * len(words):
+    prose = _plain_quotes(_CODE.sub(" ", text) if "`" in text else text)
+    pieces = prose.split()
+    rare = ordinary.rare_in(pieces)
+    n_rare = sum(pieces.count(piece) * len(words) for piece, words in rare.items())
+    if not rare or n_rare > (1 - MIN_ENGLISH) * len(pieces):
         return ()
-    found = dict.fromkeys(
-        match[0] for match in rare if match[0].lower() not in asked and _is_within(prose, match) and match[0].isascii()
-    )
+    asked = {word.lower() for word in _WORD.findall(_plain_quotes(question))}
+    words = dict.fromkeys(word for piece in dict.fromkeys(pieces) for word in rare.get(piece, ()))
+    found = [word for word in words if word.isascii() and word.lower() not in asked and _is_ever_within(prose, word)]
     return tuple(found)[:MAX_REPLY_TERMS]
 
 
@@ -77,9 +90,16 @@ def _plain_quotes(text: str) -> str:
     return text.translate(QUOTES)
 
 
-def _is_within(text: str, match: re.Match[str]) -> bool:
+def _is_ever_within(text: str, word: str) -> bool:
     """Return whether a word's capital, or the want of one, says something: not at the beginning of a sentence."""
-    return match[0][0].islower() or bool(_BEFORE_WORD.search(text[max(match.start() - 4, 0) : match.start()]))
+    if word[0].islower():
+        return True
+    at = text.find(word)
+    while at >= 0:
+        if _BEFORE_WORD.search(text[max(at - 4, 0) : at]):
+            return True
+        at = text.find(word, at + 1)
+    return False
 
 
 def tenant_terms(terms: Sequence[str], users: Sequence[Hashable]) -> list[str]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 from sqlite_utils import Database as Tool
 
@@ -17,7 +16,6 @@ from store.migrations import MIGRATIONS
 from store.records import InjectionRecord, ResponseRecord, decode_line, encode_record, make_set
 from store.responses import insert_records
 from store.tenants import ensure_tenant
-from store.windows import read_window
 from tests.conftest import NOW_S
 
 SHAPE = (
@@ -123,27 +121,6 @@ def test_a_conversations_injections_are_found_without_reading_other_responses(db
     )
 
     assert [row["detail"] for row in plan if row["detail"].startswith("SCAN")] == ["SCAN s VIRTUAL TABLE INDEX 1:"]
-
-
-def test_a_window_holds_the_patterns_of_the_view(db: Database) -> None:
-    records = [record(1), record(2, drawn="", injections=()), record(3, drawn=SETS[1].set)]
-    insert_records(db, records, sets=SETS)
-
-    window = read_window(db, "default", now_s=NOW_S + 10, days=1)
-
-    found = window.injections
-    assert [window.responses.ids[index] for index in found.response] == [*["resp_000001"] * 3, "resp_000003"]
-    items, dimensions = np.array(found.items)[found.item], np.array(found.dimensions)[found.dimension]
-    assert list(zip(items, dimensions, found.share, found.treated, strict=True)) == [
-        *((i.item_id, i.dimension, i.share, i.treated) for i in (*SHAPE, *LENGTH)),
-        *((i.item_id, i.dimension, i.share, i.treated) for i in LENGTH),
-    ]
-
-
-def test_a_window_without_injections_is_empty(db: Database) -> None:
-    insert_records(db, [record(1, drawn="", injections=())])
-
-    assert len(read_window(db, "default", now_s=NOW_S + 10, days=1).injections.item) == 0
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from store.alerts import raise_alert
 from store.audit import list_audit
 from store.clock import iso
 from store.conversations import import_conversations, list_conversations, transcript
@@ -169,6 +170,32 @@ def test_a_pattern_is_added_shown_pinned_and_disabled(run: Run, listed: Callable
     assert rule in run("patterns", "list").stdout
 
 
+def test_an_earlier_generation_is_served_again(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    for rule in ("Be brief.", "Be loud."):
+        run("patterns", "add", "--type", "query_style", "--rule", rule, "--state", "trial")
+
+    assert run("patterns", "revert", "1", "--reason", "too loud").stdout == (
+        "generation 3 serves what generation 1 served: 0 patterns restored, 1 retired\n"
+    )
+    assert [pattern.rule for pattern in current_plan(db, "default").patterns] == ["Be brief."]
+    assert {row["rule"]: row["state"] for row in listed("patterns", "list")}["Be loud."] == "retired"
+    assert run("patterns", "revert", "1").stdout == "what generation 1 served is served already\n"
+
+
+def test_an_alert_is_listed_until_it_is_acknowledged(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    first, second = (
+        raise_alert(db, "default", kind="crash", message=message, detail={}, run_id=None, now_s=NOW_S + number)
+        for number, message in enumerate(("it fell", "it fell again"))
+    )
+
+    assert run("alerts", "acknowledge", first).stdout == f"{first} is acknowledged\n"
+
+    assert [row["id"] for row in listed("alerts", "list")] == [second, first]
+    assert [row["id"] for row in listed("alerts", "list", "--open")] == [second]
+    assert "it fell again" in run("alerts", "list").stdout
+    assert [entry.action for entry in list_audit(db, "default")[0]] == ["alerts.acknowledge"]
+
+
 def test_a_list_on_a_narrow_terminal_keeps_ids_whole_and_lines_within_its_width() -> None:
     columns = ("id", "state", "rule", "lift (95%)")
     rows = [
@@ -247,6 +274,8 @@ def test_an_entry_shows_its_source_conversation(run: Run, db: Database, listed: 
         ("patterns", "pin", "pat_1"),
         ("patterns", "list", "--tenant", "nobody"),
         ("patterns", "add", "--type", "query_style", "--rule", " "),
+        ("patterns", "revert", "7"),
+        ("alerts", "acknowledge", "alert_1"),
         ("contexts", "show", "ctx_1"),
         ("contexts", "approve", "ctx_1"),
         ("contexts", "add", "--question", " ", "--answer", "A."),

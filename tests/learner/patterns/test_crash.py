@@ -1,55 +1,268 @@
-"""A crash is a large fall that chance does not explain."""
+"""A crash is a large fall that chance does not explain; a known one is not told again; learning is blamed or not."""
+
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from learner.patterns.crash import Crash, find_crash
+from learner.patterns.crash import find_crash
+from learner.patterns.history import BIN_S, KEEP_DAYS, N_ARMS, N_BUCKETS, RESPONSES, History
+from learner.patterns.observations import Integers
+from learner.patterns.safety import detail_of, safety_of
+from store.alerts import Alert
+from store.clock import iso
+from store.config import load_config
+from store.generations import GenerationRow
 
-NOW_S = 100 * 86_400.0
+PATTERNS = load_config().patterns
+DAY_S = 86_400.0
+NOW_S = 20_100 * DAY_S + BIN_S - 1  # the end of a bin
+FALL_H = 18.0
 
 
-def crash_of(before: float, now: float, n_before: int, n_now: int, seed: int = 0) -> Crash | None:
-    """Return the crash when shares of good votes are *before* and *now*."""
+def history_of(
+    before: float,
+    now: float,
+    *,
+    n_a_day: int = 400,
+    days: float = 35,
+    untreated_now: float | None = None,
+    n_users: int = 200,
+    seed: int = 0,
+    fall_h: float = FALL_H,
+) -> History:
+    """Return a history in which the share of good votes is *before*, and *now* in the last hours."""
     rng = np.random.default_rng(seed)
-    is_good: NDArray[np.bool_] = np.concatenate([rng.random(n_before) < before, rng.random(n_now) < now])
-    created_s = np.concatenate(
-        [NOW_S - rng.uniform(1.1, 7.9, n_before) * 86_400, NOW_S - rng.uniform(0, 1, n_now) * 86_400]
-    )
-    return find_crash(
-        good=is_good.astype(np.float64),
-        bad=(~is_good).astype(np.float64),
+    n = int(days * n_a_day)
+    created_s = NOW_S - rng.uniform(0, days * DAY_S, n)
+    is_now = NOW_S - created_s < fall_h * 3600
+    is_treated = rng.random(n) < 0.7
+    chance = np.where(is_now, np.where(is_treated, now, now if untreated_now is None else untreated_now), before)
+    good = (rng.random(n) < chance).astype(np.float64)
+    users = [f"u{number}" for number in rng.integers(n_users, size=n)]
+    history = History()
+    history.add(
         created_s=created_s,
-        now_s=NOW_S,
-        drop=0.3,
-        min_z=3.5,
+        users=users,
+        conversations=users,
+        is_holdout=~is_treated & (rng.random(n) < 0.2),
+        is_treated=is_treated,
+        n_responses=np.ones(n),
+        n_rated=np.ones(n),
+        good=good,
+        bad=1 - good,
     )
+    return history
 
 
-def test_a_large_and_sure_fall_is_a_crash() -> None:
-    found = crash_of(0.8, 0.35, 600, 120)
+def is_crash(history: History) -> bool:
+    return find_crash(history, NOW_S, PATTERNS) is not None
+
+
+def test_a_large_and_sure_fall_is_a_crash_and_is_placed_in_time() -> None:
+    found = find_crash(history_of(0.8, 0.4), NOW_S, PATTERNS)
 
     assert found is not None
-    assert found.before > 0.7
-    assert found.now < 0.45
-    assert found.z < -3.5
+    assert found.before == pytest.approx(0.8, abs=0.02)
+    assert found.now < 0.5
+    assert found.z < -PATTERNS.crash_z
+    assert found.began_s == NOW_S + 1 - 3 * BIN_S
 
 
 def test_a_small_fall_is_none_however_sure() -> None:
-    assert crash_of(0.8, 0.65, 60_000, 12_000) is None
+    assert not is_crash(history_of(0.8, 0.68, n_a_day=4000))
 
 
 def test_a_large_fall_among_few_votes_is_none() -> None:
-    assert crash_of(0.8, 0.2, 300, 9) is None
-    assert crash_of(0.7, 0.4, 40, 12) is None
+    assert not is_crash(history_of(0.8, 0.2, n_a_day=10))
 
 
-def test_without_a_week_before_there_is_nothing_to_fall_from() -> None:
-    assert crash_of(0.8, 0.1, 0, 300) is None
+def test_without_earlier_days_there_is_nothing_to_fall_from() -> None:
+    assert not is_crash(history_of(0.8, 0.1, days=0.7))
 
 
 def test_chance_alone_is_hardly_ever_a_crash() -> None:
-    assert sum(crash_of(0.6, 0.6, 400, 55, seed) is not None for seed in range(500)) == 0
+    assert sum(is_crash(history_of(0.6, 0.6, n_a_day=130, seed=seed)) for seed in range(100)) == 0
 
 
 def test_only_bad_votes_after_good_ones_are_a_crash() -> None:
-    assert crash_of(1.0, 0.0, 100, 30) is not None
+    assert is_crash(history_of(1.0, 0.0, n_a_day=100))
+
+
+def test_a_single_account_is_never_a_crash_however_much_it_complains() -> None:
+    history = history_of(0.8, 0.8)
+    history.add(
+        created_s=np.full(2000, NOW_S - 60),
+        users=["angry"] * 2000,
+        conversations=[""] * 2000,
+        is_holdout=np.zeros(2000, np.bool_),
+        is_treated=np.ones(2000, np.bool_),
+        n_responses=np.ones(2000),
+        n_rated=np.ones(2000),
+        good=np.zeros(2000),
+        bad=np.ones(2000),
+    )
+
+    assert not is_crash(history)
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5))
+def test_sums_do_not_depend_on_the_order_and_the_parts_in_which_they_came(seed: int, parts: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = 60
+    created_s = NOW_S - rng.uniform(0, 100 * DAY_S, n)
+    is_holdout, is_treated, is_rated = rng.random((3, n)) < 0.5
+    good, bad = rng.integers(0, 8, (2, n)) / 4
+    users = [f"u{number}" for number in rng.integers(9, size=n)]
+
+    def add(history: History, rows: Integers) -> None:
+        some = [users[row] for row in rows]
+        history.add(
+            created_s=created_s[rows],
+            users=some,
+            conversations=some,
+            is_holdout=is_holdout[rows],
+            is_treated=is_treated[rows],
+            n_responses=np.ones(len(rows)),
+            n_rated=is_rated[rows].astype(np.float64),
+            good=good[rows],
+            bad=bad[rows],
+        )
+
+    whole, pieces = History(), History()
+    add(whole, np.arange(n))
+    for rows in np.array_split(rng.permutation(n), parts):
+        add(pieces, rows)
+        pieces.trim(NOW_S)
+    whole.trim(NOW_S)
+
+    assert pieces.encode() == whole.encode()
+    assert History.decode(whole.encode()).encode() == whole.encode()
+
+
+def test_a_late_vote_is_added_as_a_difference_to_the_copy_alone() -> None:
+    history = history_of(0.8, 0.8, n_a_day=20)
+    before = history.encode()
+    copy = history.copy()
+    copy.add(
+        created_s=np.array([NOW_S - 3 * DAY_S]),
+        users=["u1"],
+        conversations=["c"],
+        is_holdout=np.zeros(1, np.bool_),
+        is_treated=np.ones(1, np.bool_),
+        n_responses=np.zeros(1),
+        n_rated=np.ones(1),
+        good=np.zeros(1),
+        bad=np.ones(1),
+    )
+
+    assert history.encode() == before
+    assert copy.grid(NOW_S, 20).sum() - history.grid(NOW_S, 20).sum() == 2.0
+
+
+def test_history_is_bounded() -> None:
+    history = history_of(0.8, 0.8, n_a_day=500, days=KEEP_DAYS + 30, n_users=3000)
+    history.trim(NOW_S)
+    rows = history.grid(NOW_S, 4 * (KEEP_DAYS + 31)).reshape(-1, 4)
+
+    assert (rows[:, RESPONSES] > 0).sum() < (42 * 4 + 80) * N_ARMS * N_BUCKETS
+    assert rows[:, RESPONSES].sum() == pytest.approx(KEEP_DAYS * 500, rel=0.02)
+
+
+@pytest.mark.parametrize("data", [b"", b"history1", b"history1junk", b"other"])
+def test_bytes_that_are_no_history_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="not an encoded history"):
+        History.decode(data)
+
+
+def generations() -> list[GenerationRow]:
+    """Return one generation of long ago, one from just before the fall, and one of an hour ago."""
+    ages_h = (300.0, 30.0, 18.5, 1.0)
+    return [
+        GenerationRow(number, True, None, "learner", "", iso(NOW_S - age_h * 3600))
+        for number, age_h in enumerate(ages_h, 1)
+    ]
+
+
+def alert(age_h: float, now: float = 0.3, acknowledged_at: str | None = None) -> Alert:
+    return Alert(
+        "a1", "t", None, "crash", "", {"before": 0.8, "now": now}, iso(NOW_S - age_h * 3600), acknowledged_at, None, 0
+    )
+
+
+def test_when_treated_alone_fell_the_tenant_goes_back_to_before_the_fall_surely_began() -> None:
+    history = history_of(0.8, 0.3, untreated_now=0.8)
+
+    safety = safety_of(
+        history, [], {"new": NOW_S - 20 * 3600, "old": NOW_S - 20 * DAY_S}, generations(), NOW_S, PATTERNS
+    )
+
+    assert safety.crash is not None
+    assert (safety.is_frozen, safety.revert_to, safety.suspects) == (True, 2, ("new",))
+    assert "treated conversations fell further" in safety.reason
+
+
+def test_an_outage_that_hits_all_alike_freezes_and_reverts_nothing() -> None:
+    safety = safety_of(history_of(0.8, 0.3), [], {}, generations(), NOW_S, PATTERNS)
+
+    assert safety.crash is not None
+    assert (safety.is_frozen, safety.revert_to) == (True, None)
+
+
+def test_a_known_crash_freezes_and_is_not_told_again() -> None:
+    safety = safety_of(history_of(0.8, 0.3), [alert(6)], {}, generations(), NOW_S, PATTERNS)
+
+    assert (safety.crash, safety.is_frozen) == (None, True)
+
+
+def test_a_new_fall_after_a_recovery_is_told() -> None:
+    safety = safety_of(history_of(0.8, 0.3), [alert(24 * 5)], {}, generations(), NOW_S, PATTERNS)
+
+    assert safety.crash is not None
+
+
+def test_a_fall_that_goes_on_as_deep_again_is_told_again() -> None:
+    safety = safety_of(history_of(0.8, 0.1), [alert(6, now=0.6)], {}, generations(), NOW_S, PATTERNS)
+
+    assert safety.crash is not None
+
+
+@pytest.mark.parametrize(
+    ("now", "known"),
+    [
+        (0.3, alert(6, acknowledged_at=iso(NOW_S))),
+        (0.3, alert(PATTERNS.freeze_days * 24 + 1)),
+        (0.8, alert(6)),
+    ],
+    ids=["acknowledged", "freeze_days", "recovered"],
+)
+def test_the_freeze_ends(now: float, known: Alert) -> None:
+    history = history_of(0.8, now, fall_h=24 * 9)
+
+    safety = safety_of(history, [known], {}, generations(), NOW_S, PATTERNS)
+
+    assert (safety.crash, safety.is_frozen) == (None, False)
+
+
+def test_all_is_well_without_a_crash() -> None:
+    safety = safety_of(history_of(0.8, 0.8), [], {"p": NOW_S}, generations(), NOW_S, PATTERNS)
+
+    assert (safety.crash, safety.is_frozen, safety.revert_to, safety.suspects, safety.reason) == (
+        None,
+        False,
+        None,
+        (),
+        "",
+    )
+
+
+def test_an_alerts_detail_lets_the_next_run_know_the_fall() -> None:
+    history = history_of(0.8, 0.3)
+    found = safety_of(history, [], {}, [], NOW_S, PATTERNS).crash
+    assert found is not None
+    told = replace(alert(0), detail=dict(detail_of(found)))
+
+    assert safety_of(history, [told], {}, [], NOW_S, PATTERNS).crash is None

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from learner.patterns.kept import Cursor
 from learner.patterns.lifecycle import Change
-from learner.patterns.publishing import Cursor, Outcome, Run, publish_run
+from learner.patterns.publishing import Outcome, Run, publish_run
 from store.alerts import list_alerts
 from store.clock import iso
 from store.config import Config
@@ -122,8 +123,7 @@ def test_users_who_change_their_minds_end_an_active_pattern(db: Database, config
         world.learn(after_h=6)
         states.append(world.table().state)
 
-    assert "retired" in states
-    assert states[-1] != "active"
+    assert states[-1] in {"trial", "retired"}  # a crash takes it back to trial at once
     assert world.table().removed_at is not None
 
 
@@ -232,17 +232,17 @@ def test_votes_on_questions_with_and_without_a_type_are_one_finding(db: Database
     assert [pattern.id for pattern in world.patterns("active")] == [row.id]
 
 
-def test_what_was_retired_comes_back_only_after_its_cooldown(db: Database, config: Config) -> None:
+def test_what_was_retired_comes_back_only_after_30_days(db: Database, config: Config) -> None:
     world = on_trial(db, config)
     row = world.table()
     retired = replace(row, state="retired", share=0.0, removed_at=iso(world.now_s))
     save_pattern(db, row, retired, actor="learner", reason="for this test", now_s=world.now_s)
     world.visit(60, likes_tables)
-    world.learn(after_h=6)
+    world.learn(after_h=24 * 28)
     assert world.table().state == "retired"
 
     world.visit(60, likes_tables)
-    world.learn(after_h=24 * 8)
+    world.learn(after_h=24 * 3)
 
     assert world.table().state == "candidate"
     assert world.table().id == row.id
@@ -252,12 +252,12 @@ def test_what_was_retired_comes_back_only_after_its_cooldown(db: Database, confi
 def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, config: Config) -> None:
     world = on_trial(db, config)
     row = world.table()
-    stale = Outcome(changes=[Change(row, replace(row, state="retired", share=0.0), "stale")])
+    stale = Outcome(until=Cursor(), changes=[Change(row, replace(row, state="retired", share=0.0), "stale")])
     pinned = set_state(db, DEFAULT_TENANT, row.id, state="pinned", actor="console", reason="now", now_s=world.now_s + 1)
     run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
     run = Run(run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models)
 
-    publish_run(db, run, stale, Cursor(0, 0, 0))
+    publish_run(db, run, stale)
 
     assert get_pattern(db, DEFAULT_TENANT, row.id) == replace(pinned, updated_at=iso(world.now_s + 1))
 

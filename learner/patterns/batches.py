@@ -1,0 +1,131 @@
+"""Rows of the store as what the statistics take in: a batch of records, or what changed about records that counted."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, cast
+
+import numpy as np
+
+from learner.patterns.history import History
+from learner.patterns.observations import FAMILIES, Booleans, Column, Exposures, Floats, Integers, Natural, Observations
+from store.vocabulary import SignalType, signal_family
+from store.windows import Batch, InjectionColumns, Revised, SignalColumns
+
+FAMILY_AT: Final = {family: index for index, family in enumerate(FAMILIES)}
+
+Reader = Callable[[Batch], Natural]
+"""Says what the replies of a batch were like."""
+
+
+def observations_of(batch: Batch, columns: Mapping[str, Column], natural_of: Reader) -> Observations:
+    """Return the records of *batch*; *columns* says what each pattern asks for, and others are left out."""
+    responses, n = batch.responses, len(batch.responses.seq)
+    totals = _Totals(batch.signals, n)
+    return Observations(
+        created_s=responses.created_s,
+        users=responses.users,
+        conversations=responses.conversations,
+        question_types=responses.question_types,
+        groups=responses.groups,
+        is_holdout=responses.is_holdout,
+        signals=totals.by_family,
+        thumb_voters=totals.thumb_voters,
+        satisfaction=totals.satisfaction,
+        is_rated=totals.is_rated,
+        natural=natural_of(batch),
+        exposures=_exposures(batch.injections, columns),
+    )
+
+
+def differences_of(revised: Revised, columns: Mapping[str, Column], natural_of: Reader) -> Observations:
+    """Return what changed: signals and satisfaction now minus before, ``is_rated`` where there was no signal before."""
+    now = observations_of(revised.now, columns, natural_of)
+    before = _Totals(revised.before, len(now.created_s))
+    return replace(
+        now,
+        signals=now.signals - before.by_family,
+        satisfaction=now.satisfaction - before.satisfaction,
+        is_rated=now.is_rated & ~before.is_rated,
+    )
+
+
+def add_to_history(history: History, batch: Batch) -> None:
+    """Take the records of *batch* into *history*."""
+    totals = _Totals(batch.signals, len(batch.responses.seq))
+    _add(history, batch, 1.0, (totals.is_rated.astype(np.float64), totals.good, totals.bad))
+
+
+def revise_history(history: History, revised: Revised) -> None:
+    """Take what changed into *history*."""
+    n = len(revised.now.responses.seq)
+    now, before = _Totals(revised.now.signals, n), _Totals(revised.before, n)
+    is_rated = now.is_rated.astype(np.float64) - before.is_rated
+    _add(history, revised.now, 0.0, (is_rated, now.good - before.good, now.bad - before.bad))
+
+
+def _add(history: History, batch: Batch, n_responses: float, sums: tuple[Floats, Floats, Floats]) -> None:
+    responses, injections = batch.responses, batch.injections
+    n = len(responses.seq)
+    n_rated, good, bad = sums
+    history.add(
+        created_s=responses.created_s,
+        users=responses.users,
+        conversations=responses.conversations,
+        is_holdout=responses.is_holdout,
+        is_treated=np.bincount(injections.response[injections.treated], minlength=n) > 0,
+        n_responses=np.full(n, n_responses),
+        n_rated=n_rated,
+        good=good,
+        bad=bad,
+    )
+
+
+class _Totals:
+    """The signals of n responses, added up."""
+
+    def __init__(self, signals: SignalColumns, n: int) -> None:
+        response, weight = signals.response, signals.weight
+        self.good = _sums(response, np.maximum(weight, 0), n)
+        self.bad = _sums(response, np.maximum(-weight, 0), n)
+        self.satisfaction: Floats = np.clip(self.good - self.bad, -1, 1)
+        self.is_rated: Booleans = np.bincount(response, minlength=n) > 0
+        family, worth = _families(signals)
+        flat = _sums(response * len(FAMILIES) + family, worth, n * len(FAMILIES))
+        self.by_family: Floats = np.clip(flat.reshape(n, len(FAMILIES)), -1, 1)
+        self.thumb_voters = _voters(signals, family, n)
+
+
+def _families(signals: SignalColumns) -> tuple[Integers, Floats]:
+    """Return each signal's family (m,) and what it counts in it (m,): 1, thumbs down -1, what weighs nothing 0."""
+    kinds = list(dict.fromkeys(signals.types))
+    place = {kind: index for index, kind in enumerate(kinds)}
+    codes = np.array([place[kind] for kind in signals.types], np.int64)
+    family = np.array([FAMILY_AT[signal_family(cast("SignalType", kind))] for kind in kinds], np.int64)
+    worth = np.array([-1.0 if kind == "thumbs_down" else 1.0 for kind in kinds], np.float64)
+    # A reply that was read for long without being short has a dwell_time signal of weight 0: it says nothing.
+    return family[codes], worth[codes] * (signals.weight != 0)
+
+
+def _voters(signals: SignalColumns, family: Integers, n: int) -> Sequence[str]:
+    voters = [""] * n
+    for index in np.nonzero(family == FAMILY_AT["thumb"])[0].tolist():
+        voters[signals.response[index]] = signals.users[index]
+    return voters
+
+
+def _sums(place: Integers, values: Floats, n: int) -> Floats:
+    return np.asarray(np.bincount(place, values, n), np.float64)
+
+
+def _exposures(injections: InjectionColumns, columns: Mapping[str, Column]) -> Exposures:
+    is_known = np.array([item in columns for item in injections.items], np.bool_)
+    names = [item for item in injections.items if item in columns]
+    kept = is_known[injections.item]
+    return Exposures(
+        response=injections.response[kept],
+        pattern=(np.cumsum(is_known) - 1)[injections.item[kept]],
+        share=injections.share[kept],
+        treated=injections.treated[kept],
+        pattern_ids=names,
+        columns=[columns[name] for name in names],
+    )

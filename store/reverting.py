@@ -1,0 +1,104 @@
+"""Back to what an earlier generation served, in one step. Written by the learner and, for a person, the command."""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from store.audit import record
+from store.clock import iso
+from store.database import Database
+from store.generations import plan_of
+from store.patterns import PatternRow, all_patterns, publish_patterns, save_pattern, without_evidence
+from store.plan import ServedPattern
+
+PERSONS_STATES: Final = ("pinned", "disabled")  # a person's word, which stays
+LEARNED_STATES: Final = ("trial", "active", "warmdown")
+
+
+@dataclass(frozen=True, slots=True)
+class Reverted:
+    """What a step back changed."""
+
+    generation: int | None  # published by it; None when what is served stayed the same
+    restored: tuple[str, ...]  # patterns that are again as they were then
+    retired: tuple[str, ...]  # patterns that were not served then; their cooldown begins
+    kept: tuple[str, ...]  # pinned, unpinned or disabled by a person since: left alone
+
+
+def revert(
+    db: Database, tenant_id: str, generation: int, *, actor: str, reason: str, now_s: float, run_id: str | None = None
+) -> Reverted:
+    """Serve again what *generation* served, as the next generation, and return what that changed.
+
+    Patterns of it get its rule, conditions, state and shares; others that were learned are retired. What a person
+    pinned, unpinned or disabled since then stays as the person left it. Knowledge entries are not touched.
+
+    Raises:
+        NotFoundError: the tenant has no such generation.
+    """
+    restored: list[str] = []
+    retired: list[str] = []
+    kept: list[str] = []
+    why = f"back to generation {generation}: {reason}"
+    with db.transaction():
+        plan = {pattern.id: pattern for pattern in plan_of(db, tenant_id, generation).patterns}
+        for row in all_patterns(db, tenant_id):
+            then = plan.get(row.id)
+            after = _as_then(row, then, now_s)
+            if after is None:
+                kept.append(row.id)
+            elif after != row:
+                (restored if then is not None else retired).append(row.id)
+                save_pattern(db, row, after, actor=actor, reason=why, now_s=now_s, run_id=run_id, is_event=True)
+        if not restored and not retired:
+            return Reverted(None, (), (), tuple(kept))
+        number = publish_patterns(db, tenant_id, actor=actor, reason=why, now_s=now_s, run_id=run_id)
+        record(
+            db,
+            tenant_id,
+            actor=actor,
+            action="generations.revert",
+            object_id=str(generation),
+            detail={
+                "generation": number,
+                "reason": reason,
+                "restored": len(restored),
+                "retired": len(retired),
+                "kept": kept,
+            },
+            now_s=now_s,
+        )
+    return Reverted(number, tuple(restored), tuple(retired), tuple(kept))
+
+
+def _as_then(row: PatternRow, then: ServedPattern | None, now_s: float) -> PatternRow | None:
+    """Return the row as the plan had it; None: a person's word since then goes before the plan."""
+    if then is None:
+        if row.state == "pinned":
+            return None
+        return _retired(row, now_s) if row.state in LEARNED_STATES else row
+    if row.state in PERSONS_STATES or then.state == "pinned":
+        return row if row.state == then.state and row.rule == then.rule else None
+    return _restored(row, then, now_s)
+
+
+def _retired(row: PatternRow, now_s: float) -> PatternRow:
+    return replace(row, state="retired", grade="none", share=0.0, cells=(), warm_step=0, removed_at=iso(now_s))
+
+
+def _restored(row: PatternRow, then: ServedPattern, now_s: float) -> PatternRow:
+    # What was measured since an edit was another instruction.
+    is_same = (row.rule, row.conditions) == (then.rule, then.conditions)
+    known = row if is_same else without_evidence(row)
+    grade = "none" if then.state == "trial" else known.grade
+    return replace(
+        known,
+        rule=then.rule,
+        conditions=then.conditions,
+        tokens=then.tokens,
+        state=then.state,
+        grade="provisional" if then.state == "active" and grade == "none" else grade,
+        share=then.share,
+        cells=then.cells,
+        warm_step=0 if then.state == "trial" else max(row.warm_step, 1),
+        trial_since=row.trial_since or iso(now_s),
+    )
