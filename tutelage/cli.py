@@ -12,6 +12,7 @@ from store.errors import StoreError
 from tutelage import (
     cli_contexts,
     cli_demo,
+    cli_forget,
     cli_import,
     cli_keys,
     cli_learn,
@@ -50,6 +51,7 @@ app.command("runs")(cli_learn.runs)
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
 app.command("import")(cli_import.import_file)
+app.command("forget")(cli_forget.forget)
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_tenants.app, name="tenants")
 app.command("demo")(cli_demo.demo)

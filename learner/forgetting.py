@@ -1,0 +1,98 @@
+"""Somebody, or one conversation, forgotten on a person's word: for API and command."""
+
+from collections.abc import Sequence
+
+from learner.authoring import Author
+from store import forgetting
+from store.config import Config, segment_directory
+from store.contexts import Wording
+from store.database import Database
+from store.errors import InvalidError
+from store.forgetting import Forgotten, Subject, names_of, scrub
+from store.run_lock import run_lock
+from store.tenants import get_tenant
+from store.wordings import compose
+
+
+def forget_user(
+    db: Database,
+    config: Config,
+    tenant_id: str,
+    author: Author,
+    *,
+    user: str | None,
+    phone: str | None = None,
+    actor: str,
+    now_s: float,
+    is_dry_run: bool = False,
+    is_compacted: bool = False,
+) -> Forgotten:
+    """Return what was forgotten of a person, by the app's name for them, their phone number, or both.
+
+    Raises:
+        InvalidError: neither is given.
+        ConflictError: a learning run of the tenant did not end within ``[learner] run_wait_s``.
+        NotFoundError: there is no such tenant.
+        UnavailableError: the database is missing, locked or damaged.
+        OSError: a segment cannot be read or written; call again.
+    """
+    names = names_of(get_tenant(db, tenant_id).secret, user=user, phone=phone)
+    if not names:
+        raise InvalidError("user", "a user or a phone number must be given")
+    subject = Subject(user_ids=names)
+    return _forget(db, config, tenant_id, author, subject, actor, now_s, is_dry_run, is_compacted)
+
+
+def forget_conversation(
+    db: Database,
+    config: Config,
+    tenant_id: str,
+    author: Author,
+    *,
+    conversation_id: str,
+    actor: str,
+    now_s: float,
+    is_dry_run: bool = False,
+    is_compacted: bool = False,
+) -> Forgotten:
+    """Return what was forgotten of one conversation, whoever spoke in it.
+
+    Raises:
+        ConflictError: a learning run of the tenant did not end within ``[learner] run_wait_s``.
+        NotFoundError: there is no such tenant, or it has no such conversation.
+        UnavailableError: the database is missing, locked or damaged.
+        OSError: a segment cannot be read or written; call again.
+    """
+    subject = Subject(conversation_ids=(conversation_id,))
+    return _forget(db, config, tenant_id, author, subject, actor, now_s, is_dry_run, is_compacted)
+
+
+def _forget(  # noqa: PLR0917  # what both have in common
+    db: Database,
+    config: Config,
+    tenant_id: str,
+    author: Author,
+    subject: Subject,
+    actor: str,
+    now_s: float,
+    is_dry_run: bool,
+    is_compacted: bool,
+) -> Forgotten:
+    def composed(questions: Sequence[str], answer: str, tags: Sequence[str]) -> Wording:
+        return compose(questions, answer, tags, embedder=author.embedder, tokens=author.tokens)
+
+    # A run that has read the records may not write what it made of them after they are gone.
+    with run_lock(db.path, tenant_id, wait_s=config.learner.run_wait_s):
+        forgotten = forgetting.forget(
+            db,
+            tenant_id,
+            subject,
+            segment_directory(config),
+            composed,
+            actor=actor,
+            now_s=now_s,
+            is_dry_run=is_dry_run,
+        )
+        if not is_dry_run:
+            scrub(db, is_compacted=is_compacted)
+    return forgotten
