@@ -11,7 +11,7 @@ from typing import Any, Final
 from learner.knowledge.answers import Answer, read_answer
 from learner.knowledge.judgement import TRUST, Verdict, judge, stands_alone
 from learner.knowledge.language import is_against, is_thanks
-from learner.knowledge.privacy import addressed_names, declared_names, remove_personal_data
+from learner.knowledge.privacy import Placeholders, addressed_names, declared_names, remove_personal_data
 from learner.knowledge.questions import core_question, is_wish
 from learner.knowledge.safety import dangers, echoes_frame, is_order
 from learner.knowledge.subjects import subject
@@ -23,6 +23,7 @@ from store.mining import ChangedConversation, ResponseFacts, response_facts
 
 SUBJECT_LOOKBACK: Final = 3  # messages before a question that may name what it is about
 MAX_CHOICES: Final = 1  # answers that ask back; who is asked more often is being served, not told
+MIN_USER_NAME: Final = 4  # characters of a user's id that is looked for in what was said
 LOOKED_AT_PER_TAKEN: Final = 4  # transcripts read for each candidate wanted; the rest waits for the next run
 
 
@@ -159,8 +160,9 @@ class _Reading:
 
 def _read(conversation: Transcript, facts: Mapping[str, ResponseFacts]) -> _Reading:
     texts = [message_text(message) for message in conversation.messages]
-    names = _names(conversation.messages, texts)
-    texts = [remove_personal_data(text, names) for text in texts]
+    names = _names(conversation.messages, texts) | _user_names(conversation.user_id)
+    placeholders = Placeholders()
+    texts = [remove_personal_data(text, names, placeholders) for text in texts]
     said = zip(conversation.messages, texts, strict=True)
     answers = [read_answer(text if message["role"] == "assistant" else "") for message, text in said]
     return _Reading(
@@ -215,6 +217,12 @@ def _names(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> froze
     for message, text in zip(messages, texts, strict=True):
         names.update(addressed_names(text) if message["role"] == "assistant" else declared_names(text))
     return frozenset(names)
+
+
+def _user_names(user_id: str) -> frozenset[str]:
+    """Return the app's name for the user where nothing else reads like it: no plain word, no plain number."""
+    is_name = len(user_id) >= MIN_USER_NAME and any(map(str.isalpha, user_id)) and not user_id.isalpha()
+    return frozenset((user_id,) if is_name else ())
 
 
 def _answers(reading: _Reading) -> list[int]:
