@@ -160,7 +160,7 @@ class _Reading:
 
 def _read(conversation: Transcript, facts: Mapping[str, ResponseFacts]) -> _Reading:
     texts = [message_text(message) for message in conversation.messages]
-    names = _names(conversation.messages, texts) | _user_names(conversation.user_id)
+    names = names_in(conversation)
     placeholders = Placeholders()
     texts = [remove_personal_data(text, names, placeholders) for text in texts]
     said = zip(conversation.messages, texts, strict=True)
@@ -212,17 +212,17 @@ def message_text(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def _names(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> frozenset[str]:
+def names_in(conversation: Transcript) -> frozenset[str]:
+    """Return the names of people that a conversation declares: by fields, by introductions, by who is greeted."""
+    messages, texts = conversation.messages, [message_text(message) for message in conversation.messages]
     names = {str(message["name"]) for message in messages if message.get("name") and message["role"] == "user"}
     for message, text in zip(messages, texts, strict=True):
         names.update(addressed_names(text) if message["role"] == "assistant" else declared_names(text))
+    user = conversation.user_id
+    # The app's name for the user, where nothing else reads like it: no plain word, no plain number.
+    if len(user) >= MIN_USER_NAME and any(map(str.isalpha, user)) and not user.isalpha():
+        names.add(user)
     return frozenset(names)
-
-
-def _user_names(user_id: str) -> frozenset[str]:
-    """Return the app's name for the user where nothing else reads like it: no plain word, no plain number."""
-    is_name = len(user_id) >= MIN_USER_NAME and any(map(str.isalpha, user_id)) and not user_id.isalpha()
-    return frozenset((user_id,) if is_name else ())
 
 
 def _answers(reading: _Reading) -> list[int]:

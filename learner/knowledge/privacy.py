@@ -64,7 +64,9 @@ def declared_names(text: str) -> list[str]:
     >>> declared_names("Hello, my name is Ann Lee and I forgot my password")
     ['Ann Lee']
     """
-    return [match["name"] or match["caller"] or match["writer"] for match in _INTRODUCTION.finditer(text)]
+    return [
+        match["name"] or match["caller"] or match["writer"] or match["field"] for match in _INTRODUCTION.finditer(text)
+    ]
 
 
 def addressed_names(text: str) -> list[str]:
@@ -88,15 +90,25 @@ _CAP: Final = r"[A-Z\u00c0-\u00d6\u00d8-\u00de]"
 _INTRODUCTION: Final = re.compile(
     rf"\b(?i:my name is|my name's|i am called|mein name ist|ich hei(?:ß|ss)e|je m'appelle|me llamo|mi chiamo"
     rf"|(?:full name|account holder|card ?holder)(?: is|:))[ ](?P<name>{_CAP}[\w'-]+(?:[ ]{_CAP}[\w'-]+){{0,2}})"
-    r"(?=[ ](?:here|speaking|and|from|but)\b|[.,!?]|\s*$)"
+    r"(?![\w'-])"
     rf"|\b(?i:this is)[ ](?P<caller>{_CAP}[\w'-]+(?:[ ]{_CAP}[\w'-]+){{0,2}})(?=[ ](?:here|speaking|calling|from)\b)"
     rf"|\b(?i:regards|sincerely|best wishes|yours|cheers)[,.]?\s{{1,4}}"
     rf"(?P<writer>{_CAP}[\w'-]+(?:[ ]{_CAP}[\w'-]+){{0,2}})\W{{0,4}}\Z"
+    r'|"(?i:(?:first|last|full|customer|user|contact|holder)[_ ]?name)"\s{0,3}:\s{0,3}"(?P<field>[^"]{2,60})"'
 )
+# First and last names that are words too: alone they are no names.
+_WORDS: Final = re.compile(
+    r"Will|Mark|May|April|June|August|Grace|Hope|Faith|Joy|Rose|Art|Bill|Rich|Frank|Grant|Chase|Page|Price|Long|Short"
+    r"|Young|King|White|Brown|Green|Black|Gray|Day|Case|Best|Good|Bank|Stone|Hill|Park|Street|Wood|Field|Ford|Cook|Baker"
+    r"|Miller|Smart|Sales|Support|Guest|Client|Customer|User|The|Van|Von|Der|Den"
+)
+MIN_PART: Final = 3  # characters of a first or last name that is looked for alone
 
 
 def _by_names(text: str, names: Iterable[str]) -> Iterator[tuple[Kind, int, int]]:
-    known = sorted({name.strip() for name in names if len(name.strip()) > 1}, key=len, reverse=True)
+    whole = {name.strip() for name in names if len(name.strip()) > 1}
+    parts = {part for name in whole for part in name.split() if len(part) >= MIN_PART and part.istitle()}
+    known = sorted(whole.union(part for part in parts if not _WORDS.fullmatch(part)), key=len, reverse=True)
     for name in known:
         if name not in text:
             continue
