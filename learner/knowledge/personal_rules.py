@@ -32,6 +32,7 @@ Kind = Literal["EMAIL", "SECRET", "CARD", "IBAN", "IP", "ID", "PHONE", "ADDRESS"
 
 # Countries whose numbers are known without "+", when grouped as they write them there.
 REGIONS: Final = ("US", "GB", "DE", "FR", "IN", "BR", "AU", "ES")
+NATIONAL_DIGITS: Final = range(9, 13)  # that a number of REGIONS has
 MIN_ID_DIGITS: Final = 4  # of what follows "passport number"
 MIN_ID_CHARS: Final = 6
 DATE_DIGITS: Final = 8  # of a date, which may begin with 00 too
@@ -76,9 +77,10 @@ def by_rules(text: str) -> Iterator[tuple[Kind, int, int]]:
             continue
         for match in rule.pattern.finditer(text):
             start, end = match.span("it") if "it" in rule.pattern.groupindex else match.span()
-            n_real = rule.n_real(text[start:end]) if end > start else 0
             before = text[max(start - LOOK_BACK, 0) : start]
-            if n_real and not (rule.unless_after and rule.unless_after.search(before)):
+            if end == start or (rule.unless_after and rule.unless_after.search(before)):
+                continue
+            if n_real := rule.n_real(text[start:end]):
                 yield rule.kind, start, start + n_real
 
 
@@ -109,21 +111,31 @@ def _ip(text: str) -> bool:
 
 def _phone(found: str) -> int:
     """Return how many characters of *found* are a phone number, as its country writes them."""
+    n_digits = sum(map(str.isdigit, found))
     if found.startswith(("+", "00")):
         try:
             number = phonenumbers.parse("+" + found.removeprefix("00").lstrip("+"))
         except NumberParseException:
             return 0
         is_number = phonenumbers.is_possible_number if found[0] == "+" else phonenumbers.is_valid_number
-        is_date = sum(map(str.isdigit, found)) <= DATE_DIGITS and found[0] != "+"
+        is_date = n_digits <= DATE_DIGITS and found[0] != "+"
         return len(found) if is_number(number) and not is_date else 0
-    if found.isdigit() or ("(" in found) != (")" in found):
+    if found.isdigit() or ("(" in found) != (")" in found) or n_digits not in NATIONAL_DIGITS:
         return 0
     for region in REGIONS:
+        if not _is_valid_in(found, region):  # a tenth of the time that it takes to compare groups
+            continue
         matches = PhoneNumberMatcher(found, region, Leniency.STRICT_GROUPING)
         if any(match.start == 0 and match.end == len(found) for match in matches):
             return len(found)
     return 0
+
+
+def _is_valid_in(found: str, region: str) -> bool:
+    try:
+        return phonenumbers.is_valid_number_for_region(phonenumbers.parse(found, region), region)
+    except NumberParseException:
+        return False
 
 
 def _national_id(found: str) -> int:

@@ -160,8 +160,10 @@ def test_of_one_conversation_each_datum_keeps_its_placeholder() -> None:
     assert (first, second) == ("Call [PHONE] or [PHONE 2].", "[PHONE 2] is better, or mail [EMAIL].")
 
 
-@pytest.mark.parametrize("piece", ["1 ", "+1", "a@", "a.", "12 A", "AB12 ", ":", "1-", "x at ", "key: ", "4111 ", "0("])
+@pytest.mark.parametrize(
+    "piece", ["1 ", "+1", "a@", "a.", "12 A", "AB12 ", ":", "1-", "x at ", "key: ", "4111 ", "0(", "408-971-8523 "]
+)
 def test_no_text_of_a_stranger_takes_long(piece: str) -> None:
     started = time.process_time()
     find_personal_data(piece * (100_000 // len(piece)))
-    assert time.process_time() - started < 8
+    assert time.process_time() - started < 5
