@@ -1,17 +1,21 @@
 """Somebody, or one conversation, forgotten on a person's word: for API and command."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from learner.authoring import Author
 from store import forgetting
 from store.config import Config, segment_directory
 from store.contexts import Wording
 from store.database import Database
-from store.errors import InvalidError
+from store.errors import InvalidError, UnavailableError
 from store.forgetting import Forgotten, Subject, names_of, scrub
 from store.run_lock import run_lock
 from store.tenants import get_tenant
 from store.wordings import compose
+
+log = logging.getLogger(__name__)
 
 
 def forget_user(
@@ -93,6 +97,13 @@ def _forget(  # noqa: PLR0917  # what both have in common
             now_s=now_s,
             is_dry_run=is_dry_run,
         )
-        if not is_dry_run:
-            scrub(db, is_compacted=is_compacted)
-    return forgotten
+    return forgotten if is_dry_run else replace(forgotten, is_scrubbed=_scrub(db, is_compacted))
+
+
+def _scrub(db: Database, is_compacted: bool) -> bool:
+    """Return whether no file holds the text any more: somebody who reads at the moment may keep it from being so."""
+    try:
+        return scrub(db, is_compacted=is_compacted)
+    except UnavailableError as exc:
+        log.warning("rows are forgotten, but their text may still be in the files of the database: %s", exc)
+        return False

@@ -47,6 +47,7 @@ class Forgotten:
     withdrawn_contexts: tuple[str, ...]
     trimmed_contexts: tuple[str, ...]
     generation: int | None  # published, None when nothing that is served changed
+    is_scrubbed: bool = False  # no file of the database holds the text any more
 
 
 @dataclass(frozen=True, slots=True)

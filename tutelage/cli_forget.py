@@ -7,7 +7,7 @@ import typer
 from store.errors import InvalidError
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
-from tutelage.output import print_json, say
+from tutelage.output import print_json, say, warn
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 
@@ -67,3 +67,5 @@ def _print(found: Any) -> None:
             say(f"{name}: {', '.join(ids)}")
     if found.generation is not None:
         say(f"generation {found.generation} is served within a second")
+    if not (found.is_scrubbed or found.is_dry_run):
+        warn("another process was reading: the database's files may still hold the text; the same command ends that")

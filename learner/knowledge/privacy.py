@@ -1,7 +1,8 @@
 """Text without personal data: what identifies a person or opens a door is replaced by what kind of thing it was.
 
 Rules, not a language model: they run before anything is sent to one. Prices, dates, times and order words stay. Names
-are removed where the conversation declares them: by the messages' ``name`` field, or as "my name is ...".
+are removed where the conversation declares them: by the messages' ``name`` field, by fields such as ``customer_name``
+of a tool's answer, as "my name is ...", in a greeting or under a letter; the app's name for its user is one, too.
 """
 
 import re
@@ -36,12 +37,15 @@ def find_personal_data(text: str, names: Iterable[str] = ()) -> list[Finding]:
 class Placeholders:
     """What stands for what in one conversation: the second phone number of it is ``[PHONE 2]``, wherever it stands."""
 
-    _numbers: dict[tuple[Kind, str], int] = field(default_factory=dict)
+    _numbers: dict[Kind, dict[str, int]] = field(default_factory=dict)
 
     def of(self, kind: Kind, found: str) -> str:
-        """Return what stands for *found*, however it is spaced."""
-        alike = sum(known == kind for known, _ in self._numbers)
-        number = self._numbers.setdefault((kind, "".join(filter(str.isalnum, found.casefold()))), alike + 1)
+        """Return what stands for *found*, however it is spaced; a first name stands for whoever has it."""
+        known = self._numbers.setdefault(kind, {})
+        key = "".join(filter(str.isalnum, found.casefold()))
+        if kind == "NAME":
+            key = next((name for name in known if key in name), key)
+        number = known.setdefault(key, len(known) + 1)
         return f"[{kind}]" if number == 1 else f"[{kind} {number}]"
 
 

@@ -37,6 +37,21 @@ def test_a_dry_run_says_what_would_go(listed: Callable[..., Any], db: Database) 
     assert holding(db, "canary") != []
 
 
+def test_who_still_reads_the_old_text_is_reported(run: Run, db: Database, settings_file: Path, tmp_path: Path) -> None:
+    reply(db, 1, "ann", "canary " * 500)
+    with settings_file.open("a") as file:
+        file.write("busy_timeout_ms = 50\n")
+    db.execute("BEGIN")
+    assert holding(db, "canary") != []  # a snapshot of before is open now
+
+    assert "may still hold the text" in run("forget", "--user", "ann", "--no-vacuum").stderr
+
+    db.execute("COMMIT")
+    assert holding(db, "canary") == []
+    assert run("forget", "--user", "ann").stderr == ""
+    assert bytes_with(tmp_path, "canary") == []
+
+
 def test_a_conversation_is_forgotten_alone(listed: Callable[..., Any], run: Run, db: Database) -> None:
     reply(db, 1, "ann", "canary")
     reply(db, 2, "ann", "other words")

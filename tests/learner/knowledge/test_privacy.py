@@ -153,6 +153,13 @@ def test_of_many_forms_nearly_all_are_found_and_nothing_beside_them(name: str, r
     assert n_found / (n_found + n_beside + n_false) >= precision
 
 
+def test_a_first_name_alone_is_whoever_was_called_so_in_full() -> None:
+    placeholders = Placeholders()
+    texts = ["Ann Lee wrote to Bob Ray.", "Ann will call, says Bob.", "Will it rain?"]
+    removed = [remove_personal_data(text, ["Ann Lee", "Bob Ray", "Will Ray"], placeholders) for text in texts]
+    assert removed == ["[NAME] wrote to [NAME 2].", "[NAME] will call, says [NAME 2].", "Will it rain?"]
+
+
 def test_of_one_conversation_each_datum_keeps_its_placeholder() -> None:
     placeholders = Placeholders()
     first = remove_personal_data("Call +44 20 7946 0958 or +49 30 1234567.", (), placeholders)
