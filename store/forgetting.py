@@ -14,7 +14,7 @@ from store.audit import record
 from store.clock import iso
 from store.database import Database
 from store.errors import InvalidError, NotFoundError, UnavailableError
-from store.forgotten_contexts import FORGOTTEN, Compose, ForgottenContexts, forget_in_contexts
+from store.forgotten_contexts import FORGOTTEN, Compose, ForgottenContexts, forget_in_contexts, unnamed
 from store.forgotten_segments import blank_records
 from store.generations import current_number
 from store.learner_states import forget_learner_state
@@ -312,7 +312,7 @@ def _delete_records(work: _Work, extent: _Extent) -> None:
 
 
 def _forget_news(work: _Work, lost: Sequence[str], contexts: ForgottenContexts) -> None:
-    """Take what quotes *lost* conversations or withdrawn entries out of alerts and of what runs told."""
+    """Take what names *lost* conversations or quotes entries out of alerts, of what runs told, and of others' marks."""
     work.delete(
         "alerts",
         "detail_json ->> '$.conversation_id' IN (SELECT value FROM json_each(:lost))"
@@ -336,13 +336,35 @@ def _forget_news(work: _Work, lost: Sequence[str], contexts: ForgottenContexts) 
             {"id": run["id"], "summary_json": json.dumps(summary)},
         )
     work.rows["learning_runs"] = len(runs)
+    marks = work.db.rows(
+        """
+        SELECT m.conversation_id, m.note FROM mined_conversations AS m
+        WHERE m.tenant_id = :tenant_id
+          AND EXISTS (SELECT 1 FROM json_each(:lost) AS n WHERE instr(m.note, n.value))
+        """,
+        work.values(lost=lost),
+    )
+    work.db.execute_many(
+        """
+        UPDATE mined_conversations SET note = :note
+        WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
+        """,
+        [
+            {
+                "tenant_id": work.tenant_id,
+                "conversation_id": mark["conversation_id"],
+                "note": unnamed(mark["note"], lost),
+            }
+            for mark in marks
+        ],
+    )
 
 
 def _without(value: Any, named: Sequence[str]) -> Any:
     """Return a list of lines without those that hold a name; anything else as it is."""
     if not isinstance(value, list):
         return value
-    return [line for line in value if not any(name in json.dumps(line, ensure_ascii=False) for name in named)]
+    return [line for line in value if unnamed(str(line), named) == str(line)]
 
 
 def _mine_again(work: _Work, conversation_ids: Sequence[str]) -> None:

@@ -44,6 +44,18 @@ class _Tally:
     orphans: set[str] = field(default_factory=set)
 
 
+def unnamed(text: str, names: Iterable[str]) -> str:
+    """Return *text* with each of *names* in it, as a whole word, replaced.
+
+    >>> unnamed("the answer of c-1, not of c-12", ["c-1"])
+    'the answer of (forgotten), not of c-12'
+    """
+    for name in names:
+        if name in text:
+            text = re.sub(rf"(?<![\w-]){re.escape(name)}(?![\w-])", FORGOTTEN, text)
+    return text
+
+
 class _Said:
     """Which passages stand in the texts of some conversations, whatever their case and punctuation."""
 
@@ -224,9 +236,7 @@ def _rewrite(  # noqa: PLR0917  # one revision and all that it is measured by
     if not questions:
         db.execute("DELETE FROM context_revisions WHERE context_id = :id AND revision = :revision", key)
         return
-    note = revision.note
-    for conversation_id in gone:
-        note = note.replace(conversation_id, FORGOTTEN)
+    note = unnamed(revision.note, gone)
     source = next(iter(left), None) if revision.source_chat_id in gone else revision.source_chat_id
     db.execute(
         """
