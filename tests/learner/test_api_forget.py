@@ -23,6 +23,8 @@ def test_a_user_is_forgotten_and_the_answer_says_what_went(client: TestClient, d
     assert (holding(db, "canary"), holding(db, "ann@corp")) == ([], [])
     assert [row.action for row in list_audit(db, TENANT)[0]] == ["users.forget"]
     assert client.get(f"/api/contexts/{alone}").json()["status"] == "retired"
+    page = client.get(f"/contexts/{alone}")
+    assert (page.status_code, "(forgotten)" in page.text, "canary" in page.text) == (200, True, False)
 
 
 def test_a_conversation_is_forgotten_once(client: TestClient, db: Database) -> None:

@@ -409,6 +409,18 @@ def test_records_that_still_wait_in_a_live_segment_do_not_come_back(db: Database
     assert list(folder.glob("*.rejected")) == []
 
 
+def test_a_record_that_was_set_aside_is_made_blank_too(db: Database) -> None:
+    folder = db.path.with_name("segments")
+    folder.mkdir()
+    line = encode_record(reply(db, 1, "ann", "canary"))
+    aside = folder / "0-1-a.rejected"
+    aside.write_bytes(line + b"neither record nor set\n" + line)
+
+    gone(db, "ann")
+
+    assert (b"canary" in aside.read_bytes(), b"neither record nor set\n" in aside.read_bytes()) == (False, True)
+
+
 def test_no_file_holds_what_was_forgotten(db: Database, tmp_path: Path) -> None:
     for number in range(40):
         reply(db, number, "ann" if number % 2 else "bob", f"canary {number % 2} " * 200)
