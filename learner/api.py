@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from learner import api_contexts, api_generations, api_patterns, api_records, api_training
+from learner import api_contexts, api_forget, api_generations, api_patterns, api_records, api_training
 from learner.access import check_browser, principal_of_key
 from learner.api_errors import json_response
 from learner.api_request import Call, read_object
@@ -40,6 +40,8 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/contexts/{id}/reject", "POST", api_contexts.reject, 200),
     ("/api/conversations", "GET", api_records.conversations, 200),
     ("/api/conversations/{id:path}", "GET", api_records.conversation, 200),
+    ("/api/conversations/{id:path}", "DELETE", api_forget.conversation, 200),
+    ("/api/users/{user:path}", "DELETE", api_forget.user, 200),
     ("/api/runs", "GET", api_records.runs, 200),
     ("/api/runs/{id}", "GET", api_records.run, 200),
     ("/api/generations", "GET", api_generations.generations, 200),

@@ -177,6 +177,7 @@ def open_database(section: StoreSection, *, create: bool = True, durable: bool =
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted or replaced is overwritten in the file too
         connection.execute(f"PRAGMA busy_timeout = {section.busy_timeout_ms:d}")
         database = Database(connection, path)
         migrate(database)

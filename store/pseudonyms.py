@@ -19,3 +19,12 @@ def hash_phone(secret: bytes, phone_number: str) -> str:
     """
     digits = _SEPARATORS.sub("", phone_number)
     return hmac.new(secret, b"phone\x00" + digits.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+
+
+def hash_user(secret: bytes, name: str) -> str:
+    """Return what stands for a person or conversation that was forgotten: 32 hex characters of an HMAC.
+
+    >>> hash_user(b"k", "ann") == hash_user(b"k", "ann"), hash_user(b"k", "ann") == hash_user(b"k", "bob")
+    (True, False)
+    """
+    return hmac.new(secret, b"forgotten\x00" + name.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]

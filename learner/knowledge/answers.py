@@ -18,7 +18,7 @@ _BLOCK_LINE: Final = re.compile(r"\s*(?:[-*+•]\s|\d{1,3}[.)]\s|\||#{1,6}\s|>|\
 _MARKER: Final = re.compile(r"^\s*(?:[-*+•>#|]+|\d{1,3}[.)])?\s*(?:\|?\s*\d+\s*\|\s*)?")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bapprox\.)(?<!\bNo\.)(?<!\bSt\.)\s+(?=\S)")
 _COURTESY: Final = re.compile(
-    r"^\W*(?:(?:hi|hello|hey|dear|welcome)\b(?:[ ,]+(?:there|again|all|customer|\[NAME\]|and welcome))*"
+    r"^\W*(?:(?:hi|hello|hey|dear|welcome)\b(?:[ ,]+(?:there|again|all|customer|\[NAME(?: \d+)?\]|and welcome))*"
     r"|good (?:morning|afternoon|evening|day)"
     r"|(?:(?:that(?:'s| is) (?:an? )?)?(?:very |really |pretty )?(?:good|great|excellent|fair|general|nice) (?:\w+ )?"
     r"(?:question|point|choice|news|idea))"
@@ -50,7 +50,7 @@ _COURTESY: Final = re.compile(
 )
 # Words before the first that says something; "Yes" and "No" stay: they answer.
 _OPENER: Final = re.compile(
-    r"^(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening))(?: there| again)?(?:[ ,]*\[NAME\])?[,.! ]+"
+    r"^(?:(?:hi|hello|hey|dear|good (?:morning|afternoon|evening))(?: there| again)?(?:[ ,]*\[NAME(?: \d+)?\])?[,.! ]+"
     r"|(?:sure(?: thing)?|of course|certainly|absolutely|alright|okay|ok|got it|great question|good question"
     r"|thanks for asking|no problem)\s*[,.!:-]+\s*"
     r"|(?:i'm |i am |we're |we are )?(?:so |very )?sorry(?: (?:but|to say that|to say))?[,.]?\s+(?:but )?(?=[a-z]))+",

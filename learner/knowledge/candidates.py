@@ -11,7 +11,7 @@ from typing import Any, Final
 from learner.knowledge.answers import Answer, read_answer
 from learner.knowledge.judgement import TRUST, Verdict, judge, stands_alone
 from learner.knowledge.language import is_against, is_thanks
-from learner.knowledge.privacy import addressed_names, declared_names, remove_personal_data
+from learner.knowledge.privacy import Placeholders, addressed_names, declared_names, remove_personal_data
 from learner.knowledge.questions import core_question, is_wish
 from learner.knowledge.safety import dangers, echoes_frame, is_order
 from learner.knowledge.subjects import subject
@@ -23,6 +23,7 @@ from store.mining import ChangedConversation, ResponseFacts, response_facts
 
 SUBJECT_LOOKBACK: Final = 3  # messages before a question that may name what it is about
 MAX_CHOICES: Final = 1  # answers that ask back; who is asked more often is being served, not told
+MIN_USER_NAME: Final = 4  # characters of a user's id that is looked for in what was said
 LOOKED_AT_PER_TAKEN: Final = 4  # transcripts read for each candidate wanted; the rest waits for the next run
 
 
@@ -159,8 +160,9 @@ class _Reading:
 
 def _read(conversation: Transcript, facts: Mapping[str, ResponseFacts]) -> _Reading:
     texts = [message_text(message) for message in conversation.messages]
-    names = _names(conversation.messages, texts)
-    texts = [remove_personal_data(text, names) for text in texts]
+    names = names_in(conversation)
+    placeholders = Placeholders()
+    texts = [remove_personal_data(text, names, placeholders) for text in texts]
     said = zip(conversation.messages, texts, strict=True)
     answers = [read_answer(text if message["role"] == "assistant" else "") for message, text in said]
     return _Reading(
@@ -210,10 +212,16 @@ def message_text(message: Mapping[str, Any]) -> str:
     return ""
 
 
-def _names(messages: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> frozenset[str]:
+def names_in(conversation: Transcript) -> frozenset[str]:
+    """Return the names of people that a conversation declares: by fields, by introductions, by who is greeted."""
+    messages, texts = conversation.messages, [message_text(message) for message in conversation.messages]
     names = {str(message["name"]) for message in messages if message.get("name") and message["role"] == "user"}
     for message, text in zip(messages, texts, strict=True):
         names.update(addressed_names(text) if message["role"] == "assistant" else declared_names(text))
+    user = conversation.user_id
+    # The app's name for the user, where nothing else reads like it: no plain word, no plain number.
+    if len(user) >= MIN_USER_NAME and any(map(str.isalpha, user)) and not user.isalpha():
+        names.add(user)
     return frozenset(names)
 
 

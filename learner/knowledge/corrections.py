@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from learner.knowledge import language
+from learner.knowledge.candidates import names_in
 from learner.knowledge.extraction import says_the_same
-from learner.knowledge.privacy import remove_personal_data
+from learner.knowledge.privacy import declared_names, remove_personal_data
 from store.alerts import raise_alert
 from store.context_review import flag_context
 from store.contexts import ContextRow, get_context
+from store.conversations import transcript
 from store.database import Database
 from store.embedding import Embedder
 from store.errors import ConflictError
@@ -40,7 +42,8 @@ def _flag(
     db: Database, tenant_id: str, correction: CorrectedInjection, embedder: Embedder, *, run_id: str, now_s: float
 ) -> str:
     """Return what changed; nothing when the conversation had flagged the entry before, or does not contradict it."""
-    text = remove_personal_data(" ".join(correction.text.split()))[:MAX_REASON_CHARS]
+    names = names_in(transcript(db, tenant_id, correction.conversation_id)).union(declared_names(correction.text))
+    text = remove_personal_data(" ".join(correction.text.split()), names)[:MAX_REASON_CHARS]
     reason = f"{'a person' if correction.by_person else 'a user'} corrected it: {text}"
     with db.transaction():
         before = get_context(db, tenant_id, correction.context_id)

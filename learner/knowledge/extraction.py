@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from learner.knowledge import language
 from learner.knowledge.candidates import Candidate, Exchange
 from learner.knowledge.judgement import MAX_QUESTION_CHARS, TRUST
+from learner.knowledge.privacy import remove_personal_data
 from learner.knowledge.questions import rephrased, with_subject
 from learner.models import Model, ToolCall
 from store.contexts import Provenance
@@ -297,7 +298,8 @@ def read_call(call: ToolCall | None, group: Group, nearest: Sequence[Nearest]) -
     if not isinstance(arguments, dict):
         raise ValueError("the arguments must be an object")  # noqa: TRY004  # one error for every wrong shape
     if call.name == "skip":
-        return Draft("skip", note=str(arguments.get("reason") or "the model skipped it")[:300])
+        reason = remove_personal_data(str(arguments.get("reason") or "the model skipped it"))
+        return Draft("skip", note=reason[:300])
     if call.name not in ("create_context", "update_context"):
         raise ValueError(f"unknown tool {call.name!r}")
     context_id = None

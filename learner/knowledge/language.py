@@ -57,7 +57,7 @@ _REGULAR: Final = re.compile(
 _OFFENCE: Final = re.compile(
     r"\b(?:idiots?|stupid|moron|dumb|shut up|fuck\w*|shit\w*|bullshit|asshole|bastard|bitch|crap|damn)\b", re.IGNORECASE
 )
-_PLACEHOLDER: Final = re.compile(r"\[(?:EMAIL|SECRET|CARD|IBAN|IP|ID|PHONE|ADDRESS|NAME)\]")
+_PLACEHOLDER: Final = re.compile(r"\[(?:EMAIL|SECRET|CARD|IBAN|IP|ID|PHONE|ADDRESS|NAME)(?: \d{1,4})?\]")
 MAX_THANKS_WORDS: Final = 25
 
 
