@@ -6,9 +6,11 @@ event with its reason and actor; a run publishes once, at its end.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
+
+import msgspec
 
 from store.clock import iso
 from store.database import Database, Row
@@ -187,8 +189,12 @@ def publish_patterns(
 def publish_patterns_if_changed(
     db: Database, tenant_id: str, *, actor: str, reason: str, now_s: float, run_id: str | None = None
 ) -> int | None:
-    """Publish the rows in a served state, or return None when the newest generation serves exactly them."""
-    if plan_of_rows(db, tenant_id) == current_plan(db, tenant_id):
+    """Publish the rows in a served state, or return None when the newest generation serves exactly them.
+
+    Priorities alone make no generation: they move a little in every run, and running conversations would change.
+    """
+    now, served = plan_of_rows(db, tenant_id), current_plan(db, tenant_id)
+    if msgspec.structs.replace(now, priorities=served.priorities) == served:
         return None
     return publish_patterns(db, tenant_id, actor=actor, reason=reason, now_s=now_s, run_id=run_id)
 
@@ -196,6 +202,13 @@ def publish_patterns_if_changed(
 def plan_of_rows(db: Database, tenant_id: str) -> Plan:
     """Return the plan that the rows stand for; a pattern without a share is not in it."""
     group_field, priorities = plan_strata(db, tenant_id)
+    return plan_of(all_patterns(db, tenant_id), group_field=group_field, priorities=priorities)
+
+
+def plan_of(
+    rows: Iterable[PatternRow], *, group_field: str = "", priorities: Mapping[str, float] | None = None
+) -> Plan:
+    """Return the plan that *rows* stand for, with the strata of the learner's model."""
     served = [
         ServedPattern(
             id=row.id,
@@ -209,7 +222,7 @@ def plan_of_rows(db: Database, tenant_id: str) -> Plan:
             lift=_expected_lift(row),
             cells=row.cells,
         )
-        for row in all_patterns(db, tenant_id)
+        for row in rows
         if row.state in SERVED_STATES and (row.share > 0 or row.cells)
     ]
     return build_plan(served, group_field=group_field, priorities=priorities)
