@@ -13,7 +13,7 @@ import numpy as np
 from learner.patterns.beliefs import Beliefs, Scope
 from learner.patterns.dealing import cells_of, lifts_of, normals
 from learner.patterns.keys import column_of, conditions_of, overlaps
-from learner.patterns.lifecycle import DAY_S, is_cooled_down
+from learner.patterns.lifecycle import DAY_S, HARMFUL, is_cooled_down
 from learner.patterns.normal import Floats
 from learner.patterns.observations import Column
 from learner.patterns.readings import Readings
@@ -79,7 +79,7 @@ def find(rows: Sequence[PatternRow], readings: Readings, situation: Situation, r
         if len(finds) >= room:
             break
         conditions = conditions_of(option.scope, beliefs.strata.field)
-        same = [row for row in rows if _is_same(row, option.column, conditions)]
+        same = [row for row in rows if _is_same(row, option, conditions)]
         is_full = _n_arms(option.column, conditions, rows, finds) >= settings.max_arms_per_dimension
         is_there = any(one.column == option.column and overlaps(one.conditions, conditions) for one in finds)
         blocked = any(_blocks(row, situation) for row in same)
@@ -280,8 +280,13 @@ def _has_users(option: _Option, readings: Readings, settings: PatternsSection) -
     return users is None or users[readings.scopes[option.scope], readings.columns[option.source]] >= settings.min_users
 
 
-def _is_same(row: PatternRow, column: Column, conditions: Conditions) -> bool:
-    return (row.dimension, row.value) == (column.dimension, column.value) and overlaps(row.conditions, conditions)
+def _is_same(row: PatternRow, option: _Option, conditions: Conditions) -> bool:
+    if (row.dimension, row.value) != (option.column.dimension, option.column.value):
+        return False
+    # What turns out to help everywhere is tried everywhere, although one question type or group has it already.
+    if option.scope == Scope() and option.confidence >= NOT_EVERYWHERE and row.conditions != conditions:
+        return False
+    return overlaps(row.conditions, conditions)
 
 
 def _blocks(row: PatternRow, situation: Situation) -> bool:
@@ -289,7 +294,7 @@ def _blocks(row: PatternRow, situation: Situation) -> bool:
     if row.state != "retired" or row.removed_at is None:
         return row.state != "retired"
     settings = situation.settings
-    if row.confidence < settings.prune_confidence:
+    if row.confidence < HARMFUL:
         days = settings.revive_harmful_after_days
     elif row.id in situation.activated_s:  # it helped once: what changed may change again
         return not is_cooled_down(row, settings, situation.now_s)

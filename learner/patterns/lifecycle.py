@@ -15,6 +15,7 @@ from store.patterns import PatternRow
 
 DAY_S: Final = 86_400.0
 HARM_SHARE: Final = 0.6  # a trial with more than this share is watched like an active pattern
+HARMFUL: Final = 0.05  # P(lift > 0) under which a pattern counts as harmful, not as useless
 FAMILY_SHARES: Final = {"org": 0.6, "type": 0.2, "group": 0.2}  # of the false-discovery budget
 
 
@@ -30,6 +31,12 @@ class Change:
 def is_cooled_down(row: PatternRow, settings: PatternsSection, now_s: float) -> bool:
     """Return whether enough days have passed since the pattern was last removed."""
     return row.removed_at is None or now_s - parse_iso(row.removed_at) >= settings.cooldown_days * DAY_S
+
+
+def is_hopeless(confidence: float, n_signals: float, settings: PatternsSection) -> bool:
+    """Return whether a trial is given up: it rather harms after many signals, or surely harms after a few."""
+    enough = settings.min_signals if confidence < HARMFUL else settings.prune_min_signals
+    return confidence < settings.prune_confidence and n_signals >= enough
 
 
 def retired(row: PatternRow, now_s: float) -> PatternRow:

@@ -170,18 +170,22 @@ def test_an_active_pattern_cools_down_over_some_runs_and_may_come_back() -> None
 
 
 def test_a_trial_that_rather_harms_is_retired_unless_it_helps_somewhere() -> None:
-    harms = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=40)
+    harms = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=240)
+    surely = learned(UNKNOWN, TABLE, lift=-0.05, log_e=-1.0, n_treated=12)
+    early = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=40)
     helps_here = learned(harms, TABLE, lift=0.03, log_e=1.0, n_treated=20, scope=Scope(question_type="refund"))
 
     change = only(decided(harms, pattern(share=0.1)))
-    assert (change.after.state, change.reason) == ("retired", "confidence 0.07 after 40 signals")
+    assert (change.after.state, change.reason) == ("retired", "confidence 0.07 after 240 signals")
     assert only(decided(helps_here, pattern(share=0.1))).after.state == "trial"
+    assert only(decided(surely, pattern(share=0.1))).after.state == "retired"
+    assert only(decided(early, pattern(share=0.1))).after.state == "trial"
 
 
 def test_a_trial_without_a_share_for_long_is_futile() -> None:
-    idle = pattern(share=0.0, trial_since=iso(NOW_S - 15 * DAY_S), created_at=iso(NOW_S - 20 * DAY_S))
+    idle = pattern(share=0.0, trial_since=iso(NOW_S - 22 * DAY_S), created_at=iso(NOW_S - 25 * DAY_S))
 
-    assert (only(decided(UNKNOWN, idle)).reason or "").startswith("futile: no share for 14 days")
+    assert (only(decided(UNKNOWN, idle)).reason or "").startswith("futile: no share for 21 days")
     assert only(decided(UNKNOWN, replace(idle, cells=(CellShare("refund", "", 0.1),)))).reason is None
 
 
@@ -201,6 +205,15 @@ def test_a_candidate_is_tried_in_the_run_after_it_was_found_as_far_as_there_is_r
     asked = replace(SITUATION, needs_approval=True)
     assert only(decided(UNKNOWN, waiting, situation=asked)).after.state == "candidate"
     assert only(decided(UNKNOWN, replace(waiting, is_approved=True), situation=asked)).after.state == "trial"
+
+
+def test_a_candidate_that_nobody_allows_for_a_month_is_retired_unless_it_was_tried_before() -> None:
+    asked = replace(SITUATION, needs_approval=True)
+    old = pattern("candidate", created_at=iso(NOW_S - 31 * DAY_S), trial_since=None)
+
+    assert only(decided(UNKNOWN, old, situation=asked)).reason == "waited too long for a trial"
+    revived = replace(old, removed_at=iso(NOW_S - 30 * DAY_S))
+    assert only(decided(UNKNOWN, revived, situation=asked)).after.state == "candidate"
 
 
 def test_what_a_person_pinned_is_measured_and_never_moved() -> None:
