@@ -29,7 +29,7 @@ def pattern(call: Call) -> dict[str, Any]:
 
 def add_pattern(call: Call) -> Any:
     """Add a pattern that a person wrote; a candidate unless ``state`` says trial or pinned."""
-    known_fields(call.body, ("type", "rule", "conditions", "state"))
+    known_fields(call.body, ("type", "rule", "conditions", "state", "force"))
     type_ = one_of("type", required_text(call.body, "type"), PATTERN_TYPES)
     state = one_of("state", text(call.body, "state"), ("candidate", "trial", "pinned")) or "candidate"
     return call.services.author.add_pattern(
@@ -41,12 +41,13 @@ def add_pattern(call: Call) -> Any:
         state=cast("Any", state),
         actor=call.actor,
         now_s=call.now_s,
+        is_forced=bool(flag(call.body, "force")),
     )
 
 
 def patch_pattern(call: Call) -> Any:
     """Pin, disable or put back to trial (``state``), allow a trial (``is_approved``), or edit rule and conditions."""
-    known_fields(call.body, ("state", "reason", "rule", "conditions", "is_approved"))
+    known_fields(call.body, ("state", "reason", "rule", "conditions", "is_approved", "force"))
     state = one_of("state", text(call.body, "state"), get_args(PatternState))
     rule, conditions, is_approved = text(call.body, "rule"), _conditions(call.body), flag(call.body, "is_approved")
     if is_approved is False:
@@ -65,6 +66,7 @@ def patch_pattern(call: Call) -> Any:
                 conditions=conditions,
                 actor=call.actor,
                 now_s=call.now_s,
+                is_forced=bool(flag(call.body, "force")),
             )
         if is_approved:
             approve_trial(call.db, call.tenant_id, pattern_id, actor=call.actor, now_s=call.now_s)

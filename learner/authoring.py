@@ -4,6 +4,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from learner.patterns.rule_checks import harm
 from store import blocks, context_proposals, context_review, contexts, pattern_review
 from store.audit import record
 from store.config import EmbeddingSection
@@ -19,6 +20,7 @@ from store.wordings import compose
 
 MAX_QUESTIONS = 20
 MAX_TEXT_CHARS = 20_000
+MAX_CONDITION_CHARS = 200  # of one value that a field must hold
 
 
 class Author:
@@ -53,12 +55,14 @@ class Author:
         state: Literal["candidate", "trial", "pinned"],
         actor: str,
         now_s: float,
+        is_forced: bool = False,
     ) -> PatternRow:
-        """Return a new pattern that a person wrote.
+        """Return a new pattern that a person wrote, in whatever words: only what harms must be forced.
 
         Raises:
             InvalidError: a field holds what it may not; the error names it.
         """
+        _check_pattern(rule, conditions, is_forced=is_forced)
         return pattern_review.add_pattern(
             db,
             tenant_id,
@@ -81,6 +85,7 @@ class Author:
         conditions: Conditions | None,
         actor: str,
         now_s: float,
+        is_forced: bool = False,
     ) -> PatternRow:
         """Return the pattern with another rule or other conditions; what is None stays.
 
@@ -88,6 +93,7 @@ class Author:
             NotFoundError: the tenant has no such pattern.
             InvalidError: a field holds what it may not; the error names it.
         """
+        _check_pattern(rule, conditions, is_forced=is_forced)
         return pattern_review.edit_pattern(
             db,
             tenant_id,
@@ -180,6 +186,18 @@ class Author:
             embedder=self.embedder,
             tokens=self.tokens,
         )
+
+
+def _check_pattern(rule: str | None, conditions: Conditions | None, *, is_forced: bool) -> None:
+    reason = harm(rule) if rule and not is_forced else None
+    if reason is not None:
+        raise InvalidError("rule", f"{reason}; to keep it as it is, say force")
+    for field in Conditions.__struct_fields__ if conditions is not None else ():
+        values = getattr(conditions, field)
+        if not all(value.strip() and len(value) <= MAX_CONDITION_CHARS for value in values):
+            raise InvalidError("conditions", f"{field}: each value must have 1 to {MAX_CONDITION_CHARS} characters")
+        if len(set(values)) < len(values):
+            raise InvalidError("conditions", f"{field}: a value is given twice")
 
 
 def approve_context(

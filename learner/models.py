@@ -91,6 +91,7 @@ class Meter:
     max_cost_usd: float
     usage: Usage = field(default_factory=Usage)
     unpriced: set[str] = field(default_factory=set)  # models without a known price
+    rejected: list[str] = field(default_factory=list)  # why wordings of a model were not used
 
     def check(self) -> None:
         """Raise when nothing may be spent any more.
@@ -104,8 +105,12 @@ class Meter:
             )
 
     def notes(self) -> list[str]:
-        """Return what a reader of the run should know about its costs."""
-        return [f"the price of {name} is unknown: counted as 0 dollars" for name in sorted(self.unpriced)]
+        """Return what a reader of the run should know about its costs and about answers that were of no use."""
+        prices = [f"the price of {name} is unknown: counted as 0 dollars" for name in sorted(self.unpriced)]
+        if not self.rejected:
+            return prices
+        reasons = "; ".join(dict.fromkeys(self.rejected))
+        return [*prices, f"{len(self.rejected)} wordings of the model were rejected: {reasons}"]
 
 
 class Model(Protocol):

@@ -98,6 +98,9 @@ def add(
         Literal["candidate", "trial", "pinned"],
         typer.Option(help="candidate: the next run may try it; trial: try it now; pinned: always use it."),
     ] = "candidate",
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep a rule with personal data or orders against other instructions.")
+    ] = False,
     tenant: TenantOption = DEFAULT_TENANT,
     as_json: JsonOption = False,
 ) -> None:
@@ -112,7 +115,15 @@ def add(
     author = load("learner.authoring:Author")(config.embedding)
     with tenant_database(config, tenant) as db:
         row = author.add_pattern(
-            db, tenant, type=type_, rule=rule, conditions=conditions, state=state, actor=ACTOR, now_s=now_s()
+            db,
+            tenant,
+            type=type_,
+            rule=rule,
+            conditions=conditions,
+            state=state,
+            actor=ACTOR,
+            now_s=now_s(),
+            is_forced=force,
         )
     if as_json:
         print_json(row)

@@ -229,6 +229,7 @@ def _candidate(run: Run, find: Find, tokens: TokenCounter, max_tokens: int) -> C
     )
     if wording is None:
         return None
+    run.models.meter.rejected.extend(wording.rejections)
     anew = new_pattern(
         new_id("pat", run.now_s),
         run.tenant_id,

@@ -1,8 +1,8 @@
 """The tenant's own words: what its replies call things, where ordinary English has another word for them or none.
 
-Better none than a silly one. A term is written in lower case, or with an inner capital (``SmartBasket``): names of
-people, places, days and months begin with a capital and are none. It is no word of ordinary English, the user did not
-say it first, and many users have read it.
+Better none than a silly one. A term is written in lower case, or with an inner capital (``SmartBasket``), or it is an
+acronym of three to six letters that the web at large does not know: names of people, places, days and months begin with
+a capital and are none. It is no word of ordinary English, the user did not say it first, and many users have read it.
 """
 
 import re
@@ -21,7 +21,7 @@ MAX_TERMS: Final = 20  # of a tenant, most used first
 MAX_REPLY_TERMS: Final = 30  # of one reply
 MIN_TERM_USERS: Final = 20  # different ones whose replies must hold a term
 MAX_TERM_SHARE: Final = 0.4  # of replies that hold it: commoner is language
-MIN_FORM_SHARE: Final = 0.95  # of a word's uses within sentences in lower case, or in one form with an inner capital
+MIN_FORM_SHARE: Final = 0.95  # of a word's uses within sentences in lower case, or in one form with capitals
 MAX_RARE: Final = 0.15  # share of words that are not ordinary: of another language every word would look like a term
 CACHED_WORDS: Final = 50_000
 QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
@@ -30,6 +30,7 @@ _CODE: Final = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`", re.DOTALL)
 _ADDRESS: Final = re.compile(r"//|@|www\.")
 _WORD: Final = re.compile(r"(?<![\w'./-])[^\W\d_]{3,30}(?![\w/-]|['.]\w)")
 _INNER_CAPITAL: Final = re.compile(r"[A-Z]?[a-z]{3,}[A-Z][a-z]+[A-Za-z]*")  # not McKinley, not DeShawn
+_ACRONYM: Final = re.compile(r"[A-Z]{3,6}")
 _BEFORE_WORD: Final = re.compile(r"[\w,;][\"'(]? [\"'(]?\Z")  # what stands before a word that begins no sentence
 _PREFIXES: Final = ("un", "re", "non", "pre", "over", "under", "mis", "dis", "co", "sub", "multi")
 _SUFFIXES: Final = ("s", "es", "d", "ed", "r", "er", "st", "est", "ing", "ly", "ness", "able", "less", "ful", "y")
@@ -136,7 +137,7 @@ def term_memberships(terms: Sequence[str], users: NDArray[np.int64]) -> list[Mem
 
 
 def _is_term(form: str, forms: Counter[str]) -> bool:
-    if not (form.islower() or _INNER_CAPITAL.fullmatch(form)):
+    if not (form.islower() or _INNER_CAPITAL.fullmatch(form) or _ACRONYM.fullmatch(form)):
         return False
     variants = (form.lower(), form.capitalize(), form.upper(), form)
     return forms[form] >= MIN_FORM_SHARE * sum(forms[one] for one in dict.fromkeys(variants))

@@ -37,6 +37,27 @@ def test_a_product_with_an_inner_capital_is_a_term(ordinary: Ordinary) -> None:
     assert found(replies + OTHERS, ordinary) == {"SmartBasket": 30}
 
 
+@pytest.mark.parametrize("acronym", ["QBRX", "KYCR", "RMAQ"])
+def test_an_acronym_of_the_house_is_a_term(acronym: str, ordinary: Ordinary) -> None:
+    replies = [f"We have opened the {acronym} for you and will write as soon as it is done."] * 30
+
+    assert found(replies + OTHERS, ordinary) == {acronym: 30}
+
+
+@pytest.mark.parametrize("word", ["PDF", "PLEASE", "USA", "HTTP", "IMPORTANT", "REFUNDED", "NOTE", "PETALUMA", "FAQ"])
+def test_an_acronym_that_everybody_knows_and_a_shout_are_none(word: str, ordinary: Ordinary) -> None:
+    replies = [f"We have opened the {word} for you and will write as soon as it is done."] * 30
+
+    assert found(replies + OTHERS, ordinary) == {}
+
+
+def test_a_name_that_is_shouted_now_and_then_is_none(ordinary: Ordinary) -> None:
+    replies = ["We have written to RAGHV for you and will write as soon as it is done."] * 30
+    spoken = ["We have written to Raghv for you and will write as soon as it is done."] * 10
+
+    assert found(replies + spoken + OTHERS, ordinary) == {}
+
+
 @pytest.mark.parametrize(
     "name",
     ["San Francisco", "Petaluma", "Tuesday", "December", "Raghav", "McKinley", "DeShawn", "Rocknwraps", "Station"],
