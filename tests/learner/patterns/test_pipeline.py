@@ -14,7 +14,7 @@ from store.database import Database, open_database
 from store.feedback import Signal, record_signal, withdraw_signal
 from store.generations import current_plan
 from store.pattern_review import approve_trial, set_state
-from store.patterns import get_pattern, pattern_history, save_pattern
+from store.patterns import get_pattern, pattern_history, publish_patterns_if_changed, save_pattern
 from store.runs import start_run
 from store.tenants import ensure_default_tenant
 from store.vocabulary import DEFAULT_TENANT, UNKNOWN_QUESTION_TYPE
@@ -114,6 +114,17 @@ def active(db: Database, config: Config, seed: int = 0) -> World:
     world.learn(after_h=1)
     assert world.table().state == "active"
     return world
+
+
+def test_a_lift_that_is_measured_anew_publishes_no_generation(db: Database, config: Config) -> None:
+    world = active(db, config)
+    row = world.table()
+    assert row.lift is not None
+    save_pattern(db, row, replace(row, lift=row.lift - 0.01), actor="learner", reason="", now_s=world.now_s)
+
+    number = publish_patterns_if_changed(db, DEFAULT_TENANT, actor="learner", reason="", now_s=world.now_s)
+
+    assert number is None
 
 
 def test_users_who_change_their_minds_end_an_active_pattern(db: Database, config: Config) -> None:
