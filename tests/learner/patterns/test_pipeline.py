@@ -101,7 +101,7 @@ def test_an_active_pattern_warms_up_over_runs(db: Database, config: Config) -> N
 @pytest.mark.parametrize("seed", range(3))
 def test_few_and_noisy_votes_are_enough_in_time(db: Database, config: Config, seed: int) -> None:
     world = on_trial(db, config, seed)
-    for _ in range(4):
+    for _ in range(6):
         world.visit(250, likes_tables_sometimes, tables=0.4)  # fewer would be a fall of its own
         world.learn(after_h=6)
 
