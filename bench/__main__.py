@@ -67,6 +67,10 @@ def _crash(options: Options) -> Part:
     return _printed("crash", "The crash alarm", *(["--quick"] if options.is_quick else []))
 
 
+def _runs(options: Options) -> Part:
+    return _printed("runs", "What a pattern run costs", *(["--quick"] if options.is_quick else []))
+
+
 PARTS: Mapping[str, Callable[[Options], Part]] = {
     "gateway": _gateway,
     "cache": lambda _: cache_cost.run(),
@@ -75,8 +79,9 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "workers": lambda options: workers.run(is_quick=options.is_quick),
     "selection": _selection,
     "retrieval": _retrieval,
-    "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
     "crash": _crash,
+    "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
+    "runs": _runs,
 }
 
 

@@ -110,6 +110,8 @@ class Statistics:
 
     def reset(self, key: Key, at_s: float) -> None:
         """Begin the evidence of *key* anew: responses created before *at_s* never count for it again."""
+        self.axes.admit(key)
+        self._grow()
         place = self.axes.place(key)
         if place is not None:
             self.ledger.reset(*place, at_s)
