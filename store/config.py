@@ -110,10 +110,16 @@ class PatternsSection:
     ema_alpha_start: float
     ema_alpha_end: float
     ema_alpha_signals: int
+    small_signals: int
+    small_trial_share: float
     discovery_q: float
+    min_users: int
+    avoid: bool
     max_arms_per_dimension: int
     activate_confidence: float
     activate_e_value: float
+    provisional: Literal["evidence", "posterior", "never"]
+    proven_fdr: float
     cooldown_days: float
     warmup_runs: int
     warmdown_runs: int
@@ -122,6 +128,12 @@ class PatternsSection:
     prune_idle_days: float
     prune_confidence: float
     prune_min_signals: int
+    least_lift: float
+    futility_days: float
+    revive_after_days: float
+    revive_harmful_after_days: float
+    guardrail_e_value: float
+    guardrail_change: float
     crash_drop: float
     crash_z: float
     harm_z: float
@@ -347,7 +359,16 @@ def _convert_scalar(hint: Any, value: Any, name: str) -> Any:
 
 
 _SHARES = {
-    "patterns": ("holdout", "hold_back", "trial_share", "active_share", "activate_confidence", "crash_drop"),
+    "patterns": (
+        "holdout",
+        "hold_back",
+        "trial_share",
+        "small_trial_share",
+        "active_share",
+        "activate_confidence",
+        "proven_fdr",
+        "crash_drop",
+    ),
     "contexts": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
@@ -361,7 +382,16 @@ _MORE_THAN_ZERO = {
     "upstream": ("connect_timeout_s", "breaker_open_s"),
     "recording": ("poll_ms", "segment_mb", "max_backlog_mb", "max_message_kb"),
     "feedback": ("max_batch", "max_text_kb"),
-    "patterns": ("window_days", "half_life_days", "ema_alpha_signals", "warmup_runs", "warmdown_runs"),
+    "patterns": (
+        "window_days",
+        "half_life_days",
+        "ema_alpha_signals",
+        "activate_e_value",
+        "proven_fdr",
+        "guardrail_e_value",
+        "warmup_runs",
+        "warmdown_runs",
+    ),
     "embedding": ("cache_size",),
     "knowledge": ("max_candidates", "prescreen_batch", "max_prescreened"),
     "learner": (

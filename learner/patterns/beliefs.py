@@ -5,7 +5,7 @@ conversations first, then each question type, then each group.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from learner.patterns.evidence import Contrast
@@ -67,6 +67,7 @@ class Guardrails:
     metrics: Sequence[str]  # ("rating", "follow_up", "regenerate")
     difference: Mapping[str, Floats]  # treated minus control, in the rate of the metric
     log_e_worse: Mapping[str, Floats]
+    rates: Mapping[str, float] = field(default_factory=dict)  # of the tenant's responses, by metric; none: not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Beliefs:
     n_signals: float  # signals of the last 90 days: under 2,000 shares are dealt for a small tenant
     contrasts: Mapping[Key, Contrast]  # of keys with randomised rows
     tallies: Mapping[str, Tally]  # pattern id -> what happened to it
+    observed_users: Floats | None = None  # (K, f) distinct users behind ``n_observed``; None: not counted
+    together: Floats | None = None  # (f, f) correlation of the columns in uninstructed replies; None: not counted
 
     def confidence(self) -> Floats:
         """Return P(lift > 0) of each key (K, f); 0.5 = unknown."""

@@ -47,7 +47,7 @@ class Situation:
 
 def decide_all(rows: Sequence[PatternRow], readings: Mapping[str, Reading], situation: Situation) -> list[Change]:
     """Return what becomes of every pattern that is not retired or disabled, shares dealt."""
-    is_proven = _proven_now(rows, readings)
+    is_proven = _proven_now(rows, readings, situation.settings.proven_fdr)
     changes = [
         _decide_one(row, readings[row.id], situation, is_proven=row.id in is_proven)
         for row in rows
@@ -56,10 +56,10 @@ def decide_all(rows: Sequence[PatternRow], readings: Mapping[str, Reading], situ
     return _with_shares(_with_trials(changes, situation), readings, situation.settings)
 
 
-def _proven_now(rows: Sequence[PatternRow], readings: Mapping[str, Reading]) -> set[str]:
+def _proven_now(rows: Sequence[PatternRow], readings: Mapping[str, Reading], level: float) -> set[str]:
     """Return the patterns that the strict test rejects, among all that ever were tried: the retired ones count too."""
     tested = [(row, log_e) for row in rows if (log_e := _log_e(row, readings.get(row.id))) is not None]
-    results = proven([log_e for _, log_e in tested], [family_of(row) for row, _ in tested])
+    results = proven([log_e for _, log_e in tested], [family_of(row) for row, _ in tested], level)
     return {row.id for (row, _), is_rejected in zip(tested, results, strict=True) if is_rejected}
 
 

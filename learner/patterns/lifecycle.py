@@ -18,8 +18,7 @@ from store.patterns import PatternRow
 
 DAY_S: Final = 86_400.0
 HARM_SHARE: Final = 0.6  # a trial with more than this share is watched like an active pattern
-PROVEN_FDR: Final = 0.10
-FAMILY_SHARES: Final = {"org": 0.6, "type": 0.2, "segment": 0.2}  # of the false-discovery budget
+FAMILY_SHARES: Final = {"org": 0.6, "type": 0.2, "group": 0.2}  # of the false-discovery budget
 MAX_LOG_E: Final = 700.0  # a REAL holds no larger e-value
 
 
@@ -42,7 +41,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One pattern after the run; ``reason`` is None when its state stayed."""
+    """One pattern after the run; ``reason`` is None when nothing happened to it."""
 
     before: PatternRow
     after: PatternRow
@@ -168,12 +167,12 @@ def _decide_warmdown(row: PatternRow, now: PatternRow, settings: PatternsSection
 
 def retired(row: PatternRow, now_s: float) -> PatternRow:
     """Return the pattern taken out; its cooldown begins."""
-    return replace(row, state="retired", grade="none", share=0.0, warm_step=0, removed_at=iso(now_s))
+    return replace(row, state="retired", grade="none", share=0.0, cells=(), warm_step=0, removed_at=iso(now_s))
 
 
 def started(row: PatternRow, traffic_s: float) -> PatternRow:
     """Return the candidate in trial: evidence counts from records made after *traffic_s*."""
-    return replace(row, state="trial", trial_since=iso(traffic_s), warm_step=0, share=0.0)
+    return replace(row, state="trial", trial_since=iso(traffic_s), warm_step=0, share=0.0, cells=())
 
 
 def quarantined(row: PatternRow, now_s: float, traffic_s: float) -> PatternRow:
@@ -191,19 +190,19 @@ def quarantined(row: PatternRow, now_s: float, traffic_s: float) -> PatternRow:
 
 
 def family_of(row: PatternRow) -> str:
-    """Return to which family of hypotheses a pattern belongs: org, type or segment."""
+    """Return to which family of hypotheses a pattern belongs: org, type or group."""
     if row.conditions.segment:
-        return "segment"
+        return "group"
     return "type" if row.conditions.question_type else "org"
 
 
-def proven(log_e: Sequence[float], families: Sequence[str]) -> list[bool]:
-    """Return which hypotheses weighted e-BH rejects at 10 %, under any dependence and at any time.
+def proven(log_e: Sequence[float], families: Sequence[str], level: float) -> list[bool]:
+    """Return which hypotheses weighted e-BH rejects at a false-discovery rate of *level*, under any dependence.
 
-    Families share the budget 60 / 20 / 20 (org, type, segment); a family without members leaves its part to the others.
+    Families share the budget 60 / 20 / 20 (org, type, group); a family without members leaves its part to the others.
     Source: Wang & Ramdas 2022, JRSS-B 84(3); PATTERNS, section 4.6.
 
-    >>> proven([5.0, 0.0], ["type", "type"])
+    >>> proven([5.0, 0.0], ["type", "type"], level=0.05)
     [True, False]
     """
     m = len(log_e)
@@ -213,7 +212,7 @@ def proven(log_e: Sequence[float], families: Sequence[str]) -> list[bool]:
     weights = np.array([FAMILY_SHARES[family] / total / families.count(family) * m for family in families])
     weighted = np.array(log_e, np.float64) + np.log(weights)
     order = np.argsort(-weighted, kind="stable")
-    passes = weighted[order] >= np.log(m / (PROVEN_FDR * np.arange(1, m + 1)))
+    passes = weighted[order] >= np.log(m / (level * np.arange(1, m + 1)))
     n_rejected = int(np.nonzero(passes)[0].max()) + 1 if passes.any() else 0
     rejected = set(order[:n_rejected].tolist())
     return [index in rejected for index in range(m)]

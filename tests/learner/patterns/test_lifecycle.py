@@ -169,13 +169,13 @@ def test_an_endless_e_value_fits_its_column() -> None:
 
 
 def test_the_strict_test_counts_all_that_were_tried() -> None:
-    assert proven([], []) == []
-    assert proven([math.log(11)], ["type"]) == [True]
-    assert proven([math.log(11), *[0.0] * 9], ["type"] * 10) == [False] * 10
-    assert proven([math.log(101), *[0.0] * 9], ["type"] * 10) == [True] + [False] * 9
+    assert proven([], [], 0.1) == []
+    assert proven([math.log(11)], ["type"], 0.1) == [True]
+    assert proven([math.log(11), *[0.0] * 9], ["type"] * 10, 0.1) == [False] * 10
+    assert proven([math.log(101), *[0.0] * 9], ["type"] * 10, 0.1) == [True] + [False] * 9
 
 
 def test_families_share_the_budget() -> None:
     # One org-wide hypothesis has 60 of 80 % of the weight; the type's needs three times its e-value.
-    assert proven([math.log(14), 0.0], ["org", "type"]) == [True, False]
-    assert proven([0.0, math.log(14)], ["org", "type"]) == [False, False]
+    assert proven([math.log(14), 0.0], ["org", "type"], 0.1) == [True, False]
+    assert proven([0.0, math.log(14)], ["org", "type"], 0.1) == [False, False]

@@ -1,0 +1,307 @@
+"""Which instructions deserve a trial: what the posterior says before anything of them was tried.
+
+Never proof: a find becomes a candidate, and randomised exposure decides. Source: PATTERNS, section 4.4.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from learner.patterns.beliefs import Beliefs, Scope
+from learner.patterns.dealing import best_odds, cells_of
+from learner.patterns.keys import column_of, conditions_of, overlaps
+from learner.patterns.lifecycle import DAY_S, is_cooled_down
+from learner.patterns.normal import Floats
+from learner.patterns.observations import Column
+from learner.patterns.readings import Readings
+from learner.patterns.states import Situation
+from store.clock import parse_iso
+from store.config import PatternsSection
+from store.patterns import PatternRow
+from store.plan import Conditions
+from store.vocabulary import PatternType
+
+LIVE_STATES: Final = ("candidate", "trial", "active", "warmdown", "pinned")
+LEAST_BEST: Final = 0.01  # P(best in some cell) of a find
+AVOID: Final = "avoid:"
+AVOID_CONFIDENCE: Final = 0.9  # P(lift < 0) from which it is worth trying to avoid a characteristic ...
+AVOID_SHARE: Final = 0.2  # ... that this part of the replies has
+STANDS_OUT: Final = 0.9  # P(lift > 0) in one scope that is tried there alone ...
+NOT_EVERYWHERE: Final = 0.8  # ... while it is less than this over all
+OWN_PART: Final = 0.5  # of the effect in the scope, that the rest does not share
+DUPLICATE_CORRELATION: Final = 0.9  # of two characteristics that cannot be told apart
+
+
+@dataclass(frozen=True, slots=True)
+class Find:
+    """An instruction that deserves to be a candidate."""
+
+    column: Column  # the value may be ``avoid:`` and another value
+    type: PatternType
+    conditions: Conditions
+    confidence: float  # before any trial
+    reason: str
+    detail: dict[str, Any]
+    revives: PatternRow | None = None  # the retired pattern that asks for the same
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    column: Column
+    source: Column  # whose replies it rests on
+    scope: Scope
+    confidence: float
+    odds: float  # P(best in some cell)
+    lift: float
+    sd: float
+    n_signals: float
+
+
+def find(rows: Sequence[PatternRow], readings: Readings, situation: Situation, rng: np.random.Generator) -> list[Find]:
+    """Return what deserves to become a candidate, the likeliest best of its dimension first.
+
+    Left out: what is there already (also what a person disabled), what cannot be told apart from it, what was retired
+    lately, and what finds its dimension full. Guarded for the number of comparisons: estimates are shrunk together, and
+    of all finds at most ``discovery_q`` are expected not to help. Source: Efron 2010, Large-Scale Inference, ch. 5.
+    """
+    settings, beliefs = situation.settings, readings.beliefs
+    room = settings.max_candidates - sum(row.state == "candidate" for row in rows)
+    options = _guarded(_options(rows, readings, situation, rng), settings.discovery_q)
+    finds: list[Find] = []
+    for option in options:
+        if len(finds) >= room:
+            break
+        conditions = conditions_of(option.scope, beliefs.strata.field)
+        same = [row for row in rows if _is_same(row, option.column, conditions)]
+        is_full = _n_arms(option.column, conditions, rows, finds) >= settings.max_arms_per_dimension
+        is_there = any(one.column == option.column and overlaps(one.conditions, conditions) for one in finds)
+        blocked = any(_blocks(row, situation) for row in same)
+        if is_full or is_there or blocked or _is_shadow(option, conditions, rows, finds, beliefs):
+            continue
+        revived = [row for row in same if row.conditions == conditions and row.state == "retired"]
+        finds.append(_find(option, conditions, situation, revived[-1] if revived else None))
+    return finds
+
+
+def _find(option: _Option, conditions: Conditions, situation: Situation, revives: PatternRow | None) -> Find:
+    what = "replies without it" if option.column.value.startswith(AVOID) else "replies with it"
+    return Find(
+        column=option.column,
+        type=situation.types[option.column.dimension],
+        conditions=conditions,
+        confidence=option.confidence,
+        reason=(
+            f"{what} please more: {option.lift:+.3f} (standard error {option.sd:.3f}) expected from "
+            f"{option.n_signals:.0f} rated replies, confidence {option.confidence:.2f} before any trial"
+        ),
+        detail={
+            "difference": round(option.lift, 4),
+            "standard_error": round(option.sd, 4),
+            "n_rated": round(option.n_signals),
+            "confidence": round(option.confidence, 4),
+            "p_best": round(option.odds, 4),
+        },
+        revives=revives,
+    )
+
+
+def _guarded(options: Sequence[_Option], q: float) -> list[_Option]:
+    """Return the options of which at most *q* are expected not to help, in order of their odds of being best."""
+    by_confidence = sorted(options, key=lambda one: (-one.confidence, one.column.dimension, one.column.value))
+    expected_false = np.cumsum([1 - one.confidence for one in by_confidence])
+    n_kept = int((expected_false <= q * np.arange(1, len(by_confidence) + 1) + 1e-9).sum())
+    return sorted(by_confidence[:n_kept], key=lambda one: (-one.odds, one.column.dimension, one.column.value))
+
+
+def _options(
+    rows: Sequence[PatternRow], readings: Readings, situation: Situation, rng: np.random.Generator
+) -> list[_Option]:
+    beliefs, settings = readings.beliefs, situation.settings
+    odds = _odds(rows, beliefs, rng)
+    options: list[_Option] = []
+    for index, column in enumerate(beliefs.columns):
+        if column.dimension not in situation.types or column.value.startswith(AVOID) or _is_own(column, rows):
+            continue
+        if float(beliefs.n_observed[:, :, index].sum()) < settings.min_signals:
+            continue
+        if odds[index] >= LEAST_BEST:
+            options.extend(_option(readings, column, scope, odds[index]) for scope in _scopes(readings, index))
+        if settings.avoid and _displeases(beliefs, index, situation):
+            options.append(_avoiding(readings, column))
+    return [one for one in options if _has_users(one, readings, settings)]
+
+
+def _is_own(column: Column, rows: Iterable[PatternRow]) -> bool:
+    return any(row.id == column.value for row in rows)
+
+
+def _odds(rows: Sequence[PatternRow], beliefs: Beliefs, rng: np.random.Generator) -> Floats:
+    """Return P(best of its dimension) of each column (f,) in the cell that is kindest to it."""
+    field = beliefs.strata.field
+    cells = cells_of(beliefs, [])
+    gone = {column_of(row, field) for row in rows if row.state in ("retired", "disabled")}
+    odds = np.zeros(len(beliefs.columns))
+    by_dimension: dict[str, list[int]] = {}
+    for index, column in enumerate(beliefs.columns):
+        by_dimension.setdefault(column.dimension, []).append(index)
+    draws = rng.standard_normal((1000, len(beliefs.columns)))
+    for columns in by_dimension.values():
+        competing = np.array([beliefs.columns[c] not in gone for c in columns], np.bool_)
+        for place, index in enumerate(columns):
+            present = competing.copy()
+            present[place] = True  # what is gone competes for its own return alone
+            if place and competing[place] and competing[:place].any():
+                continue
+            best = best_odds(
+                cells.mean[:, columns], cells.sd[:, columns], np.tile(present, (len(cells.names), 1)), draws[:, columns]
+            )[0]
+            if competing[place]:
+                odds[np.array(columns)[competing]] = best.max(0)[competing]
+            else:
+                odds[index] = best[:, place].max()
+    return odds
+
+
+def _scopes(readings: Readings, index: int) -> list[Scope]:
+    """Return where one column is worth a trial: everywhere, or only where it stands out."""
+    beliefs = readings.beliefs
+    strata = beliefs.strata
+    by_type = beliefs.n_observed[:, :, index].sum(1)
+    seen = [name for name, n in zip(strata.question_types, by_type, strict=True) if n > 0]
+    if len(seen) == 1 and len(strata.question_types) > 1 and seen[0]:
+        return [Scope(question_type=seen[0])]
+    column = beliefs.columns[index]
+    if readings.confidence(Scope(), column) >= NOT_EVERYWHERE:
+        return [Scope()]
+    named = [scope for scope in readings.scopes if scope.question_type or scope.group]
+    return [scope for scope in named if _stands_out(readings, index, scope)] or [Scope()]
+
+
+def _stands_out(readings: Readings, index: int, scope: Scope) -> bool:
+    beliefs = readings.beliefs
+    here = float(beliefs.key_mean[readings.scopes[scope], index])
+    strata = beliefs.strata
+    is_in = np.array(
+        [
+            [scope.question_type == q or (scope.group is not None and scope.group == g) for g in strata.groups]
+            for q in strata.question_types
+        ],
+        np.bool_,
+    )
+    if not beliefs.n_observed[:, :, index][is_in].sum() > 0 or is_in.all():
+        return False
+    rest = float(beliefs.cell_mean[:, :, index][~is_in].mean())
+    is_sure = readings.confidence(scope, beliefs.columns[index]) >= STANDS_OUT
+    return is_sure and here > 0 and here - max(rest, 0.0) >= OWN_PART * here
+
+
+def _option(readings: Readings, column: Column, scope: Scope, odds: float) -> _Option:
+    beliefs = readings.beliefs
+    k, f = readings.scopes[scope], readings.columns[column]
+    return _Option(
+        column=column,
+        source=column,
+        scope=scope,
+        confidence=readings.confidence(scope, column),
+        odds=float(odds),
+        lift=float(beliefs.key_mean[k, f]),
+        sd=float(beliefs.key_sd[k, f]),
+        n_signals=_n_observed(beliefs, scope, f),
+    )
+
+
+def _n_observed(beliefs: Beliefs, scope: Scope, f: int) -> float:
+    observed = beliefs.n_observed[:, :, f]
+    if scope.question_type is not None:
+        return float(observed[list(beliefs.strata.question_types).index(scope.question_type)].sum())
+    if scope.group is not None:
+        return float(observed[:, list(beliefs.strata.groups).index(scope.group)].sum())
+    return float(observed.sum())
+
+
+def _displeases(beliefs: Beliefs, f: int, situation: Situation) -> bool:
+    mean, sd = float(beliefs.key_mean[0, f]), float(beliefs.key_sd[0, f])
+    is_common = float((beliefs.natural[:, :, f] * beliefs.traffic).sum()) >= AVOID_SHARE
+    return is_common and float(beliefs.confidence()[0, f]) <= 1 - AVOID_CONFIDENCE and mean < 0 < sd
+
+
+def _avoiding(readings: Readings, column: Column) -> _Option:
+    seen = _option(readings, column, Scope(), 0.0)
+    known = readings.columns.get(Column(column.dimension, AVOID + column.value))
+    # Once it was tried, the trial itself says what avoiding does.
+    if known is not None:
+        tried = _option(readings, Column(column.dimension, AVOID + column.value), Scope(), 0.0)
+        return _Option(
+            tried.column, column, Scope(), tried.confidence, tried.confidence, tried.lift, tried.sd, seen.n_signals
+        )
+    confidence = 1 - seen.confidence
+    return _Option(
+        Column(column.dimension, AVOID + column.value),
+        column,
+        Scope(),
+        confidence,
+        confidence,
+        -seen.lift,
+        seen.sd,
+        seen.n_signals,
+    )
+
+
+def _has_users(option: _Option, readings: Readings, settings: PatternsSection) -> bool:
+    users = readings.beliefs.observed_users
+    return users is None or users[readings.scopes[option.scope], readings.columns[option.source]] >= settings.min_users
+
+
+def _is_same(row: PatternRow, column: Column, conditions: Conditions) -> bool:
+    return (row.dimension, row.value) == (column.dimension, column.value) and overlaps(row.conditions, conditions)
+
+
+def _blocks(row: PatternRow, situation: Situation) -> bool:
+    """Return whether a pattern that asks for the same keeps a find from being tried."""
+    if row.state != "retired" or row.removed_at is None:
+        return row.state != "retired"
+    settings = situation.settings
+    if row.confidence < settings.prune_confidence:
+        days = settings.revive_harmful_after_days
+    elif row.id in situation.activated_s:  # it helped once: what changed may change again
+        return not is_cooled_down(row, settings, situation.now_s)
+    else:
+        days = settings.revive_after_days
+    return situation.now_s - parse_iso(row.removed_at) < days * DAY_S
+
+
+def _n_arms(column: Column, conditions: Conditions, rows: Sequence[PatternRow], finds: Sequence[Find]) -> int:
+    """Return how many other instructions a find would meet in its dimension."""
+    live = {
+        (row.value or row.id)
+        for row in rows
+        if row.state in LIVE_STATES and row.dimension == column.dimension and overlaps(row.conditions, conditions)
+    }
+    found = {
+        one.column.value
+        for one in finds
+        if one.column.dimension == column.dimension and overlaps(one.conditions, conditions)
+    }
+    return len(live | found)
+
+
+def _is_shadow(
+    option: _Option, conditions: Conditions, rows: Sequence[PatternRow], finds: Sequence[Find], beliefs: Beliefs
+) -> bool:
+    """Return whether the characteristic always comes together with one of another dimension that is tried already."""
+    if beliefs.together is None:
+        return False
+    place = {column: index for index, column in enumerate(beliefs.columns)}
+    tried = [
+        Column(row.dimension, row.value)
+        for row in rows
+        if row.state in LIVE_STATES and row.value and overlaps(row.conditions, conditions)
+    ] + [one.column for one in finds if overlaps(one.conditions, conditions)]
+    return any(
+        column.dimension != option.source.dimension
+        and column in place
+        and abs(float(beliefs.together[place[option.source], place[column]])) >= DUPLICATE_CORRELATION
+        for column in tried
+    )
