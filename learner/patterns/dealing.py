@@ -118,22 +118,21 @@ def best_odds(mean: Floats, sd: Floats, present: Booleans, draws: Floats) -> tup
     """Return P(best and better than nothing) (N, k), P(nothing is best) (N,), and E max(0, best) (N,).
 
     Args:
-        mean: (N, k).
+        mean: (N, k), k at least 1.
         sd: (N, k).
         present: (N, k) what competes in a cell.
         draws: (n_draws, k) standard normal.
     """
-    n_cells, k = mean.shape
-    if not k:
-        return np.zeros((n_cells, 0)), np.ones(n_cells), np.zeros(n_cells)
-    best = np.zeros((n_cells, k))
-    gain = np.zeros(n_cells)
-    for cell in range(n_cells):
-        lifts = np.where(present[cell], mean[cell] + sd[cell] * draws, -np.inf)
-        winner, top = lifts.argmax(1), lifts.max(1)
-        best[cell] = np.bincount(winner[top > 0], minlength=k) / len(draws)
-        gain[cell] = np.maximum(top, 0.0).mean()
-    return best, 1 - best.sum(1), gain
+    lifts = lifts_of(mean, sd, present, draws)
+    winner, top = lifts.argmax(2), lifts.max(2)
+    is_better = top > 0
+    best = np.stack([((winner == arm) & is_better).mean(0) for arm in range(mean.shape[1])], axis=1)
+    return best, np.asarray(1 - best.sum(1), np.float64), np.asarray(np.maximum(top, 0.0).mean(0), np.float64)
+
+
+def lifts_of(mean: Floats, sd: Floats, present: Booleans | np.bool_, draws: Floats) -> Floats:
+    """Return drawn lifts (n_draws, N, k), minus infinity for what does not compete."""
+    return np.where(present, mean + sd * draws[:, None, :], -np.inf)
 
 
 def sharpened(best: Floats, none: Floats, sharpness: float) -> Floats:

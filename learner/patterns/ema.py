@@ -6,6 +6,8 @@ the same score, so it never proves anything (PATTERNS, section 2).
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from learner.patterns.normal import Floats
 
 
@@ -38,6 +40,19 @@ def update(ema: Ema, signal: float, alpha: float) -> Ema:
     remaining = ema.remaining * (1 - alpha)
     gain = alpha / (1 - remaining)
     return Ema(ema.score + gain * (signal - ema.score), remaining, ema.n_signals + 1)
+
+
+def extend(ema: Ema, signals: Floats, *, start: float, end: float, over: int) -> Ema:
+    """Return the average after the *signals* (n,), in order of time: the same as one ``update`` after the other."""
+    if not len(signals):
+        return ema
+    places = ema.n_signals + np.arange(len(signals))
+    alphas = np.where(places < over, start - (start - end) * places / over, end)
+    kept = np.cumprod((1 - alphas)[::-1])[::-1]  # what later signals leave of this one and all before it
+    parts = alphas * np.append(kept[1:], 1.0)
+    remaining = ema.remaining * float(kept[0])
+    memory = ema.score * (1 - ema.remaining) * float(kept[0]) + float(parts @ signals)
+    return Ema(memory / (1 - remaining), remaining, ema.n_signals + len(signals))
 
 
 def score_of(signals: Floats, *, start: float, end: float, over: int) -> float:

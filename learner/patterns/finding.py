@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from learner.patterns.beliefs import Beliefs, Scope
-from learner.patterns.dealing import best_odds, cells_of
+from learner.patterns.dealing import cells_of, lifts_of, normals
 from learner.patterns.keys import column_of, conditions_of, overlaps
 from learner.patterns.lifecycle import DAY_S, is_cooled_down
 from learner.patterns.normal import Floats
@@ -138,29 +138,21 @@ def _is_own(column: Column, rows: Iterable[PatternRow]) -> bool:
 
 
 def _odds(rows: Sequence[PatternRow], beliefs: Beliefs, rng: np.random.Generator) -> Floats:
-    """Return P(best of its dimension) of each column (f,) in the cell that is kindest to it."""
-    field = beliefs.strata.field
+    """Return P(best of its dimension) of each column (f,) in the cell that is kindest to it.
+
+    What is retired or disabled competes for its own return alone, not with the others.
+    """
     cells = cells_of(beliefs, [])
-    gone = {column_of(row, field) for row in rows if row.state in ("retired", "disabled")}
+    gone = {column_of(row, beliefs.strata.field) for row in rows if row.state in ("retired", "disabled")}
+    draws = normals(rng, len(beliefs.columns))
     odds = np.zeros(len(beliefs.columns))
-    by_dimension: dict[str, list[int]] = {}
-    for index, column in enumerate(beliefs.columns):
-        by_dimension.setdefault(column.dimension, []).append(index)
-    draws = rng.standard_normal((1000, len(beliefs.columns)))
-    for columns in by_dimension.values():
-        competing = np.array([beliefs.columns[c] not in gone for c in columns], np.bool_)
-        for place, index in enumerate(columns):
-            present = competing.copy()
-            present[place] = True  # what is gone competes for its own return alone
-            if place and competing[place] and competing[:place].any():
-                continue
-            best = best_odds(
-                cells.mean[:, columns], cells.sd[:, columns], np.tile(present, (len(cells.names), 1)), draws[:, columns]
-            )[0]
-            if competing[place]:
-                odds[np.array(columns)[competing]] = best.max(0)[competing]
-            else:
-                odds[index] = best[:, place].max()
+    for dimension in dict.fromkeys(column.dimension for column in beliefs.columns):
+        columns = [index for index, column in enumerate(beliefs.columns) if column.dimension == dimension]
+        lifts = lifts_of(cells.mean[:, columns], cells.sd[:, columns], np.True_, draws[:, columns])
+        is_in = np.array([beliefs.columns[index] not in gone for index in columns], np.bool_)
+        top = np.maximum(np.where(is_in, lifts, 0.0).max(2, keepdims=True), 0.0)
+        is_best = np.where(is_in, lifts == top, lifts > top)
+        odds[columns] = is_best.mean(0).max(0)
     return odds
 
 

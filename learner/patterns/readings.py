@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from learner.patterns.beliefs import Beliefs, Key, Scope, Tally
-from learner.patterns.evidence import lift_interval
+from learner.patterns.evidence import Contrast, lift_interval
 from learner.patterns.guardrails import differences, objection
 from learner.patterns.observations import Column
 from store.clock import iso
@@ -25,8 +25,8 @@ class Reading:
     log_e: float = -math.inf
     harm_z: float = 0.0
     n_treated: float = 0.0
-    lift: float | None = None
-    interval: tuple[float, float] | None = None
+    contrast: Contrast | None = None
+    variance: float = 0.0  # of a response's residual score
     objection: str | None = None
     guardrails: Mapping[str, float] = field(default_factory=dict)
 
@@ -34,6 +34,16 @@ class Reading:
     def is_measured(self) -> bool:
         """Return whether there is randomised evidence."""
         return self.lift is not None
+
+    @property
+    def lift(self) -> float | None:
+        """Return treated minus control, or None without randomised evidence."""
+        return None if self.contrast is None else self.contrast.lift
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Return the lifts that the evidence does not exclude; worked out when asked for, in two milliseconds."""
+        return None if self.contrast is None else lift_interval(self.contrast, self.variance)
 
 
 UNKNOWN: Final = Reading()
@@ -61,15 +71,14 @@ class Readings:
             return UNKNOWN
         k, f = self.scopes[key.scope], self.columns[key.column]
         beliefs = self.beliefs
-        found = beliefs.contrasts.get(key)
         return Reading(
             confidence=float(self._confidence[k, f]),
             elsewhere=float(self._confidence[1:, f].max()) if key.scope == Scope() else float(self._confidence[k, f]),
             log_e=float(beliefs.log_e[k, f]),
             harm_z=float(beliefs.harm_z[k, f]),
             n_treated=float(beliefs.n_treated[k, f]),
-            lift=None if found is None else found.lift,
-            interval=None if found is None else lift_interval(found, beliefs.variance),
+            contrast=beliefs.contrasts.get(key),
+            variance=beliefs.variance,
             objection=objection(beliefs.guardrails, k, f, self._settings),
             guardrails=differences(beliefs.guardrails, k, f),
         )
