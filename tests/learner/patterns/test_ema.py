@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.patterns.ema import Ema, alpha_at, score_of, update
+from learner.patterns.ema import Ema, alpha_at, extend, score_of, update
 
 SIGNALS = st.lists(st.floats(-1, 1), min_size=1, max_size=200)
 
@@ -28,6 +28,16 @@ def test_it_is_exact_for_any_sequence_of_alphas(steps: list[tuple[float, float]]
     weights = np.array([alpha * np.prod([1 - a for _, a in steps[i + 1 :]]) for i, (_, alpha) in enumerate(steps)])
 
     assert ema.score == pytest.approx(float(weights @ [s for s, _ in steps] / weights.sum()), abs=1e-12)
+
+
+@given(SIGNALS, st.lists(st.integers(0, 200), max_size=4))
+def test_taking_signals_in_pieces_gives_the_score_of_all_of_them(signals: list[float], cuts: list[int]) -> None:
+    ema = Ema()
+    for piece in np.split(np.array(signals), sorted(min(cut, len(signals)) for cut in cuts)):
+        ema = extend(ema, piece, start=0.15, end=0.05, over=30)
+
+    assert ema.n_signals == len(signals)
+    assert ema.score == pytest.approx(score_of(np.array(signals), start=0.15, end=0.05, over=30), abs=1e-12)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 50, 400])
