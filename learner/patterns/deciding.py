@@ -124,7 +124,7 @@ def _with_trials(changes: Sequence[Change], situation: Situation, field: GroupFi
             after = started(row, situation.traffic_s)
             served.append(after)
             settled.append(Change(change.before, after, "trial begins: a random share of matching conversations"))
-        elif situation.now_s - parse_iso(row.created_at) > situation.settings.prune_idle_days * DAY_S:
+        elif _has_waited(row, situation):
             settled.append(Change(change.before, retired(row, situation.now_s), "waited too long for a trial"))
         else:
             settled.append(change)
@@ -135,6 +135,12 @@ def is_startable(row: PatternRow, situation: Situation) -> bool:
     """Return whether a candidate may be tried: allowed by a person where one is asked, cooled down, nothing frozen."""
     is_allowed = row.is_approved or not situation.needs_approval
     return is_allowed and not situation.is_halted and is_cooled_down(row, situation.settings, situation.now_s)
+
+
+def _has_waited(row: PatternRow, situation: Situation) -> bool:
+    """Return whether a candidate waited too long; one that was tried before is older than its second wait."""
+    is_first = row.removed_at is None
+    return is_first and situation.now_s - parse_iso(row.created_at) > situation.settings.prune_idle_days * DAY_S
 
 
 def _has_room(row: PatternRow, served: Sequence[PatternRow], situation: Situation, field: GroupField | None) -> bool:

@@ -74,7 +74,7 @@ def find(rows: Sequence[PatternRow], readings: Readings, situation: Situation, r
         if len(finds) >= room:
             break
         conditions = conditions_of(option.scope, beliefs.strata.field)
-        same = [row for row in rows if _is_same(row, option.column, conditions)]
+        same = [row for row in rows if _is_same(row, option, conditions)]
         is_full = _n_arms(option.column, conditions, rows, finds) >= settings.max_arms_per_dimension
         is_there = any(one.column == option.column and overlaps(one.conditions, conditions) for one in finds)
         blocked = any(_blocks(row, situation) for row in same)
@@ -246,8 +246,13 @@ def _has_users(option: _Option, readings: Readings, settings: PatternsSection) -
     return users is None or users[readings.scopes[option.scope], readings.columns[option.source]] >= settings.min_users
 
 
-def _is_same(row: PatternRow, column: Column, conditions: Conditions) -> bool:
-    return (row.dimension, row.value) == (column.dimension, column.value) and overlaps(row.conditions, conditions)
+def _is_same(row: PatternRow, option: _Option, conditions: Conditions) -> bool:
+    if (row.dimension, row.value) != (option.column.dimension, option.column.value):
+        return False
+    # What turns out to help everywhere is tried everywhere, although one question type or group has it already.
+    if option.scope == Scope() and option.confidence >= NOT_EVERYWHERE and row.conditions != conditions:
+        return False
+    return overlaps(row.conditions, conditions)
 
 
 def _blocks(row: PatternRow, situation: Situation) -> bool:

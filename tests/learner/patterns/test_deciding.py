@@ -203,6 +203,15 @@ def test_a_candidate_is_tried_in_the_run_after_it_was_found_as_far_as_there_is_r
     assert only(decided(UNKNOWN, replace(waiting, is_approved=True), situation=asked)).after.state == "trial"
 
 
+def test_a_candidate_that_nobody_allows_for_a_month_is_retired_unless_it_was_tried_before() -> None:
+    asked = replace(SITUATION, needs_approval=True)
+    old = pattern("candidate", created_at=iso(NOW_S - 31 * DAY_S), trial_since=None)
+
+    assert only(decided(UNKNOWN, old, situation=asked)).reason == "waited too long for a trial"
+    revived = replace(old, removed_at=iso(NOW_S - 30 * DAY_S))
+    assert only(decided(UNKNOWN, revived, situation=asked)).after.state == "candidate"
+
+
 def test_what_a_person_pinned_is_measured_and_never_moved() -> None:
     change = only(decided(learned(UNKNOWN, TABLE, lift=-0.1, harm_z=-4.0, log_e=0.0), pattern("pinned", share=1.0)))
 

@@ -108,6 +108,14 @@ def test_what_is_there_is_not_found_again(state: str) -> None:
     assert found(BAD, pattern(state, share=0.1)) == []  # type: ignore[arg-type]
 
 
+def test_what_helps_everywhere_is_found_although_one_question_type_has_it() -> None:
+    unsure = learned(BAD, TABLE, lift=0.01)
+    narrow = pattern("active", conditions=REFUND, share=0.5)
+
+    assert [one.conditions for one in found(BAD, narrow)] == [Conditions()]
+    assert found(unsure, narrow) == []
+
+
 @pytest.mark.parametrize(
     ("confidence", "was_active", "days", "is_back"),
     [
