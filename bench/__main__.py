@@ -81,6 +81,7 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "selection": _selection,
     "retrieval": _retrieval,
     "simworld": _simulation,
+    "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
 }
 
 

@@ -7,8 +7,10 @@ the conversation is worked out once per plan: a draw costs a hash and a few look
 
 import hashlib
 import hmac
+import math
+import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
 
@@ -19,6 +21,7 @@ from store.records import InjectionRecord, InjectionSet, make_set
 
 PATTERN_FRAME_TOKENS: Final = 28  # of store.blocks' header and footer, cl100k_base; a test holds them equal
 MAX_KNOWN_FACTS: Final = 1000  # combinations of facts kept per plan; more are worked out again
+MIN_PRIORITY: Final = 1e-3  # of the largest: even one without promise comes first on some conversations
 JOIN_TOKENS: Final = 4  # spare: where a block meets the app's own text, the two may encode otherwise than alone
 
 
@@ -55,6 +58,11 @@ class Dimension:
     untreated: InjectionSet
     """All arms when none is drawn."""
     dearest_tokens: int
+    is_pinned: bool = False
+    priority: float = 0.0
+    """In the race for the budget; 0 where nobody has to race."""
+    order_purpose: bytes = b""
+    """What its place in that race is hashed with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,10 @@ class PlanIndex:
             name: frozenset(value for pattern in plan.patterns for value in getattr(pattern.conditions, name))
             for name in Conditions.__struct_fields__
         }
+        for pattern in plan.patterns:
+            self._named["question_type"] |= {cell.question_type for cell in pattern.cells}
+            if plan.group_field:
+                self._named[plan.group_field] |= {cell.group for cell in pattern.cells}
         self._known: dict[tuple[str, ...], tuple[Dimension, ...]] = {}
 
     def dimensions(self, facts: Facts) -> tuple[Dimension, ...]:
@@ -127,16 +139,56 @@ class PlanIndex:
 
 
 def matching_dimensions(plan: Plan, facts: Facts, section: PatternsSection) -> tuple[Dimension, ...]:
-    """Return the dimensions with at least one arm whose conditions match, in the order of the plan.
+    """Return the dimensions with at least one arm whose conditions match, pinned ones first, in the order of the plan.
 
+    Where the dearest arms of all of them together exceed the budget, those that are not pinned have a ``priority``.
     Shares of a dimension are scaled so that none of them keeps at least ``hold_back``; a pinned pattern (a
     person's word) takes its whole dimension.
     """
-    arms: dict[str, list[ServedPattern]] = {}
+    group = getattr(facts, plan.group_field) if plan.group_field else ""
+    arms: dict[str, list[tuple[ServedPattern, float]]] = {}
     for pattern in plan.patterns:
-        if matches(pattern.conditions, facts) and pattern.share > 0:
-            arms.setdefault(pattern.dimension, []).append(pattern)
-    return tuple(_dimension(name, arms[name], section) for name in plan.dimensions if name in arms)
+        if matches(pattern.conditions, facts) and (share := share_in(pattern, facts.question_type, group)) > 0:
+            arms.setdefault(pattern.dimension, []).append((pattern, share))
+    dimensions = [_dimension(name, arms[name], section) for name in plan.dimensions if name in arms]
+    dimensions.sort(key=lambda dimension: not dimension.is_pinned)
+    if not plan.priorities or sum(dimension.dearest_tokens for dimension in dimensions) <= arm_budget(section):
+        return tuple(dimensions)
+    priorities = _priorities(plan)
+    return tuple(
+        dimension if dimension.is_pinned else replace(dimension, priority=priorities[dimension.name])
+        for dimension in dimensions
+    )
+
+
+def arm_budget(section: PatternsSection) -> int:
+    """Return how many tokens the lines of patterns may have together."""
+    return section.max_tokens - PATTERN_FRAME_TOKENS - JOIN_TOKENS
+
+
+def share_in(pattern: ServedPattern, question_type: str, group: str) -> float:
+    """Return the pattern's share in the cell of *question_type* and *group*.
+
+    The cell itself goes first, then the type over all groups without a cell of their own, the group over all types
+    without one, what has neither, and last the pattern's own share. A pinned pattern has all of every cell.
+    """
+    if pattern.state == "pinned":
+        return 1.0
+    if not pattern.cells:
+        return pattern.share
+    shares = {(cell.question_type, cell.group): cell.share for cell in pattern.cells}
+    cells = ((question_type, group), (question_type, ""), ("", group), ("", ""))
+    return next((shares[cell] for cell in cells if cell in shares), pattern.share)
+
+
+def _priorities(plan: Plan) -> dict[str, float]:
+    """Return what each dimension is worth per token, above 0; one that nobody judged counts as a middling one."""
+    known = dict(plan.priorities)
+    largest = max(known.values())
+    if largest <= 0:
+        return dict.fromkeys(plan.dimensions, 1.0)
+    middle = statistics.median(known.values())
+    return {name: max(known.get(name, middle) / largest, MIN_PRIORITY) for name in plan.dimensions}
 
 
 def matches(conditions: Conditions, facts: Facts) -> bool:
@@ -149,18 +201,19 @@ def matches(conditions: Conditions, facts: Facts) -> bool:
     )
 
 
-def _dimension(name: str, patterns: list[ServedPattern], section: PatternsSection) -> Dimension:
-    pinned = [pattern for pattern in patterns if pattern.state == "pinned"]
+def _dimension(name: str, shares: list[tuple[ServedPattern, float]], section: PatternsSection) -> Dimension:
+    pinned = [pattern for pattern, _ in shares if pattern.state == "pinned"]
     if pinned:
         word = max(pinned, key=lambda pattern: (pattern.conditions.specificity, pattern.id))
-        return _make_dimension(name, [(word, 1.0)], section.holdout)
-    total = sum(pattern.share for pattern in patterns)
-    scale = min(1.0, (1.0 - section.hold_back) / total)
-    patterns.sort(key=lambda pattern: pattern.id)
-    return _make_dimension(name, [(pattern, pattern.share * scale) for pattern in patterns], section.holdout)
+        return _make_dimension(name, [(word, 1.0)], section.holdout, is_pinned=True)
+    scale = min(1.0, (1.0 - section.hold_back) / sum(share for _, share in shares))
+    shares.sort(key=lambda arm: arm[0].id)
+    return _make_dimension(name, [(pattern, share * scale) for pattern, share in shares], section.holdout)
 
 
-def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]], holdout: float) -> Dimension:
+def _make_dimension(
+    name: str, shares: Sequence[tuple[ServedPattern, float]], holdout: float, *, is_pinned: bool = False
+) -> Dimension:
     def in_play(drawn: ServedPattern | None) -> InjectionSet:
         injections = tuple(
             InjectionRecord(
@@ -176,6 +229,8 @@ def _make_dimension(name: str, shares: Sequence[tuple[ServedPattern, float]], ho
         arms=tuple(Arm(pattern, share, pattern_line(pattern.rule), in_play(pattern)) for pattern, share in shares),
         untreated=in_play(None),
         dearest_tokens=max(pattern.tokens for pattern, _ in shares),
+        is_pinned=is_pinned,
+        order_purpose=b"order " + name.encode(),
     )
 
 
@@ -184,14 +239,17 @@ def select_patterns(
 ) -> Selection:
     """Return the patterns drawn for the conversation of *seed* and all arms that were in play, by dimension.
 
-    A dimension whose dearest arm does not fit into what is left of the budget is not drawn at all, so that
-    propensities stay exact. A *holdout* conversation logs the same arms, all of them untreated.
+    A dimension whose dearest arm does not fit into what is left of the budget is not drawn at all. Whether it fits
+    depends on its place and on what others drew, never on its own draw, so that propensities stay exact. A *holdout*
+    conversation logs the same arms, all of them untreated.
     """
-    budget = section.max_tokens - PATTERN_FRAME_TOKENS - JOIN_TOKENS
+    budget = arm_budget(section)
     tokens_left = budget
     arms: list[Arm] = []
     drawn: list[InjectionSet] = []
     draw = uniforms(seed)
+    if dimensions and dimensions[-1].priority:
+        dimensions = _raced(dimensions, draw)
     for dimension in dimensions:
         if dimension.dearest_tokens > tokens_left:
             continue
@@ -207,6 +265,19 @@ def select_patterns(
     arms.sort(key=_arm_id)
     block = f"{PATTERN_HEADER}{''.join([arm.line for arm in arms])}{PATTERN_FOOTER}"
     return Selection(block, PATTERN_FRAME_TOKENS + budget - tokens_left, drawn=tuple(drawn))
+
+
+def _raced(dimensions: Sequence[Dimension], draw: Callable[[bytes], float]) -> list[Dimension]:
+    """Return *dimensions* in this conversation's order: pinned ones first, the others by perturbed priority."""
+
+    # log(priority) plus Gumbel noise, largest first, is the same order as exponential times over priorities, smallest
+    # first. Source: Yellott 1977, J. Math. Psychology 15(2).
+    def time(dimension: Dimension) -> float:
+        if not dimension.priority:
+            return -1.0
+        return -math.log1p(-draw(dimension.order_purpose)) / dimension.priority
+
+    return sorted(dimensions, key=time)
 
 
 _arm_id: Final = attrgetter("pattern.id")

@@ -14,6 +14,7 @@ from store.clock import iso
 from store.database import Database, Row
 from store.errors import NotFoundError
 from store.generations import current_plan, publish
+from store.learner_states import plan_strata
 from store.paging import decode_cursor, encode_cursor, split_page
 from store.plan import (
     CellShare,
@@ -194,7 +195,8 @@ def publish_patterns_if_changed(
 
 def plan_of_rows(db: Database, tenant_id: str) -> Plan:
     """Return the plan that the rows stand for; a pattern without a share is not in it."""
-    return build_plan(
+    group_field, priorities = plan_strata(db, tenant_id)
+    served = [
         ServedPattern(
             id=row.id,
             type=row.type,
@@ -209,7 +211,8 @@ def plan_of_rows(db: Database, tenant_id: str) -> Plan:
         )
         for row in all_patterns(db, tenant_id)
         if row.state in SERVED_STATES and (row.share > 0 or row.cells)
-    )
+    ]
+    return build_plan(served, group_field=group_field, priorities=priorities)
 
 
 def new_pattern(

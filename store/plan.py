@@ -4,7 +4,7 @@ Derived from rows; written by the learner's side, read by the proxy's; an immuta
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -63,17 +63,21 @@ class Plan(msgspec.Struct, frozen=True):
 EMPTY_PLAN = Plan()
 
 
-def build_plan(patterns: Iterable[ServedPattern]) -> Plan:
+def build_plan(
+    patterns: Iterable[ServedPattern], *, group_field: str = "", priorities: Mapping[str, float] | None = None
+) -> Plan:
     """Return the plan of *patterns*: pinned dimensions first, then by expected lift per token, best first.
 
     The order of patterns and of dimensions depends on their values alone, so that the same rows always make the
-    same plan (and the proxy the same block).
+    same plan (and the proxy the same block). Of *priorities*, those of dimensions without a pattern are left out.
     """
     ordered = sorted(patterns, key=lambda pattern: pattern.id)
     dimensions = sorted({pattern.dimension for pattern in ordered})
     return Plan(
         patterns=tuple(ordered),
         dimensions=tuple(sorted(dimensions, key=lambda name: _priority([p for p in ordered if p.dimension == name]))),
+        group_field=group_field,
+        priorities=tuple((name, (priorities or {})[name]) for name in dimensions if name in (priorities or {})),
     )
 
 

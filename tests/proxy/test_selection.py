@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proxy.selection import (
     PATTERN_FRAME_TOKENS,
     Facts,
+    PlanIndex,
     Selection,
     conversation_seed,
     is_holdout,
@@ -19,7 +20,7 @@ from proxy.selection import (
 )
 from store import blocks
 from store.config import load_config
-from store.plan import Conditions, ServedPattern, build_plan
+from store.plan import CellShare, Conditions, Plan, ServedPattern, build_plan
 from store.records import InjectionRecord
 from store.tokens import TokenCounter, load_token_counter
 from store.vocabulary import PatternState
@@ -43,6 +44,7 @@ def pattern(
     tokens: int = 10,
     conditions: Conditions | None = None,
     rule: str = "Use a table.",
+    cells: tuple[CellShare, ...] = (),
 ) -> ServedPattern:
     return ServedPattern(
         id=pattern_id,
@@ -54,6 +56,7 @@ def pattern(
         tokens=tokens,
         share=share,
         lift=0.1,
+        cells=cells,
     )
 
 
@@ -179,3 +182,93 @@ def test_a_pattern_is_in_play_only_where_all_its_conditions_hold(name: str) -> N
     no = pattern("no", conditions=Conditions(**{name: ("other",)}))
     (dimension,) = matching_dimensions(build_plan([yes, no]), FACTS, SECTION)
     assert [arm.pattern.id for arm in dimension.arms] == ["yes"]
+
+
+CELLS = (
+    CellShare("refund", "gold", 0.7),
+    CellShare("refund", "", 0.6),
+    CellShare("", "gold", 0.4),
+    CellShare("code", "gold", 0.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("facts", "shares"),
+    [
+        (Facts("refund", segment="gold"), [0.7]),
+        (Facts("refund", segment="silver"), [0.6]),
+        (Facts("howto", segment="gold"), [0.4]),
+        (Facts("code", segment="gold"), []),
+        (Facts("howto", segment="silver"), [0.2]),
+    ],
+)
+def test_a_share_is_the_cells_else_a_pooled_ones_else_the_patterns_own(facts: Facts, shares: list[float]) -> None:
+    plan = build_plan([pattern("a", share=0.2, cells=CELLS)], group_field="segment")
+    dimensions = PlanIndex(plan, SECTION).dimensions(facts)
+    assert [arm.share for dimension in dimensions for arm in dimension.arms] == shares
+
+
+def test_facts_that_no_cell_tells_apart_share_one_entry() -> None:
+    index = PlanIndex(build_plan([pattern("a", cells=CELLS)], group_field="segment"), SECTION)
+    first = index.dimensions(Facts("greeting", "crm", "one", "silver"))
+    assert index.dimensions(Facts("howto", "erp", "two", "bronze")) is first
+    assert index.dimensions(Facts("howto", "erp", "two", "gold")) is not first
+
+
+def crowded(n: int = 8) -> Plan:
+    patterns = [pattern(f"p{index}", dimension=f"d{index}", tokens=100, share=0.8) for index in range(n)]
+    return build_plan(patterns, priorities={f"d{index}": float(index) for index in range(n)})
+
+
+def test_where_the_budget_is_short_every_dimension_is_eligible_on_some_conversations_dear_ones_more_often() -> None:
+    dimensions = matching_dimensions(crowded(), FACTS, SECTION)
+    n = 5_000
+    eligible: Counter[str] = Counter()
+    for index in range(n):
+        selection = select_patterns(dimensions, conversation_seed(SECRET, f"conv_{index}"), SECTION, holdout=False)
+        eligible.update(injection.dimension for injection in in_play(selection))
+        assert selection.tokens <= SECTION.max_tokens
+    assert set(eligible) == {f"d{index}" for index in range(8)}
+    assert eligible["d7"] > eligible["d2"] > eligible["d0"]
+
+
+def test_given_that_a_dimension_is_eligible_its_arm_is_drawn_with_its_share() -> None:
+    dimensions = matching_dimensions(crowded(), FACTS, SECTION)
+    eligible: Counter[str] = Counter()
+    treated: Counter[str] = Counter()
+    for index in range(20_000):
+        selection = select_patterns(dimensions, conversation_seed(SECRET, f"conv_{index}"), SECTION, holdout=False)
+        eligible.update(injection.item_id for injection in in_play(selection))
+        treated.update(injection.item_id for injection in in_play(selection) if injection.treated)
+    for item, n in eligible.items():
+        assert abs(treated[item] / n - 0.8) < 5 * np.sqrt(0.16 / n)
+
+
+def test_a_pinned_dimension_comes_before_all_others_where_the_budget_is_short() -> None:
+    crowd = crowded()
+    plan = build_plan(
+        [*crowd.patterns, pattern("z", dimension="z", state="pinned", tokens=400)], priorities=dict(crowd.priorities)
+    )
+    dimensions = matching_dimensions(plan, FACTS, SECTION)
+    for index in range(50):
+        selection = select_patterns(dimensions, conversation_seed(SECRET, str(index)), SECTION, holdout=False)
+        assert [i.item_id for i in in_play(selection)] == ["z"]
+
+
+def test_where_everything_fits_the_order_is_the_plans() -> None:
+    dimensions = matching_dimensions(crowded(4), FACTS, SECTION)
+    assert [dimension.priority for dimension in dimensions] == [0.0] * 4
+
+
+@given(secret=st.binary(min_size=32, max_size=32), conversation=st.text(max_size=20))
+def test_a_conversation_gets_the_same_on_every_turn_and_in_every_process(secret: bytes, conversation: str) -> None:
+    first, second = (
+        select_patterns(
+            PlanIndex(crowded(), SECTION).dimensions(FACTS),
+            conversation_seed(secret, conversation),
+            SECTION,
+            holdout=False,
+        )
+        for _ in range(2)
+    )
+    assert first == second
