@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from learner.patterns.beliefs import Key, Scope
+from learner.patterns.normal import Floats
 from learner.patterns.observations import Column, Integers, Observations
 from learner.patterns.sums import Sizes
 
@@ -123,6 +124,15 @@ class Axes:
     def copy(self) -> "Axes":
         """Return the same axes, to be grown apart."""
         return Axes(list(self.question_types), list(self.groups), list(self.columns), dict(self.users))
+
+
+def n_users(occupied: Floats) -> Floats:
+    """Return about how many users fill *occupied* of the buckets; exact for a few.
+
+    Source: Whang, Vander-Zanden & Taylor 1990, ACM TODS 15(2): linear counting.
+    """
+    empty = np.maximum(1 - occupied / N_BUCKETS, 0.5 / N_BUCKETS)
+    return np.asarray(np.maximum(occupied, np.rint(-N_BUCKETS * np.log(empty))), np.float64)
 
 
 def codes(names: Sequence[str], axis: Sequence[str]) -> Integers:

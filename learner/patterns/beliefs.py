@@ -95,6 +95,8 @@ class Beliefs:
     tallies: Mapping[str, Tally]  # pattern id -> what happened to it
     observed_users: Floats | None = None  # (K, f) distinct users behind ``n_observed``; None: not counted
     together: Floats | None = None  # (f, f) correlation of the columns in uninstructed replies; None: not counted
+    seen_score: Floats | None = None  # (Q, S, f) sum of natural values times residual scores; None: not kept
+    seen_information: Floats | None = None  # (Q, S, f) sum of the squared natural values behind it
 
     def confidence(self) -> Floats:
         """Return P(lift > 0) of each key (K, f); 0.5 = unknown."""

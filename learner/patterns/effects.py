@@ -10,7 +10,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from learner.patterns.axes import MAX_GROUPS, MAX_TYPES, N_SCOPES
+from learner.patterns.axes import MAX_GROUPS, MAX_TYPES, N_BUCKETS, N_SCOPES, n_users
 from learner.patterns.coded import Coded
 from learner.patterns.normal import Floats
 from learner.patterns.observations import FAMILIES, Integers
@@ -42,10 +42,12 @@ class NaturalCounts(Sums):
         "has": ("q", "s", "f"),
         "applies": ("q", "s", "f"),
         "observed": ("q", "s", "f"),
+        "observers": (N_SCOPES, N_BUCKETS, "f"),
     }
     has: Floats
     applies: Floats
     observed: Floats  # those with signals
+    observers: Floats  # 1 where a user of the bucket gave one
 
     def take(self, chunk: Coded) -> Floats:
         """Return the natural values of *chunk* centred by the shares of earlier ones (n, f), then count it."""
@@ -60,11 +62,18 @@ class NaturalCounts(Sums):
         self.has += has_sum
         self.applies += applies_sum
         self.observed += observed_sum
+        row, column = np.nonzero(chunk.has & chunk.is_rated[:, None])
+        for scope in (0, 1 + chunk.question_type[row], 1 + MAX_TYPES + chunk.group[row]):
+            self.observers[scope, chunk.bucket[row], column] = 1.0
         return centred
 
     def centred(self, chunk: Coded) -> Floats:
         """Return the natural values of *chunk* minus their shares in the cell (n, f); 0 where instructed."""
         return np.where(chunk.applies, chunk.has - self.shares()[chunk.question_type, chunk.group], 0.0)
+
+    def n_observers(self, places: Integers) -> Floats:
+        """Return about how many users are behind the observed of the scopes *places* (K, f)."""
+        return n_users(self.observers[places].sum(1))
 
     def shares(self) -> Floats:
         """Return the share of replies with each value (q, s, f), shrunk towards the type's and the tenant's."""
@@ -114,12 +123,23 @@ class Regression(Sums):
         products = design[:, :, None] * (found.outcomes[:, :RATING] * age[:, None])[:, None, :]
         np.add.at(self.cross, (chunk.question_type, chunk.group), products.reshape(-1, 2, n_columns, len(FAMILIES)))
 
+    def together(self) -> Floats:
+        """Return how natural values go together within cells: correlations (f, f), 0 for those never seen."""
+        products = self.gram[:, :, 1, :, 1].sum((0, 1))
+        size = np.sqrt(np.diag(products))
+        return np.asarray(products / np.maximum(np.outer(size, size), 1e-12), np.float64)
+
     def discount(self, cells: tuple[slice, slice], column: int, keep: float) -> None:
         """Keep the part *keep* of what is known about *column* in *cells*."""
         gram, cross = self.gram[cells], self.cross[cells]
         gram[:, :, :, column] *= keep**0.5
         gram[:, :, :, :, :, column] *= keep**0.5
         cross[:, :, :, column] *= keep
+
+    def seen(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return scores and information (q, s, f) of what replies were like of their own accord, without any prior."""
+        information = np.einsum("qsfnf->qsfn", self.gram[:, :, 1])[:, :, :, 1]
+        return self.cross[:, :, 1] @ weights, np.array(information, np.float64)
 
     def fading(self, now_s: float, half_life_days: float) -> float:
         """Return what a row that counted fully counts at *now_s*."""

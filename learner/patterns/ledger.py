@@ -5,12 +5,11 @@ For a row on which the coin of the column's dimension fell on the column or on n
 The residual is what the other dimensions' predicted effects leave. Source: PATTERNS, sections 4.6 and 4.7.
 """
 
-import math
 from typing import ClassVar, Final
 
 import numpy as np
 
-from learner.patterns.axes import MAX_TYPES, N_BUCKETS, N_SCOPES
+from learner.patterns.axes import MAX_TYPES, N_BUCKETS, N_SCOPES, n_users
 from learner.patterns.coded import Coded
 from learner.patterns.evidence import Contrast, Squares
 from learner.patterns.normal import Floats
@@ -124,7 +123,7 @@ class Ledger(Sums):
             ),
             by_user=Squares(float(psi @ psi), float(psi @ information), float(information @ information)),
             n_treated_rated=int(self.n_treated[scope, column]),
-            n_users=_n_users(self.rated[scope, :, column] > 0),
+            n_users=int(n_users(np.asarray(np.count_nonzero(self.rated[scope, :, column]), np.float64))),
         )
 
     def totals(self, places: Integers, outcome: int) -> tuple[Floats, Floats, Floats]:
@@ -163,10 +162,3 @@ def _unexplained(chunk: Coded, score: Floats, fit: Floats) -> Floats:
 
 def _add(sums: Floats, place: Integers, values: Floats | Booleans) -> None:
     sums += np.bincount(place, values, sums.size).reshape(sums.shape)
-
-
-def _n_users(occupied: Booleans) -> int:
-    """Return about how many users fill so many of the buckets. Source: Whang et al. 1990, linear counting."""
-    n = int(occupied.sum())
-    empty = max(1 - n / len(occupied), 0.5 / len(occupied))
-    return max(n, round(-len(occupied) * math.log(empty)))

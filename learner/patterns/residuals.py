@@ -106,6 +106,10 @@ class Baselines(Sums):
             return UNKNOWN_VARIANCE
         return max(float(self.second_moments[outcome, outcome]) / float(self.weight_total[0]), MIN_VARIANCE)
 
+    def rate_of(self, outcome: int) -> float:
+        """Return how often responses have an outcome, flooders capped."""
+        return float(self.type_sum[:, outcome].sum()) / max(float(self.type_count.sum()), 1.0)
+
     def user_weights(self, users: Integers) -> Floats:
         """Return min(1, c E / E_u) of each user (n,): c = max(2 %, 3 / users), E the sum of squared scores."""
         total = float(self.user_energy.sum())

@@ -92,7 +92,7 @@ class Statistics:
 
     def refit(self, now_s: float) -> Beliefs:
         """Return what the sums show at *now_s*, and predict by it from now on."""
-        if now_s - self.weighed_s >= WEIGHING_DAYS * SECONDS_PER_DAY:
+        if abs(now_s - self.weighed_s) >= WEIGHING_DAYS * SECONDS_PER_DAY:
             self.weights = self.moments.weights(self.configured)
             self.weighed_s = now_s
         n_signals = self._n_signals(now_s)
@@ -186,6 +186,7 @@ class Statistics:
         responses = self.regression.responses
         dimensions = axes.dimensions
         codes = np.array([dimensions.index(column.dimension) for column in columns], np.int64)
+        seen_score, seen_information = self.regression.seen(self.weights)
         return Beliefs(
             columns=columns,
             strata=strata,
@@ -206,6 +207,10 @@ class Statistics:
             n_signals=n_signals,
             contrasts={Key(scopes[scope], columns[column]): found for (scope, column), found in contrasts.items()},
             tallies={pattern_id: account.read() for pattern_id, account in self.accounts.items()},
+            observed_users=self.natural.n_observers(places),
+            together=self.regression.together(),
+            seen_score=seen_score,
+            seen_information=seen_information,
         )
 
     def _contrasts(self, outcome: int) -> dict[tuple[int, int], Contrast]:
@@ -227,7 +232,8 @@ class Statistics:
             logs = log_bets_of(WORSE[metric] * score, spread, self.baselines.variance_of(outcome))
             difference[metric] = np.where(is_seen, score / np.where(is_seen, information, 1.0), 0.0)
             log_e_worse[metric] = np.where(is_seen, logs, -np.inf)
-        return Guardrails(tuple(GUARDRAILS), difference, log_e_worse)
+        rates = {metric: self.baselines.rate_of(outcome) for metric, outcome in GUARDRAILS.items()}
+        return Guardrails(tuple(GUARDRAILS), difference, log_e_worse, rates)
 
     def encode(self) -> bytes:
         """Return the state as bytes; reading them runs no code."""

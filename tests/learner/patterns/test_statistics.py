@@ -319,3 +319,29 @@ def test_the_weight_of_a_family_follows_what_goes_with_thumbs() -> None:
     assert weights["copy"] > 0
     assert weights["follow_up"] < 0
     assert weights["dwell_time"] == -0.1  # never seen: as configured
+
+
+def test_what_clusters_rest_on_is_known_with_its_users_and_rates() -> None:
+    whole = observe(2000, 3, Truth(n_users=20, holdout=0.0))
+    beliefs = absorbed(whole).refit(END_S)
+    table = beliefs.columns.index(COLUMNS[TABLE])
+    free = ~whole.exposures.treated.reshape(-1, len(COLUMNS))[:, TABLE]
+    assert beliefs.observed_users is not None
+    assert beliefs.together is not None
+
+    assert beliefs.n_observed[:, :, table].sum() == (free & whole.natural.has[:, TABLE] & whole.is_rated).sum()
+    assert beliefs.observed_users[0, table] == pytest.approx(20, abs=3)
+    assert beliefs.observed_users[-1, table] == pytest.approx(10, abs=2)
+    np.testing.assert_allclose(np.diag(beliefs.together), 1.0)
+    assert np.abs(beliefs.together - np.eye(4)).max() < 0.2
+    assert beliefs.guardrails.rates["rating"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_run_for_a_time_long_ago_or_far_ahead_ends() -> None:
+    statistics = absorbed(observe(600, 1))
+    ahead = statistics.refit(END_S + 3650 * DAY_S)
+    back = statistics.refit(START_S)
+
+    assert np.isfinite(ahead.key_mean).all()
+    assert ahead.n_signals == 0
+    assert np.isfinite(back.key_mean).all()
