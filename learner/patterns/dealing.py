@@ -30,6 +30,7 @@ FLOOR: Final = 0.01  # a smaller share gets nothing
 PROBATION: Final = 0.9  # P(lift > 0) of one trial at which its dimension may pass the cap of trials
 PROVING_SIGNALS: Final = 100  # treated responses with signals before that: a strong effect is proven by then, and half
 # as many responses prove it at even odds as at nine to one
+ASKED_SIGNALS: Final = 30  # treated responses with signals that a person who asks for a trial gets in any case
 LOCKED_BESIDE_ACTIVE: Final = 0.3  # trials keep this part of their shares beside a confirmed pattern
 CELL_CONFIDENCE: Final = 0.8  # in a cell where P(lift > 0) is less, an active pattern gets no more than a trial would
 CLASH_SHARE: Final = 0.3  # from this share of the better one on, the worse of two that harm each other gets nothing
@@ -298,7 +299,7 @@ class _Dimension:
         is_owed = [
             change.after.is_approved
             and change.after.state == "trial"
-            and self.readings.n_treated(column_of(change.after, self.cells.field)) < self.settings.prune_min_signals
+            and self.readings.n_treated(column_of(change.after, self.cells.field)) < ASKED_SIGNALS
             for change in self.changes
         ]
         return np.where(np.array([*is_owed, False], np.bool_)[self.hands], BESIDE_SHARE, 0.0)

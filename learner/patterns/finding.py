@@ -31,6 +31,7 @@ AVOID_SHARE: Final = 0.2  # ... that this part of the replies has
 STANDS_OUT: Final = 0.9  # P(lift > 0) in one scope that is tried there alone ...
 NOT_EVERYWHERE: Final = 0.8  # ... while it is less than this over all
 OWN_PART: Final = 0.5  # of the effect in the scope, that the rest does not share
+HARMFUL: Final = 0.05  # P(lift > 0) under which what was retired counts as harmful, not as useless
 DUPLICATE_CORRELATION: Final = 0.9  # of two characteristics that cannot be told apart
 
 
@@ -260,7 +261,7 @@ def _blocks(row: PatternRow, situation: Situation) -> bool:
     if row.state != "retired" or row.removed_at is None:
         return row.state != "retired"
     settings = situation.settings
-    if row.confidence < settings.prune_confidence:
+    if row.confidence < HARMFUL:
         days = settings.revive_harmful_after_days
     elif row.id in situation.activated_s:  # it helped once: what changed may change again
         return not is_cooled_down(row, settings, situation.now_s)

@@ -170,18 +170,18 @@ def test_an_active_pattern_cools_down_over_some_runs_and_may_come_back() -> None
 
 
 def test_a_trial_that_rather_harms_is_retired_unless_it_helps_somewhere() -> None:
-    harms = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=40)
+    harms = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=240)
     helps_here = learned(harms, TABLE, lift=0.03, log_e=1.0, n_treated=20, scope=Scope(question_type="refund"))
 
     change = only(decided(harms, pattern(share=0.1)))
-    assert (change.after.state, change.reason) == ("retired", "confidence 0.07 after 40 signals")
+    assert (change.after.state, change.reason) == ("retired", "confidence 0.07 after 240 signals")
     assert only(decided(helps_here, pattern(share=0.1))).after.state == "trial"
 
 
 def test_a_trial_without_a_share_for_long_is_futile() -> None:
-    idle = pattern(share=0.0, trial_since=iso(NOW_S - 15 * DAY_S), created_at=iso(NOW_S - 20 * DAY_S))
+    idle = pattern(share=0.0, trial_since=iso(NOW_S - 22 * DAY_S), created_at=iso(NOW_S - 25 * DAY_S))
 
-    assert (only(decided(UNKNOWN, idle)).reason or "").startswith("futile: no share for 14 days")
+    assert (only(decided(UNKNOWN, idle)).reason or "").startswith("futile: no share for 21 days")
     assert only(decided(UNKNOWN, replace(idle, cells=(CellShare("refund", "", 0.1),)))).reason is None
 
 

@@ -121,8 +121,8 @@ def test_what_helps_everywhere_is_found_although_one_question_type_has_it() -> N
     [
         (0.6, False, 29, False),
         (0.6, False, 31, True),
-        (0.1, False, 31, False),
-        (0.1, False, 91, True),
+        (0.04, False, 31, False),
+        (0.04, False, 91, True),
         (0.6, True, 6, False),
         (0.6, True, 8, True),
     ],

@@ -15,7 +15,7 @@ from store.plan import Conditions
 from store.vocabulary import PatternState
 from tests.conftest import NOW_S
 
-SETTINGS = load_config().patterns
+SETTINGS = replace(load_config().patterns, prune_min_signals=30)
 DAY_S = 86_400.0
 GOOD = Reading(
     belief=Belief(0.1, 0.02),

@@ -1,5 +1,7 @@
 """How much traffic each pattern gets."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from store.config import load_config
 from store.plan import Conditions
 from store.vocabulary import PatternState
 
-SETTINGS = load_config().patterns
+SETTINGS = replace(load_config().patterns, prune_min_signals=30)
 BELIEFS = st.builds(Belief, st.floats(-0.3, 0.3), st.floats(0.005, 0.3))
 
 
