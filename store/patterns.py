@@ -6,7 +6,7 @@ event with its reason and actor; a run publishes once, at its end.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
@@ -194,8 +194,13 @@ def publish_patterns_if_changed(
 
 
 def plan_of_rows(db: Database, tenant_id: str) -> Plan:
-    """Return the plan that the rows stand for; a pattern without a share is not in it."""
+    """Return the plan that the tenant's rows stand for."""
     group_field, priorities = plan_strata(db, tenant_id)
+    return plan_of(all_patterns(db, tenant_id), group_field=group_field, priorities=priorities)
+
+
+def plan_of(rows: Iterable[PatternRow], *, group_field: str, priorities: Mapping[str, float]) -> Plan:
+    """Return the plan that *rows* stand for; a pattern without a share is not in it."""
     served = [
         ServedPattern(
             id=row.id,
@@ -209,7 +214,7 @@ def plan_of_rows(db: Database, tenant_id: str) -> Plan:
             lift=_expected_lift(row),
             cells=row.cells,
         )
-        for row in all_patterns(db, tenant_id)
+        for row in rows
         if row.state in SERVED_STATES and (row.share > 0 or row.cells)
     ]
     return build_plan(served, group_field=group_field, priorities=priorities)
