@@ -243,6 +243,8 @@ def _other_bars(runs: Runs) -> list[Bar]:
                 )
             )
     all_runs = [one for (_, learner), figures in runs.items() if learner == PRODUCT for one in figures]
+    if not all_runs:
+        return []
     found += [
         at_most(
             "learning: tokens of a block, the largest",

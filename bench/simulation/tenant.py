@@ -10,17 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from learner.patterns.deciding import Decisions, Split, decide
-from learner.patterns.finding import Find
-from learner.patterns.states import Situation
-from learner.patterns.statistics import Statistics
 from numpy.typing import NDArray
 
 from bench.simulation.watching import Dimensions
 from learner.patterns.beliefs import Key, Scope
 from learner.patterns.crash import Crash, find_crash
+from learner.patterns.deciding import Decisions, Split, decide
+from learner.patterns.finding import Find
 from learner.patterns.lifecycle import started
 from learner.patterns.observations import FAMILIES, Column, Exposures, Natural, Observations
+from learner.patterns.states import Situation
+from learner.patterns.statistics import Statistics
 from proxy.selection import Facts, PlanIndex, conversation_seed, is_holdout, select_patterns
 from store.clock import iso
 from store.config import Config
