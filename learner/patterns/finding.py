@@ -12,7 +12,7 @@ import numpy as np
 from learner.patterns.beliefs import Beliefs, Scope
 from learner.patterns.dealing import cells_of, lifts_of, normals
 from learner.patterns.keys import column_of, conditions_of, overlaps
-from learner.patterns.lifecycle import DAY_S, is_cooled_down
+from learner.patterns.lifecycle import DAY_S, HARMFUL, is_cooled_down
 from learner.patterns.normal import Floats
 from learner.patterns.observations import Column
 from learner.patterns.readings import Readings
@@ -31,7 +31,6 @@ AVOID_SHARE: Final = 0.2  # ... that this part of the replies has
 STANDS_OUT: Final = 0.9  # P(lift > 0) in one scope that is tried there alone ...
 NOT_EVERYWHERE: Final = 0.8  # ... while it is less than this over all
 OWN_PART: Final = 0.5  # of the effect in the scope, that the rest does not share
-HARMFUL: Final = 0.05  # P(lift > 0) under which what was retired counts as harmful, not as useless
 DUPLICATE_CORRELATION: Final = 0.9  # of two characteristics that cannot be told apart
 
 

@@ -19,6 +19,7 @@ from store.patterns import PatternRow
 DAY_S: Final = 86_400.0
 HARM_SHARE: Final = 0.6  # a trial with more than this share is watched like an active pattern
 FAMILY_SHARES: Final = {"org": 0.6, "type": 0.2, "group": 0.2}  # of the false-discovery budget
+HARMFUL: Final = 0.05  # P(lift > 0) under which a pattern counts as harmful, not as useless
 MAX_LOG_E: Final = 700.0  # a REAL holds no larger e-value
 
 
@@ -129,9 +130,15 @@ def _decide_trial(
             f"helps: lift {now.lift:+.3f}, confidence {now.confidence:.3f}, e-value {now.e_value:.3g}, "
             f"{n_signals} responses with signals",
         )
-    if now.confidence < settings.prune_confidence and n_signals >= settings.prune_min_signals:
+    if is_hopeless(now.confidence, n_signals, settings):
         return Change(row, retired(now, now_s), f"confidence {now.confidence:.2f} after {n_signals} signals")
     return Change(row, now)
+
+
+def is_hopeless(confidence: float, n_signals: float, settings: PatternsSection) -> bool:
+    """Return whether a trial is given up: it rather harms after many signals, or surely harms after a few."""
+    enough = settings.min_signals if confidence < HARMFUL else settings.prune_min_signals
+    return confidence < settings.prune_confidence and n_signals >= enough
 
 
 def is_due_to_activate(row: PatternRow, reading: Reading, settings: PatternsSection, now_s: float) -> bool:

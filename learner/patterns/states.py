@@ -12,7 +12,7 @@ from typing import Final
 from learner.patterns.beliefs import Beliefs, Key, Tally
 from learner.patterns.crash import Crash
 from learner.patterns.keys import key_of
-from learner.patterns.lifecycle import DAY_S, HARM_SHARE, Change, is_cooled_down, quarantined, retired
+from learner.patterns.lifecycle import DAY_S, HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined, retired
 from learner.patterns.readings import Reading, Readings, measured
 from store.clock import iso, parse_iso
 from store.config import PatternsSection
@@ -153,7 +153,7 @@ def _why_hopeless(row: PatternRow, now: PatternRow, reading: Reading, situation:
     settings = situation.settings
     is_judged = reading.n_treated >= settings.prune_min_signals
     helps_somewhere = reading.elsewhere >= settings.warmdown_cancel
-    if is_judged and now.confidence < settings.prune_confidence and not helps_somewhere:
+    if is_hopeless(now.confidence, reading.n_treated, settings) and not helps_somewhere:
         return f"confidence {now.confidence:.2f} after {reading.n_treated:.0f} signals"
     if is_judged and now.lift_high is not None and now.lift_high < settings.least_lift and not helps_somewhere:
         return f"futile: lifts by {now.lift_high:+.3f} at most, after {reading.n_treated:.0f} signals"

@@ -126,3 +126,11 @@ def test_conditions_that_make_no_sense_are_a_value_error(text: str) -> None:
 def test_a_digest_tells_parts_apart() -> None:
     assert digest("ab", "c") != digest("a", "bc")
     assert len(digest("\ud800")) == 16
+
+
+def test_a_plan_carries_its_group_field_and_the_priorities_of_its_own_dimensions() -> None:
+    plan = build_plan(
+        [pattern("b", "y"), pattern("a", "x")], group_field="segment", priorities={"y": 2.0, "gone": 9.0, "x": 1.0}
+    )
+    assert (plan.group_field, plan.priorities) == ("segment", (("x", 1.0), ("y", 2.0)))
+    assert decode_plan(encode_plan(plan)) == plan

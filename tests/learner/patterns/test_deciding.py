@@ -171,11 +171,15 @@ def test_an_active_pattern_cools_down_over_some_runs_and_may_come_back() -> None
 
 def test_a_trial_that_rather_harms_is_retired_unless_it_helps_somewhere() -> None:
     harms = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=240)
+    surely = learned(UNKNOWN, TABLE, lift=-0.05, log_e=-1.0, n_treated=12)
+    early = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=40)
     helps_here = learned(harms, TABLE, lift=0.03, log_e=1.0, n_treated=20, scope=Scope(question_type="refund"))
 
     change = only(decided(harms, pattern(share=0.1)))
     assert (change.after.state, change.reason) == ("retired", "confidence 0.07 after 240 signals")
     assert only(decided(helps_here, pattern(share=0.1))).after.state == "trial"
+    assert only(decided(surely, pattern(share=0.1))).after.state == "retired"
+    assert only(decided(early, pattern(share=0.1))).after.state == "trial"
 
 
 def test_a_trial_without_a_share_for_long_is_futile() -> None:
