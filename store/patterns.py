@@ -203,7 +203,7 @@ def _without_lifts(plan: Plan) -> Plan:
 
 
 def plan_of_rows(db: Database, tenant_id: str) -> Plan:
-    """Return the plan that the rows stand for; a pattern without a share is not in it."""
+    """Return the plan that the tenant's rows stand for."""
     group_field, priorities = plan_strata(db, tenant_id)
     return plan_of(all_patterns(db, tenant_id), group_field=group_field, priorities=priorities)
 
