@@ -6,7 +6,7 @@ from pathlib import Path
 from bench.bars import Bar, Part, table
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-ORDER = ("gateway", "cache", "memory", "start", "workers", "selection", "retrieval", "simworld", "budget", "crash", "runs")
+ORDER = (
     "gateway",
     "cache",
     "memory",
