@@ -4,7 +4,6 @@ Only the edges are the world's: who asks what, what is answered, and what an ins
 interface of the world's own learners, so that all are measured by the same code.
 """
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,14 +13,16 @@ from numpy.typing import NDArray
 
 from bench.simulation.watching import Dimensions
 from learner.patterns.beliefs import Key, Scope
-from learner.patterns.crash import Crash, find_crash
 from learner.patterns.deciding import Decisions, Split, decide
 from learner.patterns.finding import Find
+from learner.patterns.history import History
 from learner.patterns.lifecycle import started
 from learner.patterns.observations import FAMILIES, Column, Exposures, Natural, Observations
+from learner.patterns.safety import Safety, detail_of, safety_of
 from learner.patterns.states import Situation
 from learner.patterns.statistics import Statistics
 from proxy.selection import Facts, PlanIndex, conversation_seed, is_holdout, select_patterns
+from store.alerts import Alert
 from store.clock import iso
 from store.config import Config
 from store.patterns import PatternRow, new_pattern, plan_of
@@ -33,7 +34,6 @@ RUN_S = DAY_S / 4
 START_S = 1_750_000_000.0
 TENANT = "simulated"
 SECRET = b"simulated world's secret of 32 b"
-CRASH_DAYS = 8.0  # what find_crash looks at
 # The world's signals in the order of FAMILIES; the others never come.
 SIGNALS = {"copy": "copy", "follow_up": "follow", "dwell_time": "dwell"}
 POSITIVE, NEGATIVE = {"up": 1.0, "copy": 0.3}, {"down": 1.0, "follow": 0.2, "dwell": 0.1}
@@ -73,9 +73,8 @@ class ProductLearner:
         self._holdout: NDArray[np.bool_] = np.zeros(0, np.bool_)
         self._sets: dict[str, tuple[list[str], list[float], list[bool]]] = {}
         self._activated_s: dict[str, float] = {}
-        self._recent: deque[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]] = deque(
-            maxlen=int(CRASH_DAYS * 4)
-        )
+        self._history = History()
+        self._alerts: list[Alert] = []
         self._priorities: Mapping[str, float] = {}
         self.beliefs: Any = None
         self._publish()
@@ -131,14 +130,13 @@ class ProductLearner:
         observations = self._observations(log)
         self._statistics.absorb(observations)
         self.beliefs = self._statistics.refit(now_s)
-        crash = self._crash(log, observations.created_s, now_s)
-        if crash is not None:
-            self.crashes.append(self.run)
+        safety = self._safety(log, observations, now_s)
         situation = Situation(
             now_s=now_s,
             traffic_s=now_s,
             settings=self._settings,
-            crash=crash,
+            crash=safety.crash,
+            is_frozen=safety.is_frozen,
             activated_s=self._activated_s,
             types={name: type_ for name, type_, _ in self._names},
         )
@@ -196,23 +194,30 @@ class ProductLearner:
             columns=[Column(row.dimension, row.value) for row in self.rows.values()],
         )
 
-    def _crash(self, log: Mapping[str, Any], created_s: NDArray[np.float64], now_s: float) -> Crash | None:
-        self._recent.append((*_good_and_bad(log), created_s))
-        good, bad, times = (np.concatenate(parts) for parts in zip(*self._recent, strict=True))
-        crash = find_crash(
+    def _safety(self, log: Mapping[str, Any], observations: Observations, now_s: float) -> Safety:
+        """Return what the run must keep to; no generation is ever put back: what a crash suspects is enough here."""
+        good, bad = _good_and_bad(log)
+        treated = np.zeros(len(good), np.bool_)
+        treated[observations.exposures.response[observations.exposures.treated]] = True
+        self._history.add(
+            created_s=observations.created_s,
+            users=observations.users,
+            conversations=observations.conversations,
+            is_holdout=observations.is_holdout,
+            is_treated=treated,
+            n_responses=np.ones(len(good)),
+            n_rated=observations.is_rated.astype(np.float64),
             good=good,
             bad=bad,
-            created_s=times,
-            now_s=now_s,
-            drop=self._settings.crash_drop,
-            min_z=self._settings.crash_z,
         )
-        if crash is None or not self.crashes:
-            return crash
-        # As the pipeline has it: an old alert is not raised anew while nothing was activated since.
-        raised_s = START_S + self.crashes[-1] * RUN_S
-        is_known = now_s - raised_s <= 7 * DAY_S and all(at <= raised_s for at in self._activated_s.values())
-        return None if is_known else crash
+        self._history.trim(now_s)
+        safety = safety_of(self._history, self._alerts, self._activated_s, (), now_s, self._settings)
+        if safety.crash is not None:
+            self.crashes.append(self.run)
+            detail = detail_of(safety.crash)
+            at = iso(now_s)
+            self._alerts.append(Alert(str(self.run), TENANT, None, "crash", safety.reason, detail, at, None, None, 0))
+        return safety
 
     def _apply(self, decisions: Decisions, now_s: float) -> None:
         for change in decisions.changes:
