@@ -17,6 +17,7 @@ from store.patterns import PatternRow
 Arm = Literal["treated", "control", "natural"]
 
 ARMS: Final = get_args(Arm)
+AVOID: Final = "avoid:"  # begins the value of a pattern that asks for replies without a characteristic
 MAX_BLOCKS: Final = 60  # looked through for one page: 15,000 responses, about 0.1 s
 MAX_TURNS: Final = 200  # of a conversation that are looked at, the newest
 MAX_QUESTION_CHARS: Final = 300
@@ -59,7 +60,7 @@ def pattern_conversations(
         db: the database.
         pattern: whose.
         arm: ``treated``: its text was in the request; ``control``: it could have been, but the lot left it out (the
-            holdout included); ``natural``: it was not in play, the reply had by itself what the pattern asks for.
+            holdout included); ``natural``: it was not in play, the reply was by itself as the pattern asks.
         limit: at least 1.
         cursor: of the page before.
     """
@@ -167,7 +168,8 @@ class _Drawn:
 
 _NATURAL: Final = """
 r.outcome = 'ok' AND r.agent = 'ai'
-AND EXISTS (SELECT 1 FROM json_each(c.values_json, :path) AS v WHERE v.value = :value)
+AND json_type(c.values_json, :path) IS NOT NULL
+AND EXISTS (SELECT 1 FROM json_each(c.values_json, :path) AS v WHERE v.value = :value) = :is_wanted
 AND (:question_types = '[]' OR r.question_type IN (SELECT value FROM json_each(:question_types)))
 AND (:data_sources = '[]' OR r.data_source IN (SELECT value FROM json_each(:data_sources)))
 AND (:prompt_templates = '[]' OR r.prompt_template IN (SELECT value FROM json_each(:prompt_templates)))
@@ -188,7 +190,8 @@ class _Natural:
             "tenant_id": pattern.tenant_id,
             "pattern_id": pattern.id,
             "path": f'$."{pattern.dimension}"',
-            "value": pattern.value,
+            "value": pattern.value.removeprefix(AVOID),
+            "is_wanted": int(not pattern.value.startswith(AVOID)),
             "question_types": _list(conditions.question_type),
             "data_sources": _list(conditions.data_source),
             "prompt_templates": _list(conditions.prompt_template),

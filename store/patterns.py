@@ -232,6 +232,20 @@ def last_activations(db: Database, tenant_id: str) -> dict[str, str]:
     return {row["pattern_id"]: row["activated_at"] for row in rows}
 
 
+def has_advanced_since(db: Database, tenant_id: str, since_at: str, *, actor: str) -> bool:
+    """Return whether *actor* started a trial or activated a pattern after *since_at* (UTC text)."""
+    found = db.value(
+        """
+        SELECT 1 FROM pattern_events
+        WHERE tenant_id = :tenant_id AND actor = :actor AND created_at > :since_at
+          AND (from_state, to_state) IN (VALUES ('candidate', 'trial'), ('trial', 'active'))
+        LIMIT 1
+        """,
+        {"tenant_id": tenant_id, "actor": actor, "since_at": since_at},
+    )
+    return found is not None
+
+
 def publish_patterns(
     db: Database, tenant_id: str, *, actor: str, reason: str, now_s: float, run_id: str | None = None
 ) -> int:
