@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from store.pattern_evidence import Arm
 from store.patterns import PatternRow
-from store.plan import Conditions
+from store.plan import CellShare, Conditions
 
 RATES: Final = (
     ("rating", "replies that people rate", 1),
@@ -26,7 +26,7 @@ FIGURES: Final = (
     ("confidence", "P(helps) {:.2f}"),
     ("e_value", "e-value {:.3g}"),
     ("signal_count", "{:,} signals"),
-    ("share", "share {:.0%}"),
+    ("share", "share {:.2f}"),
 )
 
 
@@ -104,17 +104,19 @@ def shares_in_words(row: PatternRow, group_field: str) -> list[str]:
     if not row.cells and row.share == 0:
         return ["no conversation gets it"]
     if not row.cells:
-        return [f"{row.share:.0%} of the conversations that match"]
+        return [f"{row.share * 100:.0f} % of the conversations that match"]
     cells = sorted(row.cells, key=lambda cell: (-cell.share, cell.question_type, cell.group))
-    lines = [f"{cell.share:.0%} {_cell_in_words(cell.question_type, cell.group, group_field)}" for cell in cells]
-    return [*lines, f"{row.share:.0%} of all other conversations that match"]
+    lines = [
+        f"{cell.share * 100:.0f} % {_cell_in_words(cell.question_type, cell.group, group_field)}" for cell in cells
+    ]
+    return [*lines, f"{row.share * 100:.0f} % of all other conversations that match"]
 
 
-def _cell_in_words(question_type: str, group: str, group_field: str) -> str:
+def _cell_in_words(cell: CellShare, group_field: str) -> str:
     name = group_field.replace("_", " ") or "group"
-    where = f"of question type {question_type}" if question_type else "of other question types"
-    if group:
-        return f"{where}, {name} {group}"
+    where = f"of question type {cell.question_type}" if cell.question_type else "of other question types"
+    if cell.group:
+        return f"{where}, {name} {cell.group}"
     return f"{where}, any other {name}" if group_field else where
 
 

@@ -177,6 +177,22 @@ def all_patterns(db: Database, tenant_id: str) -> list[PatternRow]:
     return [_pattern(row) for row in rows]
 
 
+def patterns_in_play(db: Database, tenant_id: str, ids: Iterable[str]) -> list[PatternRow]:
+    """Return the patterns that are served, and those of *ids* in whatever state."""
+    rows = db.rows(
+        """
+        SELECT * FROM learned_patterns
+        WHERE tenant_id = :tenant_id AND state IN (SELECT value FROM json_each(:states))
+        UNION
+        SELECT * FROM learned_patterns
+        WHERE tenant_id = :tenant_id AND id IN (SELECT value FROM json_each(:ids))
+        ORDER BY id
+        """,
+        {"tenant_id": tenant_id, "states": json.dumps(SERVED_STATES), "ids": json.dumps(list(ids))},
+    )
+    return [_pattern(row) for row in rows]
+
+
 def get_pattern(db: Database, tenant_id: str, pattern_id: str) -> PatternRow:
     """Return one pattern.
 

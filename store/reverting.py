@@ -7,7 +7,7 @@ from store.audit import record
 from store.clock import iso
 from store.database import Database
 from store.generations import plan_of
-from store.patterns import PatternRow, all_patterns, publish_patterns, save_pattern, without_evidence
+from store.patterns import PatternRow, patterns_in_play, publish_patterns, save_pattern, without_evidence
 from store.plan import ServedPattern
 
 PERSONS_STATES: Final = ("pinned", "disabled")  # a person's word, which stays
@@ -82,7 +82,7 @@ def step_back(db: Database, tenant_id: str, generation: int, *, now_s: float) ->
     restored: list[tuple[PatternRow, PatternRow]] = []
     retired: list[tuple[PatternRow, PatternRow]] = []
     kept: list[PatternRow] = []
-    for row in all_patterns(db, tenant_id):
+    for row in patterns_in_play(db, tenant_id, plan):
         after = _as_then(row, plan.get(row.id), now_s)
         if after is None:
             kept.append(row)
