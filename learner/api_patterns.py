@@ -16,7 +16,7 @@ from store.plan import Conditions, decode_conditions
 from store.rows import plain
 from store.vocabulary import GRADES, PATTERN_TYPES, Grade, PatternState, PatternType
 
-EVIDENCE_PAGE: Final = 50
+EVIDENCE_PAGE: Final = 20
 MAX_EVIDENCE: Final = 200  # conversations of a page, about 2 ms each at worst
 
 

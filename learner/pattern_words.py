@@ -106,9 +106,7 @@ def shares_in_words(row: PatternRow, group_field: str) -> list[str]:
     if not row.cells:
         return [f"{row.share * 100:.0f} % of the conversations that match"]
     cells = sorted(row.cells, key=lambda cell: (-cell.share, cell.question_type, cell.group))
-    lines = [
-        f"{cell.share * 100:.0f} % {_cell_in_words(cell.question_type, cell.group, group_field)}" for cell in cells
-    ]
+    lines = [f"{cell.share * 100:.0f} % {_cell_in_words(cell, group_field)}" for cell in cells]
     return [*lines, f"{row.share * 100:.0f} % of all other conversations that match"]
 
 

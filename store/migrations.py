@@ -650,7 +650,7 @@ PATTERN_BLOCKS: Final = """
 CREATE TABLE pattern_blocks (
   pattern_id TEXT NOT NULL, -- learned_patterns.id
   treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
-  block INTEGER NOT NULL, -- responses.seq / 256: where to look for its responses
+  block INTEGER NOT NULL, -- responses.seq / 128: where to look for its responses
   PRIMARY KEY (pattern_id, treated, block)
 ) STRICT, WITHOUT ROWID;
 
@@ -658,7 +658,7 @@ INSERT INTO pattern_blocks (pattern_id, treated, block)
 SELECT DISTINCT i.item_id, i.treated, u.block
 FROM (
   SELECT DISTINCT CASE s.type WHEN 'array' THEN json_extract(s.value, '$[0]') ELSE s.value END AS set_id,
-    r.seq / 256 AS block
+    r.seq / 128 AS block
   FROM responses AS r CROSS JOIN json_each(r.injection_sets_json) AS s
 ) AS u CROSS JOIN injection_set_items AS i ON i.set_id = u.set_id AND i.kind = 'pattern';
 """

@@ -1,7 +1,7 @@
 """Table ``pattern_blocks``: in which stretches of the records a pattern was in play. Written by the recorder alone.
 
 A response refers to sets by number, so no index leads from a pattern to its responses. This table says where to look:
-a row for each pattern, arm and block of 256 responses, some 30 bytes each, whatever the sets were. A block may be
+a row for each pattern, arm and block of 128 responses, some 30 bytes each, whatever the sets were. A block may be
 named in vain (its responses were forgotten); one that is not named has none.
 """
 
@@ -12,7 +12,7 @@ import msgspec
 
 from store.database import Database
 
-BLOCK: Final = 256  # responses; read whole to find those of one pattern, in about 2 ms
+BLOCK: Final = 128  # responses; read whole to find those of one pattern, in about 1 ms
 
 
 class PatternBlocks:

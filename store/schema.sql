@@ -476,7 +476,7 @@ CREATE INDEX removed_signals_by_response ON removed_signals (response_id);
 CREATE TABLE pattern_blocks (
   pattern_id TEXT NOT NULL, -- learned_patterns.id
   treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
-  block INTEGER NOT NULL, -- responses.seq / 256: where to look for its responses
+  block INTEGER NOT NULL, -- responses.seq / 128: where to look for its responses
   PRIMARY KEY (pattern_id, treated, block)
 ) STRICT, WITHOUT ROWID;
 

@@ -212,7 +212,7 @@ def test_only_the_blocks_that_hold_the_pattern_are_read(db: Database) -> None:
     plan = db.rows(
         """
         EXPLAIN QUERY PLAN SELECT r.seq FROM responses AS r
-        WHERE r.seq >= 0 AND r.seq < 256 AND +r.tenant_id = 'default' AND EXISTS (
+        WHERE r.seq >= 0 AND r.seq < 128 AND +r.tenant_id = 'default' AND EXISTS (
           SELECT 1 FROM json_each(r.injection_sets_json) AS s
           CROSS JOIN injection_set_items AS i ON i.set_id = s.value AND i.kind = 'pattern' AND i.item_id = 'pat-a'
           WHERE i.treated = 1)
