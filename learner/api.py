@@ -32,6 +32,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/patterns", "POST", api_patterns.add_pattern, 201),
     ("/api/patterns/{id}", "GET", api_patterns.pattern, 200),
     ("/api/patterns/{id}", "PATCH", api_patterns.patch_pattern, 200),
+    ("/api/patterns/{id}/conversations", "GET", api_patterns.conversations, 200),
     ("/api/contexts", "GET", api_contexts.contexts, 200),
     ("/api/contexts", "POST", api_contexts.add_context, 201),
     ("/api/contexts/{id}", "GET", api_contexts.context, 200),

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from learner.api_errors import ApiError
-from learner.api_request import Call, known_fields, page, text
+from learner.api_request import Call, generation_number, known_fields, page, text
 from store.generations import list_generations
 from store.reverting import revert
 
@@ -16,13 +15,10 @@ def generations(call: Call) -> dict[str, Any]:
 def revert_to(call: Call) -> Any:
     """Serve again what a generation served."""
     known_fields(call.body, ("reason",))
-    number = call.path["number"]
-    if not number.isdecimal() or len(number) > 18:
-        raise ApiError(404, f"no generation {number!r}", code="not_found")
     return revert(
         call.db,
         call.tenant_id,
-        int(number),
+        generation_number(call.path["number"]),
         actor=call.actor,
         reason=text(call.body, "reason") or "by a person",
         now_s=call.now_s,

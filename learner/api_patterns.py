@@ -1,30 +1,60 @@
 """Patterns: list, look at, add by hand, pin, disable, edit."""
 
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any, Final, cast, get_args
 
 import msgspec
 
 from learner.api_errors import bad_field
 from learner.api_request import Call, flag, known_fields, one_of, page, required_text, text
+from learner.pattern_words import explained
+from store.learner_states import plan_strata
+from store.pattern_evidence import ARMS, Arm, pattern_conversations
 from store.pattern_review import approve_trial, set_state
-from store.patterns import get_pattern, list_patterns, pattern_history
+from store.patterns import PATTERN_SORTS, PatternSort, get_pattern, list_patterns, pattern_history
 from store.plan import Conditions, decode_conditions
 from store.rows import plain
-from store.vocabulary import PATTERN_TYPES, PatternState, PatternType
+from store.vocabulary import GRADES, PATTERN_TYPES, Grade, PatternState, PatternType
+
+EVIDENCE_PAGE: Final = 20
+MAX_EVIDENCE: Final = 200  # conversations of a page, about 2 ms each at worst
 
 
 def patterns(call: Call) -> dict[str, Any]:
-    """Return one page of the tenant's patterns."""
-    state = cast("PatternState | None", call.choice("state", get_args(PatternState)))
-    type_ = cast("PatternType | None", call.choice("type", PATTERN_TYPES))
-    return page(list_patterns(call.db, call.tenant_id, state=state, type=type_, limit=call.limit, cursor=call.cursor))
+    """Return one page of the tenant's patterns: by state, type, grade and question type, in the order of ``sort``."""
+    return page(
+        list_patterns(
+            call.db,
+            call.tenant_id,
+            state=cast("PatternState | None", call.choice("state", get_args(PatternState))),
+            type=cast("PatternType | None", call.choice("type", PATTERN_TYPES)),
+            grade=cast("Grade | None", call.choice("grade", GRADES)),
+            question_type=call.query.get("question_type") or None,
+            sort=cast("PatternSort | None", call.choice("sort", PATTERN_SORTS)) or "created",
+            limit=call.limit,
+            cursor=call.cursor,
+        )
+    )
 
 
 def pattern(call: Call) -> dict[str, Any]:
-    """Return one pattern with its history."""
+    """Return one pattern with its evidence in words and its history."""
     row = get_pattern(call.db, call.tenant_id, call.path["id"])
-    return {**plain(row), "history": pattern_history(call.db, call.tenant_id, row.id)}
+    group_field, _ = plan_strata(call.db, call.tenant_id)
+    return {
+        **plain(row),
+        "group_field": group_field,
+        "explained": explained(row, group_field),
+        "history": pattern_history(call.db, call.tenant_id, row.id),
+    }
+
+
+def conversations(call: Call) -> dict[str, Any]:
+    """Return one page of the conversations behind a pattern, those of one arm."""
+    row = get_pattern(call.db, call.tenant_id, call.path["id"])
+    arm = cast("Arm | None", call.choice("arm", ARMS)) or "treated"
+    limit = call.count("limit", EVIDENCE_PAGE, at_most=MAX_EVIDENCE)
+    return page(pattern_conversations(call.db, row, arm, limit=limit, cursor=call.cursor))
 
 
 def add_pattern(call: Call) -> Any:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from learner.api_request import Call, page
+from learner.freezing import freeze_of
 from store.alerts import acknowledge_alert, list_alerts
 from store.audit import list_audit, record
 from store.conversations import list_conversations, transcript
@@ -48,8 +49,9 @@ def run(call: Call) -> Any:
 
 
 def alerts(call: Call) -> dict[str, Any]:
-    """Return one page of the tenant's alerts, newest first."""
-    return page(list_alerts(call.db, call.tenant_id, limit=call.limit, cursor=call.cursor))
+    """Return one page of the tenant's alerts, newest first; ``open=true``: those that nobody acknowledged."""
+    is_open = call.choice("open", ("true", "false")) == "true"
+    return page(list_alerts(call.db, call.tenant_id, is_open=is_open, limit=call.limit, cursor=call.cursor))
 
 
 def acknowledge(call: Call) -> dict[str, Any]:
@@ -89,6 +91,7 @@ def statistics(call: Call) -> dict[str, Any]:
         "satisfaction_by_day": by_day,
         "lift_by_day": lift_by_day(by_day),
         "counts": counts(call.db, call.tenant_id),
+        "freeze": freeze_of(call.db, call.tenant_id, call.services.config.patterns, call.now_s),
     }
 
 

@@ -83,6 +83,17 @@ class Call:
         return one_of(field, self.query.get(field) or None, choices)
 
 
+def generation_number(text: str) -> int:
+    """Return the generation's number in a path.
+
+    Raises:
+        ApiError: it is none (404).
+    """
+    if not text.isascii() or not text.isdecimal() or len(text) > 18:
+        raise ApiError(404, f"no generation {text!r}", code="not_found")
+    return int(text)
+
+
 def page(rows: tuple[list[Any], str | None]) -> dict[str, Any]:
     """Return one page of a list as the API writes it."""
     return {"data": rows[0], "next_cursor": rows[1]}

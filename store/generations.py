@@ -92,6 +92,24 @@ def list_generations(
     return found, encode_cursor(found[-1].number) if has_more else None
 
 
+def get_generation(db: Database, tenant_id: str, number: int) -> GenerationRow:
+    """Return one generation.
+
+    Raises:
+        NotFoundError: the tenant has no such generation.
+    """
+    row = db.row(
+        """
+        SELECT number, plan_json IS NOT NULL AS has_plan, run_id, actor, reason, created_at FROM generations
+        WHERE tenant_id = :tenant_id AND number = :number
+        """,
+        {"tenant_id": tenant_id, "number": number},
+    )
+    if row is None:
+        raise NotFoundError(f"no generation {number}")
+    return GenerationRow(**{**dict(row), "has_plan": bool(row["has_plan"])})
+
+
 def plans_since(db: Database, tenant_id: str, since_s: float) -> list[GenerationRow]:
     """Return the generations with a plan that were published since *since_s*, and the last one before, by number."""
     rows = db.rows(

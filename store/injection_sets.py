@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from store.database import Database
+from store.pattern_blocks import PatternBlocks
 from store.records import InjectionRecord, InjectionSet, ResponseRecord, make_set
 
 MAX_KNOWN: Final = 100_000  # items whose sets a recorder keeps in memory, about 200 bytes each
@@ -49,9 +50,18 @@ class SingleItems:
 
     def __init__(self) -> None:
         self._known: dict[_Key, str] = {}
+        self._drawn: set[str] = set()  # by the records since the last note
+        self._blocks = PatternBlocks()
 
     def forget(self) -> None:
         self._known.clear()
+        self._drawn.clear()
+        self._blocks.forget()
+
+    def note(self, db: Database, *, after: int, until: int) -> None:
+        """Write where the patterns of the last records were in play: in responses with ``after < seq <= until``."""
+        self._blocks.note(db, self._drawn, after=after, until=until)
+        self._drawn.clear()
 
     def references(self, db: Database, record: ResponseRecord) -> str:
         """Return ``responses.injection_sets_json`` of *record*; sets of its items that are new are written first.
@@ -63,6 +73,8 @@ class SingleItems:
         if items and "pattern" in (items[0].kind, items[-1].kind):  # from an older proxy: they came item by item
             found += self._patterns(db, [item for item in items if item.kind == "pattern"])
             items = tuple(item for item in items if item.kind != "pattern")
+        if found:
+            self._drawn.update(found)
         for item in items:
             key = (item.item_id, item.propensity, item.share, item.treated, item.tokens)
             number = known.get(key) or self._write(db, item, key)

@@ -73,8 +73,13 @@ def m010_alert_delivery(tool: Tool) -> None:
 
 
 @MIGRATIONS()
-def m012_removed_signals(tool: Tool) -> None:
+def m011_removed_signals(tool: Tool) -> None:
     _run(tool, REMOVED_SIGNALS)
+
+
+@MIGRATIONS()
+def m012_pattern_blocks(tool: Tool) -> None:
+    _run(tool, PATTERN_BLOCKS)
 
 
 TENANTS: Final = """
@@ -639,4 +644,21 @@ BEGIN
   INSERT INTO removed_signals (tenant_id, signal_seq, response_id, signal_type, weight)
   VALUES (OLD.tenant_id, OLD.seq, OLD.response_id, OLD.signal_type, OLD.weight);
 END;
+"""
+
+PATTERN_BLOCKS: Final = """
+CREATE TABLE pattern_blocks (
+  pattern_id TEXT NOT NULL, -- learned_patterns.id
+  treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
+  block INTEGER NOT NULL, -- responses.seq / 128: where to look for its responses
+  PRIMARY KEY (pattern_id, treated, block)
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO pattern_blocks (pattern_id, treated, block)
+SELECT DISTINCT i.item_id, i.treated, u.block
+FROM (
+  SELECT DISTINCT CASE s.type WHEN 'array' THEN json_extract(s.value, '$[0]') ELSE s.value END AS set_id,
+    r.seq / 128 AS block
+  FROM responses AS r CROSS JOIN json_each(r.injection_sets_json) AS s
+) AS u CROSS JOIN injection_set_items AS i ON i.set_id = u.set_id AND i.kind = 'pattern';
 """

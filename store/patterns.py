@@ -8,13 +8,13 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast, get_args
 
 from msgspec.structs import replace as replace_fields
 
 from store.clock import iso
 from store.database import Database, Row
-from store.errors import NotFoundError
+from store.errors import InvalidError, NotFoundError
 from store.generations import current_plan, publish
 from store.learner_states import plan_strata
 from store.paging import decode_cursor, encode_cursor, split_page
@@ -34,6 +34,17 @@ from store.vocabulary import SERVED_STATES, Grade, PatternState, PatternType
 UNMEASURED_LIFT: Final = 0.05  # stands for a pattern without evidence in the order of dimensions: trials need room
 
 Origin = Literal["learned", "person"]
+PatternSort = Literal["created", "lift", "confidence", "signals", "changed"]
+
+PATTERN_SORTS: Final = get_args(PatternSort)
+_SORT_KEYS: Final[Mapping[PatternSort, str]] = {
+    "created": "id",
+    "lift": "coalesce(lift, -9.0)",  # below every lift
+    "confidence": "confidence",
+    "signals": "CAST(signal_count AS REAL)",
+    "changed": "updated_at",
+}
+_SORTED_BY_TEXT: Final = ("created", "changed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +104,92 @@ def list_patterns(
     *,
     state: PatternState | None = None,
     type: PatternType | None = None,  # noqa: A002
+    grade: Grade | None = None,
+    question_type: str | None = None,
+    sort: PatternSort = "created",
     limit: int = 100,
     cursor: str | None = None,
 ) -> tuple[list[PatternRow], str | None]:
-    """Return patterns in the order in which they were made, and where the next page begins."""
+    """Return patterns and where the next page begins.
+
+    Args:
+        db: the database.
+        tenant_id: whose.
+        state: only those in this state.
+        type: only those of this type.
+        grade: only those of this grade.
+        question_type: only those whose conditions name it.
+        sort: ``created``: as they were made, oldest first; else by lift, confidence, signals or time of the last
+            change, the largest first; what has no lift yet comes last.
+        limit: at least 1.
+        cursor: of the page before, in the same order.
+    """
+    key = _SORT_KEYS[sort]
+    order, after = ("id", "id > :last_id") if sort == "created" else (f"{key} DESC, id DESC", _after(key))
+    last_key, last_id = (None, None) if cursor is None else _place(sort, cursor)
     rows = db.rows(
-        """
-        SELECT * FROM learned_patterns
+        f"""
+        SELECT *, {key} AS sort_key FROM learned_patterns
         WHERE tenant_id = :tenant_id AND (:state IS NULL OR state = :state) AND (:type IS NULL OR type = :type)
-          AND (:cursor IS NULL OR id > :cursor)
-        ORDER BY id LIMIT :limit
+          AND (:grade IS NULL OR grade = :grade)
+          AND (:question_type IS NULL OR EXISTS (
+            SELECT 1 FROM json_each(conditions_json, '$.question_type') AS q WHERE q.value = :question_type))
+          AND (:last_id IS NULL OR {after})
+        ORDER BY {order} LIMIT :limit
         """,
         {
             "tenant_id": tenant_id,
             "state": state,
             "type": type,
-            "cursor": decode_cursor(cursor, 1)[0] if cursor else None,
+            "grade": grade,
+            "question_type": question_type,
+            "last_key": last_key,
+            "last_id": last_id,
             "limit": limit + 1,
         },
     )
     page, has_more = split_page(rows, limit)
     patterns = [_pattern(row) for row in page]
-    return patterns, encode_cursor(patterns[-1].id) if has_more else None
+    if not has_more:
+        return patterns, None
+    return patterns, encode_cursor(sort, str(page[-1]["sort_key"]), patterns[-1].id)
+
+
+def _after(key: str) -> str:
+    return f"({key}, id) < (:last_key, :last_id)"
+
+
+def _place(sort: PatternSort, cursor: str) -> tuple[str | float, str]:
+    """Return the key and id of the last row of the page before."""
+    cursor_sort, key, row_id = map(str, decode_cursor(cursor, 3))
+    try:
+        last_key = key if sort in _SORTED_BY_TEXT else float(key)
+    except ValueError as exc:
+        raise InvalidError("cursor", f"{cursor!r} is not a cursor of this list") from exc
+    if cursor_sort != sort:
+        raise InvalidError("cursor", f"{cursor!r} is of a list in another order")
+    return last_key, row_id
 
 
 def all_patterns(db: Database, tenant_id: str) -> list[PatternRow]:
     """Return every pattern of the tenant: what a run works on; bounded by ``[patterns] max_candidates`` and pruning."""
     rows = db.rows("SELECT * FROM learned_patterns WHERE tenant_id = :tenant_id ORDER BY id", {"tenant_id": tenant_id})
+    return [_pattern(row) for row in rows]
+
+
+def patterns_in_play(db: Database, tenant_id: str, ids: Iterable[str]) -> list[PatternRow]:
+    """Return the patterns that are served, and those of *ids* in whatever state."""
+    rows = db.rows(
+        """
+        SELECT * FROM learned_patterns
+        WHERE tenant_id = :tenant_id AND state IN (SELECT value FROM json_each(:states))
+        UNION
+        SELECT * FROM learned_patterns
+        WHERE tenant_id = :tenant_id AND id IN (SELECT value FROM json_each(:ids))
+        ORDER BY id
+        """,
+        {"tenant_id": tenant_id, "states": json.dumps(SERVED_STATES), "ids": json.dumps(list(ids))},
+    )
     return [_pattern(row) for row in rows]
 
 
@@ -176,6 +246,20 @@ def last_activations(db: Database, tenant_id: str) -> dict[str, str]:
         {"tenant_id": tenant_id},
     )
     return {row["pattern_id"]: row["activated_at"] for row in rows}
+
+
+def has_advanced_since(db: Database, tenant_id: str, since_at: str, *, actor: str) -> bool:
+    """Return whether *actor* started a trial or activated a pattern after *since_at* (UTC text)."""
+    found = db.value(
+        """
+        SELECT 1 FROM pattern_events
+        WHERE tenant_id = :tenant_id AND actor = :actor AND created_at > :since_at
+          AND (from_state, to_state) IN (VALUES ('candidate', 'trial'), ('trial', 'active'))
+        LIMIT 1
+        """,
+        {"tenant_id": tenant_id, "actor": actor, "since_at": since_at},
+    )
+    return found is not None
 
 
 def publish_patterns(
@@ -392,6 +476,7 @@ def _columns(row: PatternRow) -> dict[str, Any]:
 
 def _pattern(row: Row) -> PatternRow:
     columns = dict(cast("Mapping[str, Any]", row))
+    columns.pop("sort_key", None)
     columns["conditions"] = decode_conditions(columns.pop("conditions_json"))
     columns["cells"] = decode_cells(columns.pop("cells_json"))
     columns["guardrails"] = json.loads(columns.pop("guardrails_json"))

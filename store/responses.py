@@ -89,13 +89,19 @@ def insert_records(
     try:
         with db.transaction():
             insert_sets(db, sets)
+            after = _last_seq(db)
             db.execute_many(_INSERT_CONVERSATION, map(_conversation_values, records))
             db.execute_many(
                 _INSERT_RESPONSE, [(items.references(db, record), *_response_values(record)) for record in records]
             )
+            items.note(db, after=after, until=_last_seq(db))
     except BaseException:
         items.forget()
         raise
+
+
+def _last_seq(db: Database) -> int:
+    return int(db.value("SELECT coalesce(max(seq), 0) FROM responses") or 0)
 
 
 def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None:

@@ -7,7 +7,7 @@ from store.audit import record
 from store.clock import iso
 from store.database import Database
 from store.generations import plan_of
-from store.patterns import PatternRow, all_patterns, publish_patterns, save_pattern, without_evidence
+from store.patterns import PatternRow, patterns_in_play, publish_patterns, save_pattern, without_evidence
 from store.plan import ServedPattern
 
 PERSONS_STATES: Final = ("pinned", "disabled")  # a person's word, which stays
@@ -35,20 +35,13 @@ def revert(
     Raises:
         NotFoundError: the tenant has no such generation.
     """
-    restored: list[str] = []
-    retired: list[str] = []
-    kept: list[str] = []
     why = f"back to generation {generation}: {reason}"
     with db.transaction():
-        plan = {pattern.id: pattern for pattern in plan_of(db, tenant_id, generation).patterns}
-        for row in all_patterns(db, tenant_id):
-            then = plan.get(row.id)
-            after = _as_then(row, then, now_s)
-            if after is None:
-                kept.append(row.id)
-            elif after != row:
-                (restored if then is not None else retired).append(row.id)
-                save_pattern(db, row, after, actor=actor, reason=why, now_s=now_s, run_id=run_id, is_event=True)
+        step = step_back(db, tenant_id, generation, now_s=now_s)
+        for row, after in (*step.restored, *step.retired):
+            save_pattern(db, row, after, actor=actor, reason=why, now_s=now_s, run_id=run_id, is_event=True)
+        restored, retired = ([after.id for _, after in changes] for changes in (step.restored, step.retired))
+        kept = [row.id for row in step.kept]
         if not restored and not retired:
             return Reverted(None, (), (), tuple(kept))
         number = publish_patterns(db, tenant_id, actor=actor, reason=why, now_s=now_s, run_id=run_id)
@@ -68,6 +61,34 @@ def revert(
             now_s=now_s,
         )
     return Reverted(number, tuple(restored), tuple(retired), tuple(kept))
+
+
+@dataclass(frozen=True, slots=True)
+class StepBack:
+    """What a step back would change: rows as they are, with what would become of them."""
+
+    restored: tuple[tuple[PatternRow, PatternRow], ...]
+    retired: tuple[tuple[PatternRow, PatternRow], ...]
+    kept: tuple[PatternRow, ...]  # a person's word since then goes before the plan
+
+
+def step_back(db: Database, tenant_id: str, generation: int, *, now_s: float) -> StepBack:
+    """Return what ``revert`` would change; nothing is written.
+
+    Raises:
+        NotFoundError: the tenant has no such generation.
+    """
+    plan = {pattern.id: pattern for pattern in plan_of(db, tenant_id, generation).patterns}
+    restored: list[tuple[PatternRow, PatternRow]] = []
+    retired: list[tuple[PatternRow, PatternRow]] = []
+    kept: list[PatternRow] = []
+    for row in patterns_in_play(db, tenant_id, plan):
+        after = _as_then(row, plan.get(row.id), now_s)
+        if after is None:
+            kept.append(row)
+        elif after != row:
+            (restored if row.id in plan else retired).append((row, after))
+    return StepBack(tuple(restored), tuple(retired), tuple(kept))
 
 
 def _as_then(row: PatternRow, then: ServedPattern | None, now_s: float) -> PatternRow | None:

@@ -473,6 +473,13 @@ CREATE TABLE removed_signals (
 
 CREATE INDEX removed_signals_by_response ON removed_signals (response_id);
 
+CREATE TABLE pattern_blocks (
+  pattern_id TEXT NOT NULL, -- learned_patterns.id
+  treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
+  block INTEGER NOT NULL, -- responses.seq / 128: where to look for its responses
+  PRIMARY KEY (pattern_id, treated, block)
+) STRICT, WITHOUT ROWID;
+
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,
   r.injected_tokens, r.created_at,

@@ -24,6 +24,7 @@ JobStatus = Literal["pending", "processing", "completed", "failed"]
 Scope = Literal["app", "admin", "feedback"]
 
 PATTERN_TYPES: Final = get_args(PatternType)
+GRADES: Final = get_args(Grade)
 SERVED_STATES: Final = ("trial", "active", "warmdown", "pinned")
 SIGNAL_TYPES: Final = get_args(SignalType)
 CONTEXT_STATUSES: Final = get_args(ContextStatus)

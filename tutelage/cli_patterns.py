@@ -1,15 +1,28 @@
 """``tutelage patterns``: what was learned about how to answer, and a person's word on it."""
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Literal, get_args
 
 import typer
 
+from learner.pattern_words import (
+    ARM_WORDS,
+    conditions_in_words,
+    explained,
+    figures_in_words,
+    grade_in_words,
+    lift_in_words,
+    rates,
+    shares_in_words,
+)
+from store.learner_states import plan_strata
+from store.pattern_evidence import ARMS, Arm, PatternConversation, pattern_conversations
 from store.pattern_review import approve_trial, set_state
-from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
+from store.patterns import PATTERN_SORTS, PatternRow, PatternSort, get_pattern, list_patterns, pattern_history
 from store.plan import Conditions
 from store.reverting import revert as revert_to
 from store.rows import plain
-from store.vocabulary import DEFAULT_TENANT, PATTERN_TYPES, PatternState, PatternType
+from store.vocabulary import DEFAULT_TENANT, GRADES, PATTERN_TYPES, Grade, PatternState, PatternType
 from tutelage.dispatch import load
 from tutelage.output import all_pages, cell, print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
@@ -17,6 +30,7 @@ from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, t
 app = typer.Typer(help="Learned instructions: list, look at, add, pin, disable, approve.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID")]
+MAX_SHOWN: Final = 200  # conversations of an arm
 PATTERN_STATES = get_args(PatternState)
 TYPES_HELP = f"What it steers: {', '.join(PATTERN_TYPES)}."
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
@@ -25,34 +39,59 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the hi
 @app.command("list")
 def list_(
     ctx: typer.Context,
+    *,
     tenant: TenantOption = DEFAULT_TENANT,
     state: Annotated[
         PatternState | None, typer.Option(metavar="STATE", help=f"Only {', '.join(PATTERN_STATES)}.")
     ] = None,
     type_: Annotated[PatternType | None, typer.Option("--type", metavar="TYPE", help=TYPES_HELP)] = None,
+    grade: Annotated[Grade | None, typer.Option(metavar="GRADE", help=f"Only {', '.join(GRADES)}.")] = None,
+    question_type: Annotated[str | None, typer.Option(help="Only those whose conditions name it.")] = None,
+    sort: Annotated[
+        PatternSort, typer.Option(metavar="ORDER", help=f"{', '.join(PATTERN_SORTS)}; created: oldest first.")
+    ] = "created",
+    limit: Annotated[int | None, typer.Option(min=1, help="How many; all unless given.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List patterns, oldest first."""
+    """List patterns, oldest first unless --sort says otherwise."""
     with tenant_database(settings(ctx), tenant) as db:
 
         def fetch(size: int, cursor: str | None) -> tuple[list[PatternRow], str | None]:
-            return list_patterns(db, tenant, state=state, type=type_, limit=size, cursor=cursor)
+            return list_patterns(
+                db,
+                tenant,
+                state=state,
+                type=type_,
+                grade=grade,
+                question_type=question_type,
+                sort=sort,
+                limit=size,
+                cursor=cursor,
+            )
 
-        found = all_pages(fetch)
+        found = all_pages(fetch, limit)
     if as_json:
         print_json(found)
         return
     print_table(
-        ("id", "state", "rule", "when", "lift (95%)", "P(helps)", "signals"),
-        ((p.id, p.state, p.rule, _when(p.conditions), _lift(p), f"{p.confidence:.2f}", p.signal_count) for p in found),
+        ("id", "state", "grade", "rule", "when", "lift (95%)", "P(helps)", "signals", "users"),
+        (
+            (
+                p.id,
+                p.state,
+                p.grade,
+                p.rule,
+                conditions_in_words(p.conditions),
+                _lift(p),
+                f"{p.confidence:.2f}",
+                p.signal_count,
+                p.user_count,
+            )
+            for p in found
+        ),
         empty="no patterns yet: the learner finds them in recorded traffic",
         prose=("rule", "when"),
     )
-
-
-def _when(conditions: Conditions) -> str:
-    named = {name: getattr(conditions, name) for name in conditions.__struct_fields__}
-    return "; ".join(f"{name}={','.join(values)}" for name, values in named.items() if values) or "always"
 
 
 def _lift(row: PatternRow) -> str:
@@ -63,24 +102,92 @@ def _lift(row: PatternRow) -> str:
 
 @app.command("show")
 def show(
-    ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = DEFAULT_TENANT, as_json: JsonOption = False
+    ctx: typer.Context,
+    pattern_id: IdArgument,
+    *,
+    tenant: TenantOption = DEFAULT_TENANT,
+    arm: Annotated[
+        Arm | None, typer.Option(metavar="ARM", help=f"Show conversations of one arm only: {', '.join(ARMS)}.")
+    ] = None,
+    conversations: Annotated[int, typer.Option(min=0, max=MAX_SHOWN, help="How many of each arm.")] = 5,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show one pattern with its evidence and history."""
+    """Show one pattern with its evidence, its history and the conversations behind it."""
     with tenant_database(settings(ctx), tenant) as db:
         row = get_pattern(db, tenant, pattern_id)
         history = pattern_history(db, tenant, pattern_id)
+        group_field, _ = plan_strata(db, tenant)
+        behind = {
+            one: pattern_conversations(db, row, one, limit=conversations)[0]
+            for one in ((arm,) if arm else ARMS)
+            if conversations
+        }
     if as_json:
-        print_json({**plain(row), "history": history})
+        print_json(
+            {
+                **plain(row),
+                "group_field": group_field,
+                "explained": explained(row, group_field),
+                "history": history,
+                "conversations": behind,
+            }
+        )
         return
     say(row.rule)
-    for name, value in plain(row).items():
-        if name not in ("rule", "tenant_id", "conditions"):
-            say(f"  {name:<16} {cell(value)}")
+    for name, value in _facts(row, group_field):
+        say(f"  {name:<14} {value}")
+    say("\nHistory")
     print_table(
-        ("when", "from", "to", "why", "by"),
-        ((e.created_at, e.from_state, e.to_state, e.reason, e.actor) for e in history),
+        ("when", "from", "to", "why", "figures", "by", "run"),
+        (
+            (e.created_at, e.from_state, e.to_state, e.reason, figures_in_words(e.detail), e.actor, e.run_id)
+            for e in history
+        ),
         empty="no history",
-        prose=("why",),
+        prose=("why", "figures"),
+    )
+    for one, found in behind.items():
+        _show_conversations(one, found)
+
+
+def _facts(row: PatternRow, group_field: str) -> Iterator[tuple[str, str]]:
+    yield "id", row.id
+    yield "type", f"{row.type}, steers {row.dimension}" + (f", asks for {row.value}" if row.value else "")
+    yield "when", conditions_in_words(row.conditions)
+    yield "state", f"{row.state} ({row.origin}, made {cell(row.created_at)}, last changed {cell(row.updated_at)})"
+    yield "grade", grade_in_words(row)
+    yield "lift", lift_in_words(row)
+    e_value = "" if row.e_value is None else f", e-value {row.e_value:.3g} against no help"
+    yield "confidence", f"{row.confidence:.2f} that it helps{e_value}"
+    yield "evidence", f"{row.signal_count:,} rated replies of {row.user_count:,} users, {row.use_count:,} uses"
+    yield "score", f"{row.score:+.2f}, moving average of satisfaction with it"
+    yield "tokens", str(row.tokens)
+    yield from _under("share", shares_in_words(row, group_field))
+    yield from _under("beside votes", [rate.words for rate in rates(row)] or ["nothing known yet"])
+
+
+def _under(name: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines):
+        yield ("" if number else name), line
+
+
+def _show_conversations(arm: Arm, found: Sequence[PatternConversation]) -> None:
+    say(f"\n{ARM_WORDS[arm]}")
+    print_table(
+        ("conversation", "when", "type", "satisfaction", "signals", "question"),
+        (
+            (
+                one.conversation_id,
+                one.created_at,
+                one.question_type,
+                None if one.satisfaction is None else f"{one.satisfaction:+.2f}",
+                [signal.signal for signal in one.signals],
+                " ".join(one.question.split()),
+            )
+            for one in found
+        ),
+        empty="none among the newest records",
+        prose=("question",),
     )
 
 

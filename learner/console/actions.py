@@ -4,12 +4,14 @@ from typing import Any, cast
 from urllib.parse import quote
 
 from learner import authoring
-from learner.api_request import one_of
+from learner.api_errors import bad_field
+from learner.api_request import generation_number, one_of
 from learner.console.visit import Visit
 from store import pattern_review
 from store.alerts import acknowledge_alert as acknowledge
 from store.audit import record
 from store.datasets import review_example as review
+from store.reverting import revert
 
 
 def approve_context(visit: Visit) -> str:
@@ -106,6 +108,22 @@ def review_example(visit: Visit) -> str:
     return f"/datasets/{quote(example.dataset_id, safe='')}"
 
 
+def revert_generation(visit: Visit) -> str:
+    """Serve again what a generation served, once the reader said that they mean it."""
+    number = generation_number(visit.path["number"])
+    if visit.form.get("confirm") != "yes":
+        raise bad_field("confirm", "must be ticked: going back changes what is served at once")
+    revert(
+        visit.db,
+        visit.tenant_id,
+        number,
+        actor=visit.actor,
+        reason=visit.form.get("reason", "").strip() or "in the console",
+        now_s=visit.now_s,
+    )
+    return "/generations"
+
+
 def acknowledge_alert(visit: Visit) -> str:
     """Mark an alert as seen."""
     with visit.db.transaction():
@@ -119,7 +137,7 @@ def acknowledge_alert(visit: Visit) -> str:
             detail={},
             now_s=visit.now_s,
         )
-    return "/"
+    return "/alerts" if visit.form.get("from") == "alerts" else "/"
 
 
 def _revision(visit: Visit) -> int | None:

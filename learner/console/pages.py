@@ -54,6 +54,9 @@ PAGES: Final[tuple[tuple[str, str, View], ...]] = (
     ("/patterns", "patterns.html", views.patterns),
     ("/patterns/{id}", "pattern.html", views.pattern),
     ("/runs", "runs.html", views.runs),
+    ("/generations", "generations.html", views.generations),
+    ("/generations/{number}", "generation.html", views.generation),
+    ("/alerts", "alerts.html", views.alerts),
     ("/datasets", "datasets.html", views.datasets),
     ("/datasets/{id}", "dataset.html", views.dataset),
     ("/conversations", "conversations.html", views.conversations),
@@ -66,6 +69,7 @@ ACTIONS: Final[tuple[tuple[str, Action], ...]] = (
     ("/contexts/{id}/retire", actions.retire_context),
     ("/patterns/{id}/state", actions.set_pattern_state),
     ("/patterns/{id}/approve", actions.approve_trial),
+    ("/generations/{number}/revert", actions.revert_generation),
     ("/examples/{id}", actions.review_example),
     ("/alerts/{id}/acknowledge", actions.acknowledge_alert),
 )

@@ -1,13 +1,25 @@
 """What each page of the console shows, as values for its template."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, cast, get_args
+from urllib.parse import quote
 
 from markupsafe import Markup
 
+from learner.api_request import generation_number
 from learner.console.charts import interval_chart, satisfaction_chart
 from learner.console.visit import Visit
+from learner.freezing import freeze_of
+from learner.pattern_words import (
+    ARM_WORDS,
+    conditions_in_words,
+    figures_in_words,
+    grade_in_words,
+    lift_in_words,
+    rates,
+    shares_in_words,
+)
 from store.alerts import list_alerts
 from store.contexts import (
     ContextRow,
@@ -22,18 +34,31 @@ from store.contexts import (
 from store.conversations import find_transcript, list_conversations, transcript
 from store.datasets import NEEDS_REVIEW, get_dataset, list_datasets, list_examples
 from store.exchanges import exchanges
-from store.generations import current_number
+from store.generations import current_number, get_generation, list_generations, plan_of
 from store.jobs import list_jobs
-from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
+from store.learner_states import plan_strata
+from store.pattern_evidence import ARMS, Arm, pattern_conversations
+from store.patterns import PATTERN_SORTS, PatternRow, PatternSort, get_pattern, list_patterns, pattern_history
+from store.reverting import step_back
 from store.runs import list_runs
 from store.statistics import ArmTotal, arm_totals, counts, satisfaction_by_day
-from store.vocabulary import CONTEXT_STATUSES, PATTERN_TYPES, ContextStatus, PatternState, PatternType
+from store.vocabulary import (
+    CONTEXT_STATUSES,
+    GRADES,
+    PATTERN_TYPES,
+    ContextStatus,
+    Grade,
+    PatternState,
+    PatternType,
+)
 
 PAGE: Final = 50
+EVIDENCE_PAGE: Final = 20
 QUEUE_PAGE: Final = 20
 SHORT: Final = 6
 OVERVIEW_DAYS: Final = 60
 Z_95: Final = 1.96
+PATTERN_STATES: Final = get_args(PatternState)
 
 
 def overview(visit: Visit) -> dict[str, Any]:
@@ -56,6 +81,7 @@ def overview(visit: Visit) -> dict[str, Any]:
         "active": with_intervals(active[:SHORT]),
         "waiting": list_waiting(visit.db, visit.tenant_id, limit=SHORT)[0],
         "alerts": list_alerts(visit.db, visit.tenant_id, is_open=True, limit=SHORT)[0],
+        "freeze": freeze_of(visit.db, visit.tenant_id, visit.services.config.patterns, visit.now_s),
         "runs": list_runs(visit.db, visit.tenant_id, limit=SHORT)[0],
     }
 
@@ -110,25 +136,40 @@ def context(visit: Visit) -> dict[str, Any]:
 
 
 def patterns(visit: Visit) -> dict[str, Any]:
-    """Return patterns, filtered by state and type."""
-    states = get_args(PatternState)
-    state, type_ = visit.choice("state", states), visit.choice("type", PATTERN_TYPES)
+    """Return patterns, filtered by state, type, grade and question type, in the order asked for."""
+    chosen = {
+        "state": visit.choice("state", PATTERN_STATES) or "",
+        "type": visit.choice("type", PATTERN_TYPES) or "",
+        "grade": visit.choice("grade", GRADES) or "",
+        "question_type": visit.query.get("question_type", "").strip(),
+        "sort": visit.choice("sort", PATTERN_SORTS) or "",
+    }
     rows, next_cursor = list_patterns(
         visit.db,
         visit.tenant_id,
-        state=cast("PatternState | None", state),
-        type=cast("PatternType | None", type_),
+        state=cast("PatternState | None", chosen["state"] or None),
+        type=cast("PatternType | None", chosen["type"] or None),
+        grade=cast("Grade | None", chosen["grade"] or None),
+        question_type=chosen["question_type"] or None,
+        sort=cast("PatternSort", chosen["sort"] or "created"),
         limit=PAGE,
         cursor=visit.query.get("cursor") or None,
     )
     return {
-        "state": state or "",
-        "type": type_ or "",
-        "states": states,
+        "chosen": chosen,
+        "query": _query(chosen),
+        "tabs": [(word, _query({**chosen, "state": word})) for word in ("", *PATTERN_STATES)],
         "types": PATTERN_TYPES,
+        "grades": GRADES,
+        "sorts": PATTERN_SORTS,
         "patterns": with_intervals(rows),
         "next_cursor": next_cursor,
     }
+
+
+def _query(chosen: Mapping[str, str]) -> str:
+    """Return *chosen* as the beginning of a query, what is empty left out; a cursor may follow."""
+    return "".join(f"{name}={quote(value, safe='')}&" for name, value in chosen.items() if value)
 
 
 def with_intervals(rows: Sequence[PatternRow]) -> list[tuple[PatternRow, Markup]]:
@@ -139,12 +180,27 @@ def with_intervals(rows: Sequence[PatternRow]) -> list[tuple[PatternRow, Markup]
 
 
 def pattern(visit: Visit) -> dict[str, Any]:
-    """Return one pattern with its evidence and history."""
+    """Return one pattern with its evidence, its history and the conversations behind it."""
     row = get_pattern(visit.db, visit.tenant_id, visit.path["id"])
+    arm = cast("Arm | None", visit.choice("arm", ARMS)) or ("natural" if row.state == "candidate" else "treated")
+    group_field, _ = plan_strata(visit.db, visit.tenant_id)
+    found, next_cursor = pattern_conversations(
+        visit.db, row, arm, limit=EVIDENCE_PAGE, cursor=visit.query.get("cursor") or None
+    )
     return {
         "pattern": row,
         "interval": interval_chart(row.lift, row.lift_low, row.lift_high),
-        "history": pattern_history(visit.db, visit.tenant_id, row.id),
+        "grade": grade_in_words(row),
+        "lift": lift_in_words(row),
+        "shares": shares_in_words(row, group_field),
+        "rates": rates(row),
+        "history": [
+            (event, figures_in_words(event.detail)) for event in pattern_history(visit.db, visit.tenant_id, row.id)
+        ],
+        "arm": arm,
+        "arms": ARM_WORDS,
+        "conversations": found,
+        "next_cursor": next_cursor,
     }
 
 
@@ -152,6 +208,41 @@ def runs(visit: Visit) -> dict[str, Any]:
     """Return learning runs and the newest jobs."""
     rows, next_cursor = list_runs(visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None)
     return {"runs": rows, "next_cursor": next_cursor, "jobs": list_jobs(visit.db, visit.tenant_id, limit=SHORT)[0]}
+
+
+def generations(visit: Visit) -> dict[str, Any]:
+    """Return what was served when, and why it changed."""
+    rows, next_cursor = list_generations(
+        visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None
+    )
+    current = current_number(visit.db, visit.tenant_id)
+    return {"generations": rows, "current": current, "next_cursor": next_cursor}
+
+
+def generation(visit: Visit) -> dict[str, Any]:
+    """Return what one generation served, and what going back to it would change."""
+    row = get_generation(visit.db, visit.tenant_id, generation_number(visit.path["number"]))
+    served = plan_of(visit.db, visit.tenant_id, row.number).patterns
+    return {
+        "generation": row,
+        "current": current_number(visit.db, visit.tenant_id),
+        "served": [(one, conditions_in_words(one.conditions)) for one in served],
+        "step": step_back(visit.db, visit.tenant_id, row.number, now_s=visit.now_s),
+    }
+
+
+def alerts(visit: Visit) -> dict[str, Any]:
+    """Return alerts, those that nobody acknowledged or all, and whether anything is held back."""
+    is_all = visit.query.get("show") == "all"
+    rows, next_cursor = list_alerts(
+        visit.db, visit.tenant_id, is_open=not is_all, limit=PAGE, cursor=visit.query.get("cursor") or None
+    )
+    return {
+        "alerts": rows,
+        "is_all": is_all,
+        "next_cursor": next_cursor,
+        "freeze": freeze_of(visit.db, visit.tenant_id, visit.services.config.patterns, visit.now_s),
+    }
 
 
 def datasets(visit: Visit) -> dict[str, Any]:

@@ -105,8 +105,15 @@ def pages(filled: Filled) -> list[str]:
         f"/contexts/{filled.context.id}",
         "/patterns",
         "/patterns?state=pinned",
+        "/patterns?type=query_style&grade=none&question_type=x&sort=lift",
         f"/patterns/{filled.pattern_id}",
+        f"/patterns/{filled.pattern_id}?arm=control",
+        f"/patterns/{filled.pattern_id}?arm=natural",
         "/runs",
+        "/generations",
+        "/generations/1",
+        "/alerts",
+        "/alerts?show=all",
         "/datasets",
         "/datasets/ds-auto-training",
         "/datasets/ds-auto-training?show=all",
@@ -136,7 +143,7 @@ def test_every_page_is_there_and_escapes_what_users_wrote(client: TestClient, fi
 
 
 def test_every_page_of_an_empty_tenant_is_there(client: TestClient) -> None:
-    for path in ("/", "/contexts", "/patterns", "/runs", "/datasets", "/conversations"):
+    for path in ("/", "/contexts", "/patterns", "/runs", "/generations", "/alerts", "/datasets", "/conversations"):
         assert client.get(path).status_code == 200, path
 
 
@@ -229,6 +236,59 @@ def test_a_person_reviews_an_example_and_acknowledges_an_alert(
     assert (example.intent, example.needs_review) == ("greet", False)
     post(client, "/", f"/alerts/{filled.alert_id}/acknowledge")
     assert "crash" not in client.get("/").text
+
+
+def test_a_pattern_shows_the_conversations_behind_it(client: TestClient, filled: Filled) -> None:
+    page = f"/patterns/{filled.pattern_id}"
+    treated = unescape(client.get(page).text)
+    assert 'href="/conversations/talk"' in treated
+    assert "thumbs up +1.0" in treated
+    assert "a person pinned it" in treated
+    assert 'href="/conversations/talk"' not in client.get(f"{page}?arm=control").text
+
+
+def test_a_filter_stays_from_page_to_page(client: TestClient, filled: Filled) -> None:
+    assert "Be brief" in client.get("/patterns?state=pinned&type=query_style&sort=lift").text
+    other = client.get("/patterns?state=pinned&type=response_format&sort=lift").text
+    assert "Be brief" not in other
+    assert 'href="/patterns?state=active&amp;type=response_format&amp;sort=lift"' in other
+
+
+def test_a_person_goes_back_to_a_generation_once_they_said_so(client: TestClient, filled: Filled, db: Database) -> None:
+    page = f"/patterns/{filled.pattern_id}"
+    post(client, page, f"{page}/state", state="trial")
+    post(client, page, f"{page}/state", state="disabled")
+    number = current_number(db, "default")
+    shown = f"/generations/{number - 1}"
+    assert "A person changed since then" in client.get(shown).text
+    post(client, page, f"{page}/state", state="trial")
+    back = f"/generations/{number}"
+    assert "Would be retired" in client.get(back).text
+
+    assert post(client, back, f"{back}/revert", reason="too loud").status_code == 400
+    assert get_pattern(db, "default", filled.pattern_id).state == "trial"
+    answer = post(client, back, f"{back}/revert", reason="too loud", confirm="yes")
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/generations")
+    assert get_pattern(db, "default", filled.pattern_id).state == "retired"
+    assert f"back to generation {number}: too loud" in client.get("/generations").text
+    assert "What it served is served now." in client.get(back).text
+
+
+@pytest.mark.parametrize("number", ["0", "999", "x", "1" * 30])
+def test_a_generation_that_never_was_is_not_found(client: TestClient, filled: Filled, number: str) -> None:
+    assert client.get(f"/generations/{number}").status_code == 404
+    page = f"/patterns/{filled.pattern_id}"
+    assert post(client, page, f"/generations/{number}/revert", confirm="yes").status_code == 404
+
+
+def test_a_freeze_is_shown_until_its_alert_is_seen(client: TestClient, filled: Filled) -> None:
+    assert all("nothing new is tried" in client.get(page).text for page in ("/", "/alerts"))
+    answer = post(client, "/alerts", f"/alerts/{filled.alert_id}/acknowledge", **{"from": "alerts"})
+    assert answer.headers["location"] == "/alerts"
+    assert not any("nothing new is tried" in client.get(page).text for page in ("/", "/alerts"))
+    assert "Nothing that you have not seen." in client.get("/alerts").text
+    assert "crash" in client.get("/alerts?show=all").text
 
 
 def test_a_form_without_its_token_changes_nothing(client: TestClient, filled: Filled, db: Database) -> None:

@@ -1,5 +1,7 @@
 """Patterns as a person and a run change them."""
 
+from dataclasses import replace
+
 import pytest
 
 from store.clock import iso
@@ -7,7 +9,7 @@ from store.database import Database
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.generations import current_number, current_plan
 from store.pattern_review import add_pattern, approve_trial, edit_pattern, set_state
-from store.patterns import PatternRow, get_pattern, list_patterns, pattern_history
+from store.patterns import PatternRow, PatternSort, get_pattern, list_patterns, pattern_history, save_pattern
 from store.plan import Conditions
 from store.tenants import ensure_tenant
 from store.vocabulary import DEFAULT_TENANT
@@ -150,6 +152,44 @@ def test_pages_of_patterns_hold_each_one_once(db: Database) -> None:
 
     assert [row.id for row in first + rest] == made
     assert end is None
+
+
+@pytest.mark.parametrize("sort", ["lift", "confidence", "signals", "changed"])
+def test_pages_in_another_order_hold_each_one_once_the_largest_first(db: Database, sort: PatternSort) -> None:
+    made = [add(db) for _ in range(5)]
+    for number, row in enumerate(made[1:]):
+        size = (number * 7) % 4
+        measured = replace(row, lift=size / 4 - 0.5, confidence=size / 4, signal_count=size)
+        save_pattern(db, row, measured, actor="learner", reason="", now_s=NOW_S + 10 * size)
+
+    whole, _ = list_patterns(db, DEFAULT_TENANT, sort=sort)
+    first, cursor = list_patterns(db, DEFAULT_TENANT, sort=sort, limit=2)
+    rest, end = list_patterns(db, DEFAULT_TENANT, sort=sort, limit=3, cursor=cursor)
+
+    assert first + rest == whole
+    assert end is None
+    assert {row.id for row in whole} == {row.id for row in made}
+    assert [row.lift for row in whole if row.lift is not None] == [0.25, 0.0, -0.25, -0.5]
+    with pytest.raises(InvalidError, match="cursor"):
+        list_patterns(db, DEFAULT_TENANT, cursor=cursor)
+
+
+def test_patterns_are_found_by_grade_and_question_type(db: Database) -> None:
+    row = add(db)
+    save_pattern(db, row, replace(row, grade="proven"), actor="learner", reason="", now_s=NOW_S)
+    found = {
+        (grade, question_type): [
+            one.id for one in list_patterns(db, DEFAULT_TENANT, grade=grade, question_type=question_type)[0]
+        ]
+        for grade in ("proven", "none", None)
+        for question_type in ("refund", "price", None)
+    }
+    assert [key for key, ids in found.items() if ids] == [
+        ("proven", "refund"),
+        ("proven", None),
+        (None, "refund"),
+        (None, None),
+    ]
 
 
 @pytest.mark.parametrize("rule", ["", "  \n", "x" * 20_001])

@@ -22,6 +22,7 @@ from store.generations import current_plan
 from store.tenants import ensure_tenant, find_key, get_tenant, list_keys
 from store.usage import insert_usage
 from tests.conftest import NOW_S
+from tests.store.test_pattern_evidence import pattern, record, write
 from tests.store.test_usage import use
 from tutelage.cli import app
 from tutelage.output import narrow_table
@@ -168,6 +169,32 @@ def test_a_pattern_is_added_shown_pinned_and_disabled(run: Run, listed: Callable
     ]
     assert listed("patterns", "list", "--state", "pinned") == []
     assert rule in run("patterns", "list").stdout
+
+
+def test_a_pattern_shows_what_is_behind_it(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    ensure_tenant(db, "default", now_s=NOW_S)
+    row = pattern(db)
+    write(db, record(1, "with", "treated"), record(2, "without", "control"))
+
+    shown = run("patterns", "show", row.id).stdout
+    assert "none yet: it was seen in the records" in shown
+    assert shown.index("With it") < shown.index("question 1") < shown.index("Without it, by lot")
+    assert "question 1" not in run("patterns", "show", row.id, "--arm", "control").stdout
+    assert "With it" not in run("patterns", "show", row.id, "--conversations", "0").stdout
+    behind = listed("patterns", "show", row.id)["conversations"]
+    assert {arm: [one["conversation_id"] for one in found] for arm, found in behind.items()} == {
+        "treated": ["with"],
+        "control": ["without"],
+        "natural": [],
+    }
+
+
+def test_patterns_are_listed_by_grade_and_in_another_order(run: Run, listed: Callable[..., Any]) -> None:
+    for rule in ("Be brief.", "Be loud."):
+        run("patterns", "add", "--type", "query_style", "--rule", rule, "--question-type", rule[3:-1])
+    assert [row["rule"] for row in listed("patterns", "list", "--sort", "changed", "--limit", "1")] == ["Be loud."]
+    assert [row["rule"] for row in listed("patterns", "list", "--question-type", "brief")] == ["Be brief."]
+    assert listed("patterns", "list", "--grade", "proven") == []
 
 
 def test_an_earlier_generation_is_served_again(run: Run, listed: Callable[..., Any], db: Database) -> None:
