@@ -1,10 +1,12 @@
 """The learner's models, through litellm: the one place on this side that imports it.
 
 Calls are synchronous, retried, metered and capped per run. litellm takes seconds to import, so that happens when the
-first model is configured, never at start. Prices come from the map that litellm ships: nothing is fetched.
+first model is configured, never at start. Prices are those of ``[prices]``, then of the list that litellm ships:
+nothing is fetched.
 """
 
 import logging
+import math
 import os
 import random
 import time
@@ -17,6 +19,7 @@ from typing import Any, Final, Protocol
 from learner.errors import BudgetExceededError, ModelError
 from store.config import ModelsSection
 from store.logs import tame_litellm
+from store.prices import PriceBook
 
 log = logging.getLogger(__name__)
 
@@ -86,9 +89,10 @@ class Completion:
 
 @dataclass(slots=True)
 class Meter:
-    """What one run has spent, and the most that it may."""
+    """What one run has spent, and the most that it may: dollars, and tokens, which have no unknown price."""
 
     max_cost_usd: float
+    max_tokens: float = math.inf
     usage: Usage = field(default_factory=Usage)
     unpriced: set[str] = field(default_factory=set)  # models without a known price
     rejected: list[str] = field(default_factory=list)  # why wordings of a model were not used
@@ -103,10 +107,16 @@ class Meter:
             raise BudgetExceededError(
                 f"spent {self.usage.cost_usd:.4f} of max_cost_usd_per_run = {self.max_cost_usd:.4f} dollars"
             )
+        n_tokens = self.usage.prompt_tokens + self.usage.completion_tokens
+        if n_tokens >= self.max_tokens:
+            raise BudgetExceededError(f"used {n_tokens:,} of max_tokens_per_run = {self.max_tokens:,} tokens")
 
     def notes(self) -> list[str]:
         """Return what a reader of the run should know about its costs and about answers that were of no use."""
-        prices = [f"the price of {name} is unknown: counted as 0 dollars" for name in sorted(self.unpriced)]
+        prices = [
+            f"the price of {name} is unknown: counted as 0 dollars; add it to [prices]"
+            for name in sorted(self.unpriced)
+        ]
         if not self.rejected:
             return prices
         reasons = "; ".join(dict.fromkeys(self.rejected))
@@ -148,17 +158,27 @@ def no_models() -> Models:
     return Models(None, None, None, Meter(max_cost_usd=0.0), renew=no_models)
 
 
-def load_models(section: ModelsSection, *, sleep: Callable[[float], None] = time.sleep) -> Models:
-    """Return the models that *section* names; litellm is imported only when there is one."""
+def load_models(
+    section: ModelsSection,
+    prices: Mapping[str, tuple[float, ...]],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Models:
+    """Return the models that *section* names; litellm is imported only when there is one.
+
+    *prices* are the operator's own (``[prices]``), by the name in *section* or by what follows its provider.
+    """
     if not (section.prescreen or section.extract or section.wording):
         return no_models()
     litellm = _import_litellm()
+    book = PriceBook(prices)
+    book.load()
 
     def renew() -> Models:
-        meter = Meter(max_cost_usd=section.max_cost_usd_per_run)
+        meter = Meter(max_cost_usd=section.max_cost_usd_per_run, max_tokens=section.max_tokens_per_run)
 
         def model(name: str) -> Model | None:
-            return LitellmModel(litellm, name, section, meter, sleep=sleep) if name else None
+            return LitellmModel(litellm, name, section, meter, book, sleep=sleep) if name else None
 
         return Models(model(section.prescreen), model(section.extract), model(section.wording), meter, renew=renew)
 
@@ -187,6 +207,7 @@ class LitellmModel:
         name: str,
         section: ModelsSection,
         meter: Meter,
+        prices: PriceBook,
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -194,6 +215,7 @@ class LitellmModel:
         self._name = name
         self._section = section
         self._meter = meter
+        self._prices = prices
         self._sleep = sleep
         self._takes_json_object = True
 
@@ -205,16 +227,11 @@ class LitellmModel:
             request["tools"] = [dict(tool) for tool in tools]
         if json_object and self._takes_json_object:
             request["response_format"] = {"type": "json_object"}
-        completion = self._completion(self._send(request))
-        self._meter.usage += Usage(1, completion.prompt_tokens, completion.completion_tokens, completion.cost_usd)
-        return completion
-
-    def _send(self, request: dict[str, Any]) -> Any:
         attempt = 0
         while True:
             self._meter.check()
             try:
-                return self._litellm.completion(
+                response = self._litellm.completion(
                     model=self._name,
                     timeout=self._section.timeout_s,
                     max_retries=0,  # ours alone: the client's own would hide calls from the meter
@@ -225,6 +242,7 @@ class LitellmModel:
                     **self._address(),
                     **request,
                 )
+                return self._completion(response)
             except self._litellm.exceptions.UnsupportedParamsError as exc:
                 if "response_format" not in request:
                     raise ModelError(f"{self._name}: {_first_line(exc)}") from exc
@@ -249,35 +267,63 @@ class LitellmModel:
         return address
 
     def _completion(self, response: Any) -> Completion:
+        """Return what a reply says; whatever it says, it was answered, and so it is paid for.
+
+        Raises:
+            _EmptyReplyError: it says nothing.
+        """
+        usage = getattr(response, "usage", None)
+        prompt_tokens = _number(getattr(usage, "prompt_tokens", 0))
+        completion_tokens = _number(getattr(usage, "completion_tokens", 0))
+        cost_usd = self._cost_usd(response, prompt_tokens, completion_tokens)
+        self._meter.usage += Usage(1, prompt_tokens, completion_tokens, cost_usd)
         try:
             message = response.choices[0].message
         except (AttributeError, IndexError, TypeError) as exc:
-            raise ModelError(f"{self._name}: a reply without choices") from exc
-        usage = getattr(response, "usage", None)
+            raise _EmptyReplyError("a reply without choices") from exc
         return Completion(
-            text=message.content or "",
+            text=_text(message.content),
             tool_calls=tuple(
-                ToolCall(str(call.id or ""), str(call.function.name or ""), str(call.function.arguments or ""))
+                ToolCall(_text(call.id), _text(call.function.name), _text(call.function.arguments))
                 for call in message.tool_calls or ()
             ),
-            prompt_tokens=int(getattr(usage, "prompt_tokens", 0) or 0),
-            completion_tokens=int(getattr(usage, "completion_tokens", 0) or 0),
-            cost_usd=self._cost_usd(response),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cost_usd=cost_usd,
         )
 
-    def _cost_usd(self, response: Any) -> float:
-        try:
-            return float(self._litellm.completion_cost(completion_response=response, model=self._name))
-        # An unmapped model raises a bare Exception subclass that differs between providers.
-        except Exception as exc:
-            if self._name not in self._meter.unpriced:
-                log.warning("model %s: no known price (%s)", self._name, _first_line(exc))
-                self._meter.unpriced.add(self._name)
-            return 0.0
+    def _cost_usd(self, response: Any, prompt_tokens: int, completion_tokens: int) -> float:
+        provider, _, name = self._name.rpartition("/")
+        names = (self._name, self._name.partition("/")[2], name)
+        known = next((one for one in names if self._prices.find(one, provider) is not None), None)
+        if known is not None:
+            details = getattr(getattr(response, "usage", None), "prompt_tokens_details", None)
+            n_cached = _number(getattr(details, "cached_tokens", 0))
+            return self._prices.cost_usd(known, provider, prompt_tokens, completion_tokens, n_cached)
+        if self._name not in self._meter.unpriced:
+            log.warning("model %s: no known price", self._name)
+            self._meter.unpriced.add(self._name)
+        return 0.0
+
+
+class _EmptyReplyError(Exception):
+    """A reply of the right form that says nothing; the next may say something."""
+
+
+def _number(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and 0 <= value < math.inf else 0
+
+
+def _text(value: Any) -> str:
+    """Return *value* as text that can be stored and sent: none of UTF-16's lone halves."""
+    text = value if isinstance(value, str) else "" if value is None else str(value)
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _is_passing(exc: Exception) -> bool:
     """Return whether the same call may succeed later: rate limits, timeouts, lost connections, a server's error."""
+    if isinstance(exc, _EmptyReplyError):
+        return True
     status = getattr(exc, "status_code", None)
     if not isinstance(status, int):
         return False

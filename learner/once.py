@@ -30,7 +30,7 @@ def learn(
     collaborators = Collaborators(
         embedder=author.embedder,
         tokens=author.tokens,
-        models=load_models(config.learner.models),
+        models=load_models(config.learner.models, config.prices),
         rng=np.random.default_rng(),
         clock=clock or SystemClock(),
     )

@@ -1,7 +1,7 @@
 """Whole knowledge runs against a model over HTTP, one that behaves and one that does not."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +71,7 @@ def connect(learning: Learning) -> Iterator[Connect]:
         prescreen: str = "openai/small",
         extract: str = "openai/large",
         max_cost_usd: float = 1.0,
+        prices: Mapping[str, tuple[float, ...]] | None = None,
     ) -> Models:
         server = ModelServer(script)
         server.__enter__()
@@ -83,7 +84,7 @@ def connect(learning: Learning) -> Iterator[Connect]:
             timeout_s=0.5,
             max_cost_usd_per_run=max_cost_usd,
         )
-        return load_models(section, sleep=lambda _: None)
+        return load_models(section, prices or {}, sleep=lambda _: None)
 
     yield connected
     for server in servers:
@@ -111,7 +112,7 @@ def test_the_model_words_what_waits_and_its_tokens_are_counted_by_stage(learning
     calls = {stage: (cost["calls"], cost["prompt_tokens"]) for stage, cost in run.summary["costs"].items()}
     assert calls == {"prescreen": (1, 100), "extraction": (3, 300)}
     assert (run.model_calls, run.prompt_tokens, run.completion_tokens) == (4, 400, 40)
-    assert "the price of openai/large is unknown: counted as 0 dollars" in report.changes
+    assert "the price of openai/large is unknown: counted as 0 dollars; add it to [prices]" in report.changes
 
 
 def test_nothing_personal_leaves_for_a_model(learning: Learning, connect: Connect) -> None:
