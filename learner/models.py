@@ -5,6 +5,7 @@ first model is configured, never at start. Prices are those of ``[prices]``, the
 nothing is fetched.
 """
 
+import json
 import logging
 import math
 import os
@@ -28,6 +29,8 @@ Tool = Mapping[str, Any]  # OpenAI's shape: {"type": "function", "function": {..
 
 BACKOFF_S: Final = 0.5  # before the first retry; doubles with each further one
 MAX_BACKOFF_S: Final = 30.0
+MAX_ECHO_CHARS: Final = 8000  # of a refused answer that the model is shown again: each of them is paid for
+MAX_ECHO_CALLS: Final = 8
 RETRIED_STATUSES: Final = frozenset({408, 409, 429})  # and everything from 500 on
 
 
@@ -77,14 +80,23 @@ class Completion:
     cost_usd: float = 0.0
 
     def as_message(self) -> dict[str, Any]:
-        """Return the answer as the assistant message that continues the conversation."""
-        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        """Return the answer as the assistant message that continues the conversation, cut where it is endless."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text[:MAX_ECHO_CHARS]}
         if self.tool_calls:
             message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in self.tool_calls
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": _echoed(call)}}
+                for call in self.tool_calls[:MAX_ECHO_CALLS]
             ]
         return message
+
+
+def _echoed(call: ToolCall) -> str:
+    """Return the arguments as they may be sent: some providers' translations fail on what is no JSON object."""
+    try:
+        is_object = len(call.arguments) <= MAX_ECHO_CHARS and isinstance(json.loads(call.arguments), dict)
+    except (ValueError, RecursionError):
+        is_object = False
+    return call.arguments if is_object else "{}"
 
 
 @dataclass(slots=True)
@@ -95,6 +107,7 @@ class Meter:
     max_tokens: float = math.inf
     usage: Usage = field(default_factory=Usage)
     unpriced: set[str] = field(default_factory=set)  # models without a known price
+    n_unanswered: int = 0  # calls that ended without an answer: whether they are on a provider's bill is not known
     rejected: list[str] = field(default_factory=list)  # why wordings of a model were not used
 
     def check(self) -> None:
@@ -113,14 +126,16 @@ class Meter:
 
     def notes(self) -> list[str]:
         """Return what a reader of the run should know about its costs and about answers that were of no use."""
-        prices = [
+        notes = [
             f"the price of {name} is unknown: counted as 0 dollars; add it to [prices]"
             for name in sorted(self.unpriced)
         ]
+        if self.n_unanswered:
+            notes.append(f"{self.n_unanswered} calls got no answer: what a provider may charge for them is not counted")
         if not self.rejected:
-            return prices
+            return notes
         reasons = "; ".join(dict.fromkeys(self.rejected))
-        return [*prices, f"{len(self.rejected)} wordings of the model were rejected: {reasons}"]
+        return [*notes, f"{len(self.rejected)} wordings of the model were rejected: {reasons}"]
 
 
 class Model(Protocol):
@@ -250,6 +265,8 @@ class LitellmModel:
                 del request["response_format"]
             # litellm passes on whatever a provider's client raises; all of it means: no answer.
             except Exception as exc:
+                if not isinstance(exc, _EmptyReplyError) and not _is_refused(exc):
+                    self._meter.n_unanswered += 1
                 if attempt >= self._section.max_retries or not _is_passing(exc):
                     raise ModelError(f"{self._name}: {_first_line(exc)}") from exc
                 log.warning("model %s: %s; trying again", self._name, _first_line(exc))
@@ -328,6 +345,12 @@ def _is_passing(exc: Exception) -> bool:
     if not isinstance(status, int):
         return False
     return status in RETRIED_STATUSES or status >= 500
+
+
+def _is_refused(exc: Exception) -> bool:
+    """Return whether the provider turned the call down before it did anything."""
+    status = getattr(exc, "status_code", None)
+    return isinstance(status, int) and 400 <= status < 500 and status != 408  # 408: also our own timeout
 
 
 def _backoff_s(exc: Exception, attempt: int) -> float:

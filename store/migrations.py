@@ -77,6 +77,11 @@ def m012_removed_signals(tool: Tool) -> None:
     _run(tool, REMOVED_SIGNALS)
 
 
+@MIGRATIONS()
+def m013_model_calls(tool: Tool) -> None:
+    _run(tool, MODEL_CALLS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -639,4 +644,22 @@ BEGIN
   INSERT INTO removed_signals (tenant_id, signal_seq, response_id, signal_type, weight)
   VALUES (OLD.tenant_id, OLD.seq, OLD.response_id, OLD.signal_type, OLD.weight);
 END;
+"""
+
+MODEL_CALLS: Final = """
+CREATE TABLE model_calls (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  request_hash TEXT NOT NULL, -- of the model's name and everything that it was sent
+  turn INTEGER NOT NULL, -- how many times the run had sent just this before
+  run_id TEXT NOT NULL REFERENCES learning_runs (id), -- that paid for it
+  answer_json TEXT NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  cost_usd REAL NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, request_hash, turn)
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE mined_conversations ADD COLUMN n_left INTEGER NOT NULL -- runs that left it to the next, for a model failed
+  DEFAULT 0;
 """

@@ -137,6 +137,16 @@ def test_an_odd_answer_is_text_that_can_be_stored(start: Start, reply: Reply) ->
     assert text.encode()
 
 
+def test_a_refused_answer_is_shown_again_within_bounds(start: Start) -> None:
+    long = json.dumps({"reason": "x" * 100_000})
+    _, models = start(text_reply("y" * 100_000), tool_reply("skip", long), tool_reply("skip", '{"reason": "short"}'))
+
+    texts = [json.dumps(extract(models).complete(QUESTION).as_message()) for _ in range(3)]
+
+    assert max(map(len, texts)) < 9000
+    assert "short" in texts[2]
+
+
 def test_arguments_that_are_no_text_come_as_text(start: Start) -> None:
     body = json.loads(tool_reply("skip", "{}").body)
     body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] = {"reason": "none"}
@@ -154,7 +164,7 @@ def test_tool_calls_come_back_as_the_model_wrote_them(start: Start) -> None:
     completion = extract(models).complete(QUESTION, tools=[tool])
 
     assert [(call.name, call.arguments) for call in completion.tool_calls] == [("skip", '{"reason": ')]
-    assert completion.as_message()["tool_calls"][0]["function"] == {"name": "skip", "arguments": '{"reason": '}
+    assert completion.as_message()["tool_calls"][0]["function"] == {"name": "skip", "arguments": "{}"}
     assert server.requests[0]["tools"] == [tool]
 
 
