@@ -65,7 +65,8 @@ def _step(n_slots: int) -> int:
 
     They do when the continued fraction of the step's part of the whole has small quotients, as the golden ratio's has.
     """
-    steps = (step for step in range(1, n_slots + 1) if math.gcd(step, n_slots) == 1)
+    near = round(GOLDEN * n_slots)
+    steps = [step for step in range(max(near - 100, 1), min(near + 100, n_slots) + 1) if math.gcd(step, n_slots) == 1]
     return min(steps, key=lambda step: (_largest_quotient(n_slots, step), abs(step - GOLDEN * n_slots)))
 
 
