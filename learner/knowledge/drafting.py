@@ -23,6 +23,7 @@ from learner.knowledge.storing import nearest_known
 from store.contexts import STANDING
 from store.mining import Mark
 
+NEAR: Final = 0.4  # least cosine of an entry that the model is shown; unrelated texts stay under .32
 MAX_RUNS: Final = 3  # that try a conversation with a model; the last of them decides whatever the model does
 
 
@@ -74,7 +75,7 @@ class Drafter:
         nearest = [
             Nearest(context.id, revision.questions, revision.answer, similarity)
             for similarity, context, revision in nearest_known(self.run, vector)
-            if context.status in STANDING and revision.status != "rejected"
+            if similarity >= NEAR and context.status in STANDING and revision.status != "rejected"
         ]
         return agent.draft(
             members, nearest[: self.run.section.max_nearest], lambda draft: problems(draft, members, embedder)

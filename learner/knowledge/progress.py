@@ -18,7 +18,7 @@ class Tally:
 
     counts: dict[str, int] = field(default_factory=dict)
     costs: dict[str, Usage] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)  # of the large model's prompts, see ``saved``
+    tokens: dict[str, int] = field(default_factory=dict)  # of the large model: a prompt for all, for groups; sent
     changes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -39,13 +39,14 @@ class Tally:
         return {**told, "changes": self.changes, "notes": self.notes}
 
     def saved(self) -> float | None:
-        """Return the share of the large model's prompt tokens that pre-screen and grouping saved, in [0, 1] or below 0.
+        """Return the share of the large model's prompt tokens that pre-screen and grouping saved, at most 1.
 
-        Against a prompt for every candidate; None when no model was asked.
+        A first prompt for each group against one for every candidate: entries near it and refused drafts, which
+        ``sent`` holds too, would come to each of those as well. None when no model was asked.
         """
         if not self.tokens.get("sent") or not self.tokens.get("all"):
             return None
-        return round(1 - self.tokens["sent"] / self.tokens["all"], 4)
+        return round(1 - self.tokens["grouped"] / self.tokens["all"], 4)
 
 
 @dataclass(frozen=True, slots=True)
