@@ -28,13 +28,14 @@ class Options:
     is_quick: bool
     rounds: int
     data: str | None
+    simworld: str | None
 
 
 def _gateway(options: Options) -> Part:
     return gateway.run(*((QUICK_SECONDS, QUICK_ROUNDS) if options.is_quick else (SECONDS, options.rounds)))
 
 
-def _printed(name: str, title: str, *arguments: str) -> Part:
+def _printed(name: str, title: str, *arguments: str, part: str | None = None) -> Part:
     """Return what ``bench.NAME`` prints, its bars (``bars.print_bar``) taken out.
 
     A process of its own: its BLAS threads are set by the environment before numpy is loaded, as the proxy's are.
@@ -50,7 +51,7 @@ def _printed(name: str, title: str, *arguments: str) -> Part:
     text = "\n".join(line for line in lines if not line.startswith(BAR_PREFIX)).strip()
     # A page comes with a heading of its own; what is only lined up by blanks stays so inside a block of code.
     shown = text.partition("\n")[2].strip() if text.startswith("## ") else f"```\n{text}\n```"
-    return Part(name, title, f"{shown}\n\nMachine: {machine()}.\n", bars)
+    return Part(part or name, title, f"{shown}\n\nMachine: {machine()}.\n", bars)
 
 
 def _selection(options: Options) -> Part:
@@ -72,6 +73,18 @@ def _crash(options: Options) -> Part:
     return _printed("crash", "The crash alarm", *(["--quick"] if options.is_quick else []))
 
 
+def _runs(options: Options) -> Part:
+    return _printed("runs", "What a pattern run costs", *(["--quick"] if options.is_quick else []))
+
+
+def _simulation(options: Options) -> Part:
+    chosen = [
+        *(["--quick"] if options.is_quick else []),
+        *(["--simworld", options.simworld] if options.simworld else []),
+    ]
+    return _printed("simulation", "The learner in a simulated world", *chosen, part="simworld")
+
+
 PARTS: Mapping[str, Callable[[Options], Part]] = {
     "gateway": _gateway,
     "cache": lambda _: cache_cost.run(),
@@ -81,8 +94,10 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "selection": _selection,
     "retrieval": _retrieval,
     "knowledge": _knowledge,
-    "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
     "crash": _crash,
+    "simworld": _simulation,
+    "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
+    "runs": _runs,
 }
 
 
@@ -93,13 +108,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the gateway's cells")
     parser.add_argument("--data", help="folder with the data sets, for retrieval and knowledge")
+    parser.add_argument("--simworld", help="folder with the simulated world, for the learner")
     arguments = parser.parse_args()
     failed = []
     for name, measure in PARTS.items():
         if arguments.part not in (name, "all"):
             continue
         try:
-            part = measure(Options(arguments.quick, arguments.rounds, arguments.data))
+            part = measure(Options(arguments.quick, arguments.rounds, arguments.data, arguments.simworld))
         except subprocess.CalledProcessError as exc:
             print(f"{name} was not measured: {exc}", file=sys.stderr)
             failed.append(name)

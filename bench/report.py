@@ -6,7 +6,20 @@ from pathlib import Path
 from bench.bars import Bar, Part, table
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
-ORDER = ("gateway", "cache", "memory", "start", "workers", "selection", "retrieval", "knowledge", "budget", "crash")
+ORDER = (
+    "gateway",
+    "cache",
+    "memory",
+    "start",
+    "workers",
+    "selection",
+    "retrieval",
+    "knowledge",
+    "budget",
+    "simworld",
+    "crash",
+    "runs",
+)
 INTRODUCTION = """# What a request costs
 
 `make bench` measures all of this; `python -m bench PART` measures one part and leaves the other sections as they were.

@@ -35,12 +35,24 @@ ARMS: Final[tuple[tuple[PatternType, str, str, str], ...]] = (
 )
 SENTENCES: Final = (
     "The monthly plan renews on the day on which it was bought and can be ended at any time.",
-    "Revenue grew by 12 percent in the second quarter, most of it in the north.",
     "Open the settings, choose the account and press the button at the bottom of the page.",
-    "For example, an order of 40 euros is shipped for free within two working days.",
-    "Changes above 10% are listed in the report that is sent every Monday.",
     "The connection was refused because the certificate of the server has expired.",
     "A refund reaches the card within five business days, sooner for small amounts.",
+    "You will find the invoice in the mail that was sent when the order was placed.",
+    "The older device keeps working, but it no longer gets new features after the spring.",
+    "Both accounts can be joined as long as they belong to the same owner.",
+    "The driver calls before the parcel arrives, and leaves it with a neighbour if asked to.",
+    "Large files are split into parts, and every part is checked when it arrives.",
+    "If the light stays red after a restart, the battery has to be replaced.",
+    "The museum is closed on Mondays; tickets are sold at the entrance and on its site.",
+    "Water the plant once a week and keep it away from the window in winter.",
+    "The meeting was moved to the afternoon because the room was taken in the morning.",
+    "Members of the team see the same board, and guests see what was shared with them.",
+    "The lease ends with the year unless one of the two sides gives notice in time.",
+    "Prices include tax and delivery inside the country, and nothing else is added later.",
+    "Revenue grew by 12 percent in the second quarter, most of it in the north.",
+    "For example, an order of 40 euros is shipped for free within two working days.",
+    "Changes above 10% are listed in the report that is sent every Monday.",
     "The SmartBasket keeps what was chosen for thirty days, also on another device.",
 )
 ENDS: Final = ("Would you like me to draft the message?", "Next steps: check the invoice and confirm.", "That is all.")

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
-import msgspec
+from msgspec.structs import replace as replace_fields
 
 from store.clock import iso
 from store.database import Database, Row
@@ -191,16 +191,19 @@ def publish_patterns_if_changed(
 ) -> int | None:
     """Publish the rows in a served state, or return None when the newest generation serves exactly them.
 
-    Priorities alone make no generation: they move a little in every run, and running conversations would change.
+    A lift that was measured anew is no change while dimensions keep their order: a generation begins prefixes anew.
     """
-    now, served = plan_of_rows(db, tenant_id), current_plan(db, tenant_id)
-    if msgspec.structs.replace(now, priorities=served.priorities) == served:
+    if _without_lifts(plan_of_rows(db, tenant_id)) == _without_lifts(current_plan(db, tenant_id)):
         return None
     return publish_patterns(db, tenant_id, actor=actor, reason=reason, now_s=now_s, run_id=run_id)
 
 
+def _without_lifts(plan: Plan) -> Plan:
+    return replace_fields(plan, patterns=tuple(replace_fields(pattern, lift=0.0) for pattern in plan.patterns))
+
+
 def plan_of_rows(db: Database, tenant_id: str) -> Plan:
-    """Return the plan that the rows stand for; a pattern without a share is not in it."""
+    """Return the plan that the tenant's rows stand for."""
     group_field, priorities = plan_strata(db, tenant_id)
     return plan_of(all_patterns(db, tenant_id), group_field=group_field, priorities=priorities)
 

@@ -80,6 +80,15 @@ class Axes:
             if user and user not in self.users and len(self.users) < MAX_USERS:
                 self.users[user] = N_BUCKETS + len(self.users)
 
+    def admit(self, key: Key) -> None:
+        """Give *key* a place before any record of it came, while there is room."""
+        if key.scope.question_type is not None:
+            _meet_names(self.question_types, [key.scope.question_type], MAX_TYPES)
+        if key.scope.group is not None:
+            _meet_names(self.groups, [key.scope.group], MAX_GROUPS)
+        if key.column not in self.columns and len(self.columns) < MAX_COLUMNS:
+            self.columns.append(key.column)
+
     def user_places(self, users: Sequence[str], conversations: Sequence[str]) -> Integers:
         """Return the places (n,) of *users*; without a name or a place it is the bucket of the conversation or user."""
         known = self.users

@@ -183,10 +183,8 @@ _ACTIONS: Final = frozenset(
     search select send set sign start stir stop submit switch take tap test toggle try turn type uninstall
     unplug update upload use verify visit wait wipe write""".split()  # noqa: SIM905 - readable
 )
-_EXAMPLE: Final = re.compile(
-    r"\bfor example\b|\bfor instance\b|\be\.g\.|\bhere(?:'s| is) an example\b|^\W{0,8}example\b[^\n]{0,40}:",
-    re.MULTILINE,
-)
+_EXAMPLES: Final = ("for example", "for instance", " e.g.", "(e.g.", "here's an example", "here is an example")
+_EXAMPLE: Final = re.compile(r"^\W{0,8}example\b[^\n]{0,40}:", re.MULTILINE)
 _SOURCES: Final = re.compile(
     r"^\W{0,8}(?:sources?|references?)\b\W*:|^\W{0,8}#\s*(?:sources?|references?)\s*$"
     r"|\(source: |[ .,]\[\^?\d{1,2}\](?!\()"
@@ -216,7 +214,7 @@ def _strategy(read: Read) -> tuple[str, ...] | None:
         found.append("summary_first")
     if _is_stepwise(prose):
         found.append("step_by_step")
-    if _has_any(prose, ("for instance", "example", "e.g.")) and _EXAMPLE.search(prose):
+    if _has_any(prose, _EXAMPLES) or ("example" in prose and _EXAMPLE.search(prose)):
         found.append("example")
     if (
         len(lower) <= _CLARIFYING_CHARS

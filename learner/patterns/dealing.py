@@ -285,11 +285,12 @@ class _Dimension:
         competes = is_trial.sum(1) > 1
         cap = np.where(competes & is_small, max(settings.small_trial_share, settings.trial_share), settings.trial_share)
         is_tried = np.array([self.readings.n_treated(self.cells.columns[c]) for c in self.columns]) >= PROVING_SIGNALS
-        # What a crash put back into trial this moment must earn it anew.
-        is_back = [change.before.state != "trial" and change.after.state == "trial" for change in self.changes]
-        is_tried = is_tried & ~np.array([*is_back, False], np.bool_)[self.hands]
         promising = is_trial & is_tried & (self.cells.confidence[:, self.columns] >= PROBATION)
-        return np.minimum(np.where(promising.any(1), self._most, cap), self._most)
+        cap = np.where(promising.any(1), self._most, cap)
+        # What a crash put back into trial this moment must earn a larger share anew.
+        is_back = [change.before.state == "active" and change.after.state == "trial" for change in self.changes]
+        has_back = np.array([*is_back, False], np.bool_)[self.hands].any(1)
+        return np.minimum(np.where(has_back, np.minimum(cap, settings.trial_share), cap), self._most)
 
     def _is_alone(self) -> Booleans:
         """Return (N, k): a first trial that meets nothing in its cell has the whole share, to learn soonest."""

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.patterns.normal import Floats
+from learner.patterns.normal import Floats, cdf
 
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
@@ -135,6 +135,17 @@ def log_bets(score: float, variance: float, residual_variance: float, sizes: Seq
     logs = [_log_bet(score, variance, residual_variance / size**2) for size in sizes]
     top = max(logs)
     return top + math.log(sum(math.exp(one - top) for one in logs) / len(logs))
+
+
+def log_bets_of(score: Floats, variance: Floats, residual_variance: float) -> Floats:
+    """Return ``log_bets`` of many scores at once."""
+    logs = []
+    for size in EFFECTS:
+        rho = residual_variance / size**2
+        spread = variance + rho
+        tail = np.maximum(2 * cdf(score / np.sqrt(spread)), 1e-300)
+        logs.append(0.5 * np.log(rho / spread) + score**2 / (2 * spread) + np.log(tail))
+    return np.asarray(np.logaddexp.reduce(logs) - math.log(len(logs)), np.float64)
 
 
 def _log_bet(score: float, variance: float, rho: float) -> float:

@@ -98,7 +98,8 @@ def _find(option: _Option, conditions: Conditions, situation: Situation, revives
         conditions=conditions,
         confidence=option.confidence,
         reason=(
-            f"{what} please more: {option.lift:+.3f} (standard error {option.sd:.3f}) expected from "
+            f"{what} {'please' if option.lift > 0 else 'may yet please'} more: {option.lift:+.3f} "
+            f"(standard error {option.sd:.3f}) expected from "
             f"{option.n_signals:.0f} rated replies, confidence {option.confidence:.2f} before any trial"
         ),
         detail={

@@ -126,6 +126,13 @@ class Ledger(Sums):
             n_users=int(n_users(np.asarray(np.count_nonzero(self.rated[scope, :, column]), np.float64))),
         )
 
+    def totals(self, places: Integers, outcome: int) -> tuple[Floats, Floats, Floats]:
+        """Return score, information and variance of the score of all keys of the scopes *places* (K, f)."""
+        psi = self.psi[outcome][places]
+        by_user = np.asarray((psi**2).sum(1), np.float64)
+        information = np.asarray(self.information[places].sum(1), np.float64)
+        return psi.sum(1), information, np.maximum(by_user, self.psi_squares[outcome][places])
+
     def harm_z(self, places: Integers) -> Floats:
         """Return the standard errors from 0 of the recent scores of the scopes *places* (K, f); 0 without rows."""
         recent = self.recent_psi[places]

@@ -16,7 +16,7 @@ from learner.patterns.calibration import Moments
 from learner.patterns.clashes import Pairs
 from learner.patterns.coded import Coded, chunks, encode
 from learner.patterns.effects import Effects, NaturalCounts, Regression, Scales, solve
-from learner.patterns.evidence import Contrast, log_bets, log_e_value
+from learner.patterns.evidence import Contrast, log_bets_of
 from learner.patterns.ledger import GUARDRAILS, SCORE, Ledger
 from learner.patterns.normal import Floats
 from learner.patterns.observations import FAMILIES, Column, Observations
@@ -110,6 +110,8 @@ class Statistics:
 
     def reset(self, key: Key, at_s: float) -> None:
         """Begin the evidence of *key* anew: responses created before *at_s* never count for it again."""
+        self.axes.admit(key)
+        self._grow()
         place = self.axes.place(key)
         if place is not None:
             self.ledger.reset(*place, at_s)
@@ -180,9 +182,8 @@ class Statistics:
         columns = list(axes.columns)
         strata = Strata(list(axes.question_types), list(axes.groups), self.strata_field)
         contrasts = self._contrasts(SCORE)
-        log_e = np.full(effects.key_mean.shape, -np.inf)
-        for (scope, column), found in contrasts.items():
-            log_e[scope, column] = log_e_value(found, variance)
+        score, information, spread = self.ledger.totals(places, SCORE)
+        log_e = np.where(information > 0, log_bets_of(score, spread, variance), -np.inf)
         scopes = strata.scopes
         responses = self.regression.responses
         dimensions = axes.dimensions
@@ -224,14 +225,15 @@ class Statistics:
         return found
 
     def _guardrails(self) -> Guardrails:
-        shape = (len(self.axes.scope_places), len(self.axes.columns))
-        difference, log_e_worse = {}, {}
+        difference: dict[str, Floats] = {}
+        log_e_worse: dict[str, Floats] = {}
+        places = self.axes.scope_places
         for index, (metric, outcome) in enumerate(GUARDRAILS.items(), start=1):
-            difference[metric], log_e_worse[metric] = np.zeros(shape), np.full(shape, -np.inf)
-            variance = self.baselines.variance_of(outcome)
-            for place, found in self._contrasts(index).items():
-                difference[metric][place] = found.score / found.information
-                log_e_worse[metric][place] = log_bets(WORSE[metric] * found.score, found.variance(), variance)
+            score, information, spread = self.ledger.totals(places, index)
+            is_seen = information > 0
+            logs = log_bets_of(WORSE[metric] * score, spread, self.baselines.variance_of(outcome))
+            difference[metric] = np.where(is_seen, score / np.where(is_seen, information, 1.0), 0.0)
+            log_e_worse[metric] = np.where(is_seen, logs, -np.inf)
         rates = {metric: self.baselines.rate_of(outcome) for metric, outcome in GUARDRAILS.items()}
         return Guardrails(tuple(GUARDRAILS), difference, log_e_worse, rates)
 

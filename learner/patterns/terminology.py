@@ -22,7 +22,7 @@ MAX_REPLY_TERMS: Final = 30  # of one reply
 MIN_TERM_USERS: Final = 20  # different ones whose replies must hold a term
 MAX_TERM_SHARE: Final = 0.4  # of replies that hold it: commoner is language
 MIN_FORM_SHARE: Final = 0.95  # of a word's uses within sentences in lower case, or in one form with capitals
-MIN_ENGLISH: Final = 0.85  # share of ordinary words: of another language every word would look like a term
+MAX_RARE: Final = 0.15  # share of words that are not ordinary: of another language every word would look like a term
 CACHED_WORDS: Final = 50_000
 QUOTES: Final = str.maketrans("\u2018\u2019\u201c\u201d", "''\"\"")
 
@@ -74,14 +74,14 @@ def _stems(word: str) -> Iterable[str]:
 
 def terms_in(text: str, question: str, ordinary: Ordinary) -> tuple[str, ...]:
     """Return what may be terms in a reply, as written; none for a reply that is not in English."""
-    prose = _plain_quotes(_CODE.sub(" ", text) if "`" in text else text)
+    prose = _CODE.sub(" ", text) if "`" in text else text
+    prose = prose if prose.isascii() else _plain_quotes(prose)
     pieces = prose.split()
     rare = ordinary.rare_in(pieces)
-    n_rare = sum(pieces.count(piece) * len(words) for piece, words in rare.items())
-    if not rare or n_rare > (1 - MIN_ENGLISH) * len(pieces):
+    if not rare or sum(pieces.count(piece) * len(words) for piece, words in rare.items()) > MAX_RARE * len(pieces):
         return ()
     asked = {word.lower() for word in _WORD.findall(_plain_quotes(question))}
-    words = dict.fromkeys(word for piece in dict.fromkeys(pieces) for word in rare.get(piece, ()))
+    words = dict.fromkeys(word for piece in sorted(rare, key=pieces.index) for word in rare[piece])
     found = [word for word in words if word.isascii() and word.lower() not in asked and _is_ever_within(prose, word)]
     return tuple(found)[:MAX_REPLY_TERMS]
 

@@ -39,7 +39,7 @@ def test_a_generation_is_served_again(client: TestClient, db: Database) -> None:
     answer = client.post("/api/generations/1/revert", json={"reason": "worse"})
 
     assert answer.status_code == 200
-    assert answer.json() == {"generation": 4, "restored": [], "retired": others, "kept": []}
+    assert answer.json() == {"generation": 4, "restored": [], "retired": sorted(others), "kept": []}
     assert [pattern.id for pattern in current_plan(db, DEFAULT_TENANT).patterns] == [one]
     (entry,) = [row for row in list_audit(db, DEFAULT_TENANT)[0] if row.action == "generations.revert"]
     assert entry.detail["reason"] == "worse"

@@ -19,6 +19,7 @@ from store.config import Config
 from store.database import Database, Parameters, open_database
 from store.errors import ConflictError, NotFoundError, UnavailableError
 from store.generations import current_number, current_plan
+from store.learner_states import load_learner_state
 from store.patterns import PatternRow, all_patterns
 from store.run_lock import run_lock
 from store.runs import last_completed_run, list_runs
@@ -83,7 +84,17 @@ def result(db: Database) -> list[tuple[object, ...]]:
     def facts(row: PatternRow) -> tuple[object, ...]:
         return row.rule, row.conditions, row.state, row.grade, row.lift, row.e_value, row.share, row.trial_since
 
-    return sorted((facts(row) for row in all_patterns(db, DEFAULT_TENANT)), key=str)
+    events = db.rows(
+        "SELECT actor, from_state, to_state, reason, detail_json FROM pattern_events ORDER BY reason, to_state"
+    )
+    state = load_learner_state(db, DEFAULT_TENANT)
+    plan = [(one.rule, one.share, one.cells) for one in current_plan(db, DEFAULT_TENANT).patterns]
+    return [
+        *sorted((facts(row) for row in all_patterns(db, DEFAULT_TENANT)), key=str),
+        *(tuple(event) for event in events),
+        *sorted(plan, key=str),
+        () if state is None else (state.state, state.cursor, state.group_field, state.priorities),
+    ]
 
 
 def test_a_run_killed_at_any_statement_repeats_to_the_same_result(db: Database, config: Config) -> None:

@@ -216,10 +216,10 @@ def test_what_counted_plus_what_changed_is_what_is_there(config: Config, seed: i
         counted, removed = newest_signal(db, DEFAULT_TENANT), newest_removal(db, DEFAULT_TENANT)
         (then,) = batches(db, span())
         act(12)
-        sums = np.array(weights(then.signals, 5))
+        sums = np.array(weights(then.signals, 5), np.float64)
         for revised in revisions(db, after_signal=counted, removals=(removed, newest_removal(db, DEFAULT_TENANT))):
             n = len(revised.now.responses.seq)
-            difference = np.array(weights(revised.now.signals, n)) - weights(revised.before, n)
+            difference = np.array(weights(revised.now.signals, n), np.float64) - weights(revised.before, n)
             sums[revised.now.responses.seq - 1] += difference
         (now,) = batches(db, span())
 

@@ -1,0 +1,91 @@
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.simulation.loading import Simworld
+from bench.simulation.summary import bars, of_oracle, share
+from bench.simulation.watching import Watched
+
+DIMENSIONS = [("length", "response_format", ["short", "long"]), ("table", "response_format", ["none", "all"])]
+WEIGHTS = np.array([[0.25, 0.25], [0.4, 0.1]])  # two question types, two segments
+
+
+def world(**others: Any) -> Any:
+    effects = np.zeros((2, 2, 2, 2))  # type, dimension, value, segment
+    effects[0, 0, 0, :] = 0.4  # short answers help the first type
+    effects[:, 1, 1, 0] = -0.3  # tables harm the first segment
+    return SimpleNamespace(
+        Q=2,
+        S=2,
+        tokens=np.full((2, 2), 50),
+        planted=[("helpful", "length", "short", [0], 0.4, [0, 1])],
+        cell_effects=lambda _day: effects,
+        **others,
+    )
+
+
+class Learner:
+    """Has two patterns from the start: a true one that is proven, and a harmful one."""
+
+    events: list[Any] = []  # noqa: RUF012
+    proofs = [(0, (0, 0, 0)), (3, (3, 1, 1))]  # noqa: RUF012
+    max_tokens = 300
+
+    def update(self, log: Any) -> None:
+        pass
+
+    def active_keys(self) -> set[tuple[int, int, int]]:
+        return {(0, 0, 0), (3, 1, 1)}
+
+    def proven_keys(self) -> set[tuple[int, int, int]]:
+        return {(0, 0, 0)}
+
+    def active_cells(self) -> Any:
+        cells = np.zeros((2, 2, 2, 2), bool)
+        cells[0, :, 0, 0] = True
+        return cells
+
+    served_cells = active_cells
+
+    def worst_draw_z(self) -> float:
+        return 1.0
+
+
+def test_a_patterns_effect_is_its_mean_over_the_traffic_of_its_scope() -> None:
+    watched = Watched(Learner(), world(), DIMENSIONS, WEIGHTS)
+    effects = world().cell_effects(0)
+
+    assert watched.effect((0, 0, 0), effects) == pytest.approx(0.4)  # its type alone
+    assert watched.effect((2, 0, 0), effects) == pytest.approx(0.2)  # everywhere
+    assert watched.effect((3, 1, 1), effects) == pytest.approx(-0.3)  # one segment
+    assert watched.effect((2, 1, 1), effects) == pytest.approx(-0.3 * 0.65)
+
+
+def test_proofs_harm_and_helpers_are_counted_once_a_day() -> None:
+    watched = Watched(Learner(), world(), DIMENSIONS, WEIGHTS)
+
+    for run in range(8):
+        watched.update({"run": run})
+
+    figures = watched.figures()
+    assert (figures["active"], figures["active_false"], figures["harmful_days"]) == (4, 2, 2)
+    assert (figures["proofs"], figures["proofs_false"], figures["proven_false"]) == (2, 1, 0)
+    assert (figures["helpers"], figures["helpers_active"], figures["helper_days_served"]) == (
+        1,
+        1,
+        [("helpful", 0.4, 0.75)],
+    )
+
+
+def test_shares_of_sums_are_unknown_where_there_is_nothing() -> None:
+    assert math.isnan(share([{"a": 0, "b": 0}], "a", "b"))
+    assert of_oracle([{"auc": 1.0, "orc": 4.0}, {"auc": 2.0, "orc": 2.0}], "auc") == pytest.approx(50.0)
+    assert bars({}) == []
+
+
+def test_a_folder_without_the_world_is_named(tmp_path: Any) -> None:
+    with pytest.raises(FileNotFoundError, match="no simulated world in"):
+        Simworld(tmp_path)
