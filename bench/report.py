@@ -14,6 +14,7 @@ ORDER = (
     "workers",
     "selection",
     "retrieval",
+    "knowledge",
     "budget",
     "simworld",
     "crash",

@@ -1,11 +1,13 @@
 """Training data and jobs: the bulk ingest of channels, datasets, examples and their review, learning jobs."""
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from learner.api_errors import ApiError, bad_field
 from learner.api_request import Call, flag, known_fields, one_of, page, text
 from learner.ingest import store_items
 from store.audit import record
+from store.clock import iso, parse_iso
 from store.datasets import (
     ensure_dataset,
     get_dataset,
@@ -104,7 +106,10 @@ def patch_example(call: Call) -> Any:
 
 
 def add_job(call: Call) -> Any:
-    """Queue a learning run; the scheduler takes it within seconds."""
+    """Queue a learning run; the scheduler takes it within seconds.
+
+    With a ``range`` a knowledge run looks at the conversations whose newest message or signal is in it, old or new.
+    """
     kind = one_of("kind", call.body.get("kind"), get_args(JobKind))
     if kind is None:
         raise bad_field("kind", f"must be one of {', '.join(get_args(JobKind))}")
@@ -116,20 +121,57 @@ def add_job(call: Call) -> Any:
             param="kind",
             code="not_available",
         )
-    known_fields(call.body, ("kind",))
+    known_fields(call.body, ("kind", "range"))
+    start_at, end_at = _range(call.body)
+    if kind != "knowledge" and (start_at or end_at):
+        raise bad_field("range", f"a run of kind {kind} looks at what is new; only knowledge takes a range")
     with call.db.transaction():
-        job = create_job(call.db, call.tenant_id, kind=kind, due_s=call.now_s, now_s=call.now_s)
+        job = create_job(
+            call.db,
+            call.tenant_id,
+            kind=kind,
+            due_s=call.now_s,
+            now_s=call.now_s,
+            range_start_at=start_at,
+            range_end_at=end_at,
+        )
         record(
             call.db,
             call.tenant_id,
             actor=call.actor,
             action="jobs.create",
             object_id=job.id,
-            detail={"kind": kind},
+            detail={"kind": kind, "from": start_at, "to": end_at},
             now_s=call.now_s,
         )
     call.services.wake_scheduler()
     return job
+
+
+def _range(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return where the range of a job begins and ends, each None when it is open.
+
+    Raises:
+        ApiError: it is no range of time.
+    """
+    value = body.get("range")
+    if value is None:
+        return None, None
+    if not isinstance(value, dict) or not value or not value.keys() <= {"from", "to"}:
+        raise bad_field("range", 'must be {"from": moment, "to": moment}, or one of the two')
+    start_at, end_at = (_moment(value, name) for name in ("from", "to"))
+    if start_at is not None and end_at is not None and start_at >= end_at:
+        raise bad_field("range.to", "must be after range.from")
+    return start_at, end_at
+
+
+def _moment(value: Mapping[str, Any], name: str) -> str | None:
+    if name not in value:
+        return None
+    try:
+        return iso(parse_iso(value[name]))
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise bad_field(f"range.{name}", "must be an ISO 8601 moment, such as 2026-11-01T00:00:00Z") from exc
 
 
 def jobs(call: Call) -> dict[str, Any]:

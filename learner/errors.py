@@ -2,7 +2,8 @@
 
 LearnerError
 └── ModelError              a model gave no usable answer
-    └── BudgetExceededError the run may not spend more
+    ├── BudgetExceededError the run may not spend more
+    └── UnusableDraftError  a model's drafts did not pass the checks
 """
 
 
@@ -15,4 +16,8 @@ class ModelError(LearnerError):
 
 
 class BudgetExceededError(ModelError):
-    """The run has spent what ``max_cost_usd_per_run`` allows; no call was made."""
+    """The run has spent what ``max_cost_usd_per_run`` or ``max_tokens_per_run`` allows; no call was made."""
+
+
+class UnusableDraftError(ModelError):
+    """The model answered, and none of its drafts passed the checks."""

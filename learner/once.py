@@ -3,6 +3,7 @@
 import numpy as np
 
 from learner.authoring import Author
+from learner.knowledge.pipeline import Period
 from learner.models import load_models
 from learner.report import Collaborators, RunReport
 from learner.run import Kind, run_once
@@ -20,8 +21,11 @@ def learn(
     now_s: float,
     author: Author | None = None,
     clock: Clock | None = None,
+    period: Period | None = None,
 ) -> list[RunReport]:
     """Return what one run did; *author* lends its embedder and token counter when they are loaded already.
+
+    *period*: the conversations that a knowledge run looks at; None: what is new.
 
     Raises:
         StoreError: as ``run_once``.
@@ -30,8 +34,8 @@ def learn(
     collaborators = Collaborators(
         embedder=author.embedder,
         tokens=author.tokens,
-        models=load_models(config.learner.models),
+        models=load_models(config.learner.models, config.prices),
         rng=np.random.default_rng(),
         clock=clock or SystemClock(),
     )
-    return run_once(db, config, tenant_id, kind, collaborators=collaborators, now_s=now_s)
+    return run_once(db, config, tenant_id, kind, collaborators=collaborators, now_s=now_s, period=period)

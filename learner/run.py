@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Literal
 
-from learner.knowledge.pipeline import run_knowledge
+from learner.knowledge.pipeline import Period, run_knowledge
 from learner.patterns.pipeline import run_patterns
 from learner.report import Collaborators, RunReport
 from learner.signals import find_traffic_signals
@@ -31,7 +32,14 @@ KINDS: Final[Mapping[Kind, tuple[RunKind, ...]]] = {
 
 
 def run_once(
-    db: Database, config: Config, tenant_id: str, kind: Kind, *, collaborators: Collaborators, now_s: float
+    db: Database,
+    config: Config,
+    tenant_id: str,
+    kind: Kind,
+    *,
+    collaborators: Collaborators,
+    now_s: float,
+    period: Period | None = None,
 ) -> list[RunReport]:
     """Return what one run of *tenant_id* did, one report for each kind of learning.
 
@@ -42,21 +50,24 @@ def run_once(
         kind: ``all`` is patterns, then knowledge.
         collaborators: embedding, tokens, models, chance and the machine's clock.
         now_s: the run's time for all that depends on time; seconds since 1970.
+        period: the conversations that a knowledge run looks at; None: what is new.
 
     Raises:
-        ValueError: there is no pipeline for *kind*.
+        ValueError: there is no pipeline for *kind*, or none that takes a *period*.
         ConflictError: another run of the tenant did not end within ``[learner] run_wait_s``.
         NotFoundError: there is no such tenant.
         UnavailableError: the database is missing, locked or damaged; nothing was published.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
+    if period is not None and kind != "knowledge":
+        raise ValueError(f"only a knowledge run takes a period, not {kind}")
     get_tenant(db, tenant_id)
     with run_lock(db.path, tenant_id, wait_s=config.learner.run_wait_s):
         fail_interrupted_runs(db, tenant_id, finished_s=collaborators.clock.now_s())
         ingest_orphans(db, segment_directory(config))
         _find_signals(db, config, tenant_id)
-        return [_run(db, config, tenant_id, one, collaborators, now_s) for one in KINDS[kind]]
+        return [_run(db, config, tenant_id, one, collaborators, now_s, period) for one in KINDS[kind]]
 
 
 def _find_signals(db: Database, config: Config, tenant_id: str) -> None:
@@ -66,13 +77,20 @@ def _find_signals(db: Database, config: Config, tenant_id: str) -> None:
 
 
 def _run(  # noqa: PLR0917  # the signature of every kind of run
-    db: Database, config: Config, tenant_id: str, kind: RunKind, collaborators: Collaborators, now_s: float
+    db: Database,
+    config: Config,
+    tenant_id: str,
+    kind: RunKind,
+    collaborators: Collaborators,
+    now_s: float,
+    period: Period | None,
 ) -> RunReport:
     """Return the report of one pipeline; a failure stays as a failed run and an alert, and is raised."""
     clock = collaborators.clock
     run_id = start_run(db, tenant_id, kind, now_s, clock.now_s())
+    pipeline = PIPELINES[kind] if period is None else partial(run_knowledge, period=period)
     try:
-        return PIPELINES[kind](db, config, tenant_id, collaborators, run_id, now_s)
+        return pipeline(db, config, tenant_id, collaborators, run_id, now_s)
     except Exception as exc:
         log.exception("run %s (%s) of tenant %s failed", run_id, kind, tenant_id)
         error = f"{type(exc).__name__}: {exc}"

@@ -3,11 +3,12 @@
 Jobs are rows, so that what was due survives a crash: a learner that dies is replaced by whichever looks next.
 """
 
-import hashlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Final
 
 from store.clock import Clock, parse_iso
@@ -16,37 +17,65 @@ from store.database import Database
 from store.errors import ConflictError, StoreError
 from store.jobs import (
     JobRow,
+    Turn,
     claim_next,
     complete_job,
     create_job,
     fail_job,
-    last_due,
     release_job,
     renew_claim,
+    turns,
 )
 from store.vocabulary import JobKind
 
 log = logging.getLogger(__name__)
 
+SLOT_S: Final = 120.0  # two minutes: a run of 300 conversations takes about that with a model
+GOLDEN: Final = (5**0.5 - 1) / 2
 STOP_WAIT_S: Final = 5.0  # that a job in work gets at shutdown; a run publishes at its end or not at all
 
 Execute = Callable[[JobRow], str | None]  # does a job and returns its run's id
 
 
-def latest_slot_s(tenant_id: str, kind: JobKind, interval_s: float, now_s: float) -> float:
+def latest_slot_s(turn: Turn, kind: JobKind, interval_s: float, now_s: float) -> float:
     """Return when the tenant's newest slot began, in seconds since 1970, at most *now_s*.
 
-    Slots are one interval apart; where they lie within it depends on tenant and kind, so that not all tenants fall
-    upon a provider at once.
+    A tenant's slots are one interval apart. The interval is divided into slots of ``SLOT_S``; each further tenant gets
+    the one that is about a golden ratio of the interval after that of the tenant before. So however many there are they
+    lie evenly in it, nobody's slot moves when another tenant comes, and no two have the same one until there are more
+    tenants than slots. Source: the three-distance theorem, Sos 1958. The first one's begins at the time of day at which
+    it was made: not all installations fall upon a provider at midnight.
 
-    >>> latest_slot_s("a", "patterns", 3600, 1e9) == latest_slot_s("a", "patterns", 3600, 1e9 + 1) - 3600
-    False
-    >>> 0 <= 1e9 - latest_slot_s("a", "patterns", 3600, 1e9) < 3600
-    True
+    >>> turns = [Turn("a", n, "", "2026-11-21T12:00:00.000Z") for n in range(720)]
+    >>> slots = sorted(latest_slot_s(turn, "knowledge", 86400, 1.9e9) for turn in turns)
+    >>> {round(after - before) for before, after in zip(slots, slots[1:])}
+    {120}
     """
-    digest = hashlib.blake2b(f"{tenant_id}\x00{kind}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    offset_s = int.from_bytes(digest, "big") / 2**64 * interval_s
+    n_slots = max(int(interval_s // SLOT_S), 1)
+    position = turn.number * _step(n_slots) % n_slots
+    # The kinds of one tenant, and of two in neighbouring slots, do not begin at once either.
+    within_s = SLOT_S / 2 if kind == "patterns" else 0.0
+    offset_s = (parse_iso(turn.first_at) + position * interval_s / n_slots + within_s) % interval_s
     return (now_s - offset_s) // interval_s * interval_s + offset_s
+
+
+@cache
+def _step(n_slots: int) -> int:
+    """Return a step that reaches every slot and whose multiples lie evenly among *n_slots*, however many they are.
+
+    They do when the continued fraction of the step's part of the whole has small quotients, as the golden ratio's has.
+    """
+    near = round(GOLDEN * n_slots)
+    steps = [step for step in range(max(near - 100, 1), min(near + 100, n_slots) + 1) if math.gcd(step, n_slots) == 1]
+    return min(steps, key=lambda step: (_largest_quotient(n_slots, step), abs(step - GOLDEN * n_slots)))
+
+
+def _largest_quotient(n: int, step: int) -> int:
+    largest = 0
+    while step:
+        largest = max(largest, n // step)
+        n, step = step, n % step
+    return largest
 
 
 @dataclass
@@ -200,8 +229,8 @@ def intervals_s(config: Config) -> Mapping[JobKind, float]:
 def _tenants_due(db: Database, kind: JobKind, interval_s: float, now_s: float) -> dict[str, float]:
     """Return ``{tenant id: start of its newest slot}`` of those that had no job of this kind since then."""
     slots = {
-        tenant_id: (latest_slot_s(tenant_id, kind, interval_s, now_s), parse_iso(due_at))
-        for tenant_id, due_at in last_due(db, kind).items()
+        turn.tenant_id: (latest_slot_s(turn, kind, interval_s, now_s), parse_iso(turn.due_at))
+        for turn in turns(db, kind)
     }
     # Stored moments have whole milliseconds.
     return {tenant_id: slot_s for tenant_id, (slot_s, due_s) in slots.items() if slot_s > due_s + 0.001}

@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
+from learner.knowledge.pipeline import Period
 from learner.notifying import Notifier
 from learner.once import learn
 from learner.scheduler import Scheduler
@@ -47,8 +48,10 @@ class Worker:
         """Do *job* and return the id of its (last) run."""
         kind: RunKind = "knowledge" if job.kind == "knowledge" else "patterns"
         now_s = SystemClock().now_s()
+        is_of_range = job.range_start_at is not None or job.range_end_at is not None
+        period = Period(job.range_start_at, job.range_end_at) if is_of_range else None
         with open_database(self._config.store) as db:
-            reports = learn(db, self._config, job.tenant_id, kind, now_s=now_s, author=self._author)
+            reports = learn(db, self._config, job.tenant_id, kind, now_s=now_s, author=self._author, period=period)
         return reports[-1].run_id if reports else None
 
 

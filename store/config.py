@@ -193,6 +193,7 @@ class ModelsSection:
     timeout_s: float
     max_retries: int
     max_cost_usd_per_run: float
+    max_tokens_per_run: int
 
 
 @dataclass(frozen=True, slots=True)

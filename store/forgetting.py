@@ -308,6 +308,7 @@ def _delete_records(work: _Work, extent: _Extent) -> None:
     )
     work.delete("responses", "id IN (SELECT value FROM json_each(:responses))", responses=extent.responses)
     work.delete("mined_conversations", "conversation_id IN (SELECT value FROM json_each(:whole))", whole=extent.whole)
+    work.delete("model_calls", "true")  # whom an answer quotes is not known; the next run asks again
     work.delete("conversations", "id IN (SELECT value FROM json_each(:whole))", whole=extent.whole)
 
 

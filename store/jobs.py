@@ -116,21 +116,34 @@ def list_jobs(
     return page, encode_cursor(page[-1].created_at, page[-1].id) if has_more else None
 
 
-def last_due(db: Database, kind: JobKind) -> dict[str, str]:
-    """Return ``{tenant id: when its latest job of this kind was due, or when it was made before the first}``.
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One tenant among all of an installation, and since when it waits."""
 
-    Of all tenants that learn: the scheduler serves them all.
-    """
+    tenant_id: str
+    number: int  # 0 for the installation's first tenant, in the order in which they were made; learning or not
+    due_at: str  # of its latest job of a kind that was of no time range; when it was made before the first
+    first_at: str  # when the first tenant was made
+
+
+def turns(db: Database, kind: JobKind) -> list[Turn]:
+    """Return every tenant that learns with its latest job of this kind: the scheduler serves them all."""
     rows = db.rows(
         """
-        SELECT t.id, coalesce(
-          (SELECT max(j.due_at) FROM training_jobs AS j WHERE j.tenant_id = t.id AND j.kind = :kind), t.created_at)
-          AS due_at
-        FROM tenants AS t WHERE t.learning = 'on' ORDER BY t.id
+        SELECT t.id AS tenant_id, t.number, t.first_at, coalesce(
+          (SELECT max(j.due_at) FROM training_jobs AS j
+           WHERE j.tenant_id = t.id AND j.kind = :kind AND j.range_start_at IS NULL AND j.range_end_at IS NULL),
+          t.created_at) AS due_at
+        FROM (
+          SELECT id, learning, created_at, row_number() OVER (ORDER BY created_at, id) - 1 AS number,
+            min(created_at) OVER () AS first_at
+          FROM tenants
+        ) AS t
+        WHERE t.learning = 'on' ORDER BY t.number
         """,
         {"kind": kind},
     )
-    return {row["id"]: row["due_at"] for row in rows}
+    return [Turn(**row) for row in rows]
 
 
 def claim_next(db: Database, *, claimed_by: str, now_s: float, lease_s: float, max_attempts: int) -> JobRow | None:

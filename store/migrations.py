@@ -82,6 +82,11 @@ def m012_pattern_blocks(tool: Tool) -> None:
     _run(tool, PATTERN_BLOCKS)
 
 
+@MIGRATIONS()
+def m013_model_calls(tool: Tool) -> None:
+    _run(tool, MODEL_CALLS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -661,4 +666,22 @@ FROM (
     r.seq / 128 AS block
   FROM responses AS r CROSS JOIN json_each(r.injection_sets_json) AS s
 ) AS u CROSS JOIN injection_set_items AS i ON i.set_id = u.set_id AND i.kind = 'pattern';
+"""
+
+MODEL_CALLS: Final = """
+CREATE TABLE model_calls (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  request_hash TEXT NOT NULL, -- of the model's name and everything that it was sent
+  turn INTEGER NOT NULL, -- how many times the run had sent just this before
+  run_id TEXT NOT NULL REFERENCES learning_runs (id), -- that paid for it
+  answer_json TEXT NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  cost_usd REAL NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, request_hash, turn)
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE mined_conversations ADD COLUMN n_left INTEGER NOT NULL -- runs that left it to the next, for a model failed
+  DEFAULT 0;
 """

@@ -51,6 +51,7 @@ class Mark:
     changed_at: str
     decision: Decision | None
     verdict: Mapping[str, Any] | None
+    n_left: int  # runs that left it to the next one, for a model failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,12 @@ class CorrectedInjection:
     created_at: str
 
 
-def changed_conversations(db: Database, tenant_id: str, *, since: str) -> list[ChangedConversation]:
+def changed_conversations(
+    db: Database, tenant_id: str, *, since: str, until: str | None = None
+) -> list[ChangedConversation]:
     """Return the conversations that got a message or signal at or after *since* and were not decided since then.
 
-    Oldest change first; *since* is UTC text.
+    Oldest change first; with *until* only those whose newest message or signal came before it. Both are UTC text.
     """
     rows = db.rows(
         """
@@ -95,10 +98,11 @@ def changed_conversations(db: Database, tenant_id: str, *, since: str) -> list[C
           facts.n_human + coalesce(facts.messages_json LIKE '%"agent":"human"%', 0) AS n_human,
           facts.n_corrections, facts.n_confirmations, facts.satisfaction
         FROM facts LEFT JOIN mined_conversations AS m ON m.tenant_id = :tenant_id AND m.conversation_id = facts.id
-        WHERE m.decision IS NULL OR m.changed_at < facts.changed_at
+        WHERE (m.decision IS NULL OR m.changed_at < facts.changed_at)
+          AND (:until IS NULL OR facts.changed_at < :until)
         ORDER BY facts.changed_at, facts.id
         """,
-        {"tenant_id": tenant_id, "since": since},
+        {"tenant_id": tenant_id, "since": since, "until": until},
     )
     return [
         ChangedConversation(
@@ -209,14 +213,17 @@ def get_marks(db: Database, tenant_id: str, conversation_ids: Iterable[str]) -> 
     """Return how far each of the conversations was taken; those never looked at are missing."""
     rows = db.rows(
         """
-        SELECT conversation_id, changed_at, decision, verdict_json FROM mined_conversations
+        SELECT conversation_id, changed_at, decision, verdict_json, n_left FROM mined_conversations
         WHERE tenant_id = :tenant_id AND conversation_id IN (SELECT value FROM json_each(:ids))
         """,
         {"tenant_id": tenant_id, "ids": json.dumps(list(conversation_ids))},
     )
     return {
         row["conversation_id"]: Mark(
-            row["changed_at"], row["decision"], json.loads(row["verdict_json"]) if row["verdict_json"] else None
+            row["changed_at"],
+            row["decision"],
+            json.loads(row["verdict_json"]) if row["verdict_json"] else None,
+            row["n_left"],
         )
         for row in rows
     }
@@ -232,6 +239,7 @@ def mark_conversation(
     verdict: Mapping[str, Any] | None = None,
     context_id: str | None = None,
     note: str = "",
+    n_left: int = 0,
     run_id: str | None = None,
     now_s: float,
 ) -> None:
@@ -240,15 +248,15 @@ def mark_conversation(
         db.execute(
             """
             INSERT INTO mined_conversations (tenant_id, conversation_id, changed_at, verdict_json, decision,
-              context_id, note, run_id, mined_at)
-            VALUES (:tenant_id, :conversation_id, :changed_at, :verdict_json, :decision, :context_id, :note, :run_id,
-              :now)
+              context_id, note, n_left, run_id, mined_at)
+            VALUES (:tenant_id, :conversation_id, :changed_at, :verdict_json, :decision, :context_id, :note, :n_left,
+              :run_id, :now)
             ON CONFLICT (tenant_id, conversation_id) DO UPDATE SET
               verdict_json = CASE
                 WHEN excluded.verdict_json IS NULL AND mined_conversations.changed_at = excluded.changed_at
                 THEN mined_conversations.verdict_json ELSE excluded.verdict_json END,
               changed_at = excluded.changed_at, decision = excluded.decision, context_id = excluded.context_id,
-              note = excluded.note, run_id = excluded.run_id, mined_at = excluded.mined_at
+              note = excluded.note, n_left = excluded.n_left, run_id = excluded.run_id, mined_at = excluded.mined_at
             """,
             {
                 "tenant_id": tenant_id,
@@ -258,6 +266,7 @@ def mark_conversation(
                 "decision": decision,
                 "context_id": context_id,
                 "note": note,
+                "n_left": n_left,
                 "run_id": run_id,
                 "now": iso(now_s),
             },

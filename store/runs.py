@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from store.clock import iso
 from store.database import Database, Row
@@ -13,6 +13,16 @@ from store.paging import decode_cursor, encode_cursor, split_page
 
 RunKind = Literal["patterns", "knowledge", "nlu"]
 RunStatus = Literal["running", "completed", "failed"]
+
+
+# A run that did not complete has no summary; the answers that it paid for are kept for the next.
+_KEPT_COSTS: Final = """
+  model_calls = (SELECT count(*) FROM model_calls AS c WHERE c.run_id = learning_runs.id),
+  prompt_tokens = (SELECT coalesce(sum(prompt_tokens), 0) FROM model_calls AS c WHERE c.run_id = learning_runs.id),
+  completion_tokens =
+    (SELECT coalesce(sum(completion_tokens), 0) FROM model_calls AS c WHERE c.run_id = learning_runs.id),
+  cost_usd = (SELECT coalesce(sum(cost_usd), 0.0) FROM model_calls AS c WHERE c.run_id = learning_runs.id)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +135,11 @@ def finish_run(
 
 
 def fail_run(db: Database, tenant_id: str, run_id: str, *, error: str, finished_s: float) -> None:
-    """Mark a run as failed; one that has ended stays as it is."""
+    """Mark a run as failed, with what the answers that it kept had cost; one that has ended stays as it is."""
     with db.transaction():
         db.execute(
-            """
-            UPDATE learning_runs SET status = 'failed', finished_at = :finished_at, error = :error
+            f"""
+            UPDATE learning_runs SET status = 'failed', finished_at = :finished_at, error = :error, {_KEPT_COSTS}
             WHERE tenant_id = :tenant_id AND id = :id AND status = 'running'
             """,
             {"tenant_id": tenant_id, "id": run_id, "finished_at": iso(finished_s), "error": error},
@@ -140,8 +150,8 @@ def fail_interrupted_runs(db: Database, tenant_id: str, *, finished_s: float) ->
     """Mark the runs whose process died as failed and return how many; call it under the tenant's run lock only."""
     with db.transaction():
         return db.execute(
-            """
-            UPDATE learning_runs SET status = 'failed', finished_at = :finished_at, error = 'interrupted'
+            f"""
+            UPDATE learning_runs SET status = 'failed', finished_at = :finished_at, error = 'interrupted', {_KEPT_COSTS}
             WHERE tenant_id = :tenant_id AND status = 'running'
             """,
             {"tenant_id": tenant_id, "finished_at": iso(finished_s)},

@@ -336,7 +336,8 @@ CREATE TABLE mined_conversations (
   context_id TEXT REFERENCES ai_contexts (id),
   note TEXT NOT NULL,
   run_id TEXT REFERENCES learning_runs (id),
-  mined_at TEXT NOT NULL,
+  mined_at TEXT NOT NULL, n_left INTEGER NOT NULL -- runs that left it to the next, for a model failed
+  DEFAULT 0,
   PRIMARY KEY (tenant_id, conversation_id),
   FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
@@ -478,6 +479,19 @@ CREATE TABLE pattern_blocks (
   treated INTEGER NOT NULL CHECK (treated IN (0, 1)), -- 1: its text was in the request
   block INTEGER NOT NULL, -- responses.seq / 128: where to look for its responses
   PRIMARY KEY (pattern_id, treated, block)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE model_calls (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  request_hash TEXT NOT NULL, -- of the model's name and everything that it was sent
+  turn INTEGER NOT NULL, -- how many times the run had sent just this before
+  run_id TEXT NOT NULL REFERENCES learning_runs (id), -- that paid for it
+  answer_json TEXT NOT NULL,
+  prompt_tokens INTEGER NOT NULL,
+  completion_tokens INTEGER NOT NULL,
+  cost_usd REAL NOT NULL,
+  created_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, request_hash, turn)
 ) STRICT, WITHOUT ROWID;
 
 CREATE VIEW v_response_satisfaction AS

@@ -14,6 +14,9 @@ Kind = Literal["says", "courtesy", "personal", "asks", "reports", "instance", "p
 
 _GAP: Final = re.compile(r"\n{3,}")  # where lines were left out
 _FENCE: Final = re.compile(r"(```.*?(?:```|\Z))", re.DOTALL)
+_JOINS: Final = re.compile(
+    r"^(?:also|additionally|besides|moreover|in addition),\s+", re.IGNORECASE
+)  # to what is left out
 _BLOCK_LINE: Final = re.compile(r"\s*(?:[-*+•]\s|\d{1,3}[.)]\s|\||#{1,6}\s|>|\t| {4})")
 _MARKER: Final = re.compile(r"^\s*(?:[-*+•>#|]+|\d{1,3}[.)])?\s*(?:\|?\s*\d+\s*\|\s*)?")
 _SENTENCE_END: Final = re.compile(r"(?<=[.!?])(?<!\be\.g\.)(?<!\bi\.e\.)(?<!\bapprox\.)(?<!\bNo\.)(?<!\bSt\.)\s+(?=\S)")
@@ -173,7 +176,8 @@ def read_answer(text: str) -> Answer:
             continue
         lines = [_read_line(line, left_out) for line in part.split("\n")]
         kept.append(_GAP.sub("\n\n", "\n".join(line for line in lines if line is not None)))
-    joined = "".join(kept).strip()
+    joined = _JOINS.sub("", "".join(kept).strip(), count=1)
+    joined = joined[:1].upper() + joined[1:] if joined != "".join(kept).strip() else joined
     return Answer(joined if content_words(joined) else "", frozenset(left_out))
 
 

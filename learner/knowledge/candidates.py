@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from learner.knowledge.answers import Answer, read_answer
 from learner.knowledge.judgement import TRUST, Verdict, judge, stands_alone
-from learner.knowledge.language import is_against, is_thanks
+from learner.knowledge.language import content_words, is_against, is_thanks
 from learner.knowledge.privacy import Placeholders, addressed_names, declared_names, remove_personal_data
 from learner.knowledge.questions import core_question, is_wish
 from learner.knowledge.safety import dangers, echoes_frame, is_order
@@ -24,6 +24,7 @@ from store.mining import ChangedConversation, ResponseFacts, response_facts
 SUBJECT_LOOKBACK: Final = 3  # messages before a question that may name what it is about
 MAX_CHOICES: Final = 1  # answers that ask back; who is asked more often is being served, not told
 MIN_USER_NAME: Final = 4  # characters of a user's id that is looked for in what was said
+ECHO_SHARE: Final = 0.6  # of an answer's words that an injected reply before it had; another matter's answer has a few
 LOOKED_AT_PER_TAKEN: Final = 4  # transcripts read for each candidate wanted; the rest waits for the next run
 
 
@@ -297,7 +298,7 @@ def _provenance(reading: _Reading, index: int) -> Provenance | None:
     is_human = reading.is_human(index)
     is_refused = fact is not None and (not fact.is_ok or fact.is_rejected or fact.satisfaction < 0)
     # What rests on an injected entry says what we said before.
-    is_echo = not is_human and fact is not None and bool(fact.context_ids)
+    is_echo = not is_human and (_is_injected(reading, index) or _repeats_injected(reading, index))
     if is_refused or is_echo or is_against(reaction):
         return None
     if is_human:
@@ -306,6 +307,19 @@ def _provenance(reading: _Reading, index: int) -> Provenance | None:
         return "answer"
     is_from_tool = index > 0 and reading.messages[index - 1]["role"] in ("tool", "function")
     return "tool_result" if is_from_tool else "confirmed_answer"
+
+
+def _is_injected(reading: _Reading, index: int) -> bool:
+    fact = reading.fact(index)
+    return fact is not None and bool(fact.context_ids)
+
+
+def _repeats_injected(reading: _Reading, index: int) -> bool:
+    """Return whether an answer says again, to whatever question, what a reply before it said with an entry at hand."""
+    said = set(content_words(reading.texts[index]))
+    before = [row for row in range(index) if _is_injected(reading, row)]
+    held = {word for row in before for word in content_words(reading.texts[row])}
+    return len(said & held) >= ECHO_SHARE * len(said) > 0
 
 
 def _reaction(reading: _Reading, index: int) -> str:

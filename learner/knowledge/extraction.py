@@ -4,15 +4,16 @@ import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from learner.errors import UnusableDraftError
 from learner.knowledge import language
 from learner.knowledge.candidates import Candidate, Exchange
 from learner.knowledge.judgement import MAX_QUESTION_CHARS, TRUST
 from learner.knowledge.privacy import remove_personal_data
 from learner.knowledge.questions import rephrased, with_subject
-from learner.models import Model, ToolCall
+from learner.models import MAX_ECHO_CALLS, Model, ToolCall
 from store.contexts import Provenance
 from store.embedding import Embedder
 
@@ -245,21 +246,21 @@ class Agent:
 
     model: Model
     max_retries: int
-    notes: list[str] = field(default_factory=list)
+    count: Callable[[str], int]  # of tokens
+    n_prompt_tokens: int = 0
 
     def draft(self, group: Group, nearest: Sequence[Nearest], check: Check) -> Draft:
-        """Return the model's draft; one that never passes *check* comes back as a skip that says why.
+        """Return the model's draft, which passes *check* or is a skip.
 
         Raises:
             BudgetExceededError: the run may not spend more.
+            UnusableDraftError: no draft passed *check*.
             ModelError: the model could not be reached.
         """
-        messages: list[dict[str, Any]] = [
-            {"role": "system", "content": SYSTEM},
-            {"role": "user", "content": _group_text(group, nearest)},
-        ]
+        messages = prompt(group, nearest)
         problem = ""
         for _ in range(self.max_retries + 1):
+            self.n_prompt_tokens += n_tokens(messages, self.count)
             completion = self.model.complete(messages, tools=TOOLS)
             call = completion.tool_calls[0] if completion.tool_calls else None
             try:
@@ -273,14 +274,25 @@ class Agent:
             problem = "; ".join(problems)
             log.warning("extraction: unusable draft (%s)", problem)
             messages += [completion.as_message(), *_rejections(completion.tool_calls, problem)]
-        return Draft("skip", note=f"no usable draft after {self.max_retries + 1} tries: {problem}")
+        raise UnusableDraftError(f"no usable draft after {self.max_retries + 1} tries: {problem}")
+
+
+def prompt(group: Group, nearest: Sequence[Nearest]) -> list[dict[str, Any]]:
+    """Return what the model is asked about a group."""
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": _group_text(group, nearest)}]
+
+
+def n_tokens(messages: Sequence[Mapping[str, Any]], count: Callable[[str], int]) -> int:
+    """Return about how many tokens a call with *messages* and the tools is."""
+    calls = [json.dumps(message["tool_calls"]) for message in messages if message.get("tool_calls")]
+    return sum(count(text) for text in (json.dumps(TOOLS), *(str(m["content"]) for m in messages), *calls))
 
 
 def _rejections(calls: Sequence[ToolCall], problem: str) -> list[dict[str, Any]]:
     text = f"Refused: {problem}. Call one tool again."
     if not calls:
         return [{"role": "user", "content": text}]
-    return [{"role": "tool", "tool_call_id": call.id, "content": text} for call in calls]
+    return [{"role": "tool", "tool_call_id": call.id, "content": text} for call in calls[:MAX_ECHO_CALLS]]
 
 
 def read_call(call: ToolCall | None, group: Group, nearest: Sequence[Nearest]) -> Draft:
@@ -293,7 +305,7 @@ def read_call(call: ToolCall | None, group: Group, nearest: Sequence[Nearest]) -
         raise ValueError("call one of create_context, update_context, skip")
     try:
         arguments = json.loads(call.arguments)
-    except json.JSONDecodeError as exc:
+    except (json.JSONDecodeError, RecursionError) as exc:
         raise ValueError(f"the arguments are not JSON: {exc}") from exc
     if not isinstance(arguments, dict):
         raise ValueError("the arguments must be an object")  # noqa: TRY004  # one error for every wrong shape

@@ -13,6 +13,7 @@ from learner.models import Model
 
 log = logging.getLogger(__name__)
 
+MAX_FAILURES: Final = 3  # in a row, each after all its tries, after which a run asks a model no more
 MAX_CHARS: Final = 2400  # of one conversation that the small model reads: its beginning and its end
 SYSTEM: Final = f"""You judge whether support conversations are suitable as training material for a knowledge base.
 For each conversation give four verdicts and a score between 0 and 1:
@@ -63,9 +64,10 @@ def parse_verdicts(text: str, n: int) -> list[Verdict]:
     Raises:
         ValueError: it is not the JSON that was asked for; the message says what is wrong.
     """
+    start, end = text.find("{"), text.rfind("}")  # a fence or a sentence around the object does no harm
     try:
-        value = json.loads(text.strip().removeprefix("```json").removeprefix("```").removesuffix("```"))
-    except json.JSONDecodeError as exc:
+        value = json.loads(text[start : end + 1] if 0 <= start < end else text)
+    except (json.JSONDecodeError, RecursionError) as exc:
         raise ValueError(f"not JSON: {exc}") from exc
     items = value.get("verdicts") if isinstance(value, dict) else None
     if not isinstance(items, list):
@@ -105,19 +107,30 @@ def _shortened(text: str) -> str:
 
 @dataclass(slots=True)
 class Screener:
-    """Judges batches by the model while it answers and may be paid; then by rules, and says so."""
+    """Judges batches by the model; by rules where there is none or no more may be paid."""
 
     model: Model | None
     max_retries: int
     notes: list[str]
+    n_failures: int = 0  # in a row
 
-    def judge(self, batch: Sequence[Candidate]) -> list[Verdict]:
-        if self.model is not None:
-            try:
-                return judge_by_model(self.model, batch, max_retries=self.max_retries)
-            except BudgetExceededError as exc:
-                self.notes.append(f"pre-screen: {exc}; the rest by rules")
-                self.model = None
-            except ModelError as exc:
-                self.notes.append(f"{exc}; {len(batch)} conversations by rules")
-        return [judge_by_rules(candidate) for candidate in batch]
+    def judge(self, batch: Sequence[Candidate]) -> list[Verdict] | None:
+        """Return a verdict per conversation; None when the model failed and they should be left to the next run."""
+        if self.model is None:
+            return [judge_by_rules(candidate) for candidate in batch]
+        if self.n_failures == MAX_FAILURES:
+            return None
+        try:
+            verdicts = judge_by_model(self.model, batch, max_retries=self.max_retries)
+        except BudgetExceededError as exc:
+            self.notes.append(f"pre-screen: {exc}; the rest by rules")
+            self.model = None
+            return self.judge(batch)
+        except ModelError as exc:
+            self.n_failures += 1
+            self.notes.append(f"{exc}: {len(batch)} conversations are not judged by it")
+            if self.n_failures == MAX_FAILURES:
+                self.notes.append(f"pre-screen: failed {MAX_FAILURES} times in a row and is not asked any more")
+            return None
+        self.n_failures = 0
+        return verdicts

@@ -18,6 +18,7 @@ class Tally:
 
     counts: dict[str, int] = field(default_factory=dict)
     costs: dict[str, Usage] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)  # of the large model: a prompt for all, for groups; sent
     changes: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -34,7 +35,18 @@ class Tally:
             }
             for stage, usage in self.costs.items()
         }
-        return {"counts": self.counts, "costs": costs, "changes": self.changes, "notes": self.notes}
+        told = {"counts": self.counts, "costs": costs, "tokens": self.tokens, "saved": self.saved()}
+        return {**told, "changes": self.changes, "notes": self.notes}
+
+    def saved(self) -> float | None:
+        """Return the share of the large model's prompt tokens that pre-screen and grouping saved, at most 1.
+
+        A first prompt for each group against one for every candidate: entries near it and refused drafts, which
+        ``sent`` holds too, would come to each of those as well. None when no model was asked.
+        """
+        if not self.tokens.get("sent") or not self.tokens.get("all"):
+            return None
+        return round(1 - self.tokens["grouped"] / self.tokens["all"], 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,7 @@ class Run:
         verdict: Verdict | None = None,
         context_id: str | None = None,
         note: str = "",
+        n_left: int = 0,
     ) -> None:
         """Note how far a conversation was taken; it is not looked at again until something is added to it."""
         conversation_id = conversation.conversation_id if isinstance(conversation, Candidate) else conversation.id
@@ -71,6 +84,7 @@ class Run:
             verdict=verdict.as_json() if verdict is not None else None,
             context_id=context_id,
             note=note,
+            n_left=n_left,
             run_id=self.id,
             now_s=self.now_s,
         )

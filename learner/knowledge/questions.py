@@ -25,6 +25,7 @@ _OPENER: Final = re.compile(
     r"|(?:and|also|so|but|then)[,]?\s+)+",
     re.IGNORECASE,
 )
+_ASIDE: Final = re.compile(r",?\s+(?:by the way|btw)\b|^(?:by the way|btw|i(?:'m| am) not sure),\s+", re.IGNORECASE)
 _ASKS: Final = re.compile(
     r"\?|^\W*(?:how|what|when|where|which|who|why|can|could|do|does|did|is|are|was|will|would|should|may|must|am"
     r"|i (?:need|want|would like|have|am|lost|forgot)|i'?d like|i'?m|i'?ve|my|our|tell me|explain|please|help)\b"
@@ -136,7 +137,8 @@ def core_question(text: str, *, is_whole: bool = False) -> str:
     lasting = [s for s in telling if s.endswith("?") or not is_passing(s)]
     if is_whole and sum(map(len, lasting)) <= MAX_WHOLE_CHARS:
         return " ".join(lasting)
-    return " ".join(asking or lasting)
+    asked = " ".join(asking or lasting)
+    return asked[:1].upper() + asked[1:]
 
 
 def _is_thanks(sentence: str) -> bool:
@@ -144,7 +146,7 @@ def _is_thanks(sentence: str) -> bool:
 
 
 def _without_opener(sentence: str) -> str:
-    rest = _OPENER.sub("", sentence.strip(), count=1)
+    rest = _ASIDE.sub("", _OPENER.sub("", sentence.strip(), count=1))
     return (rest[0].upper() + rest[1:]) if rest and rest != sentence.strip() else sentence.strip()
 
 

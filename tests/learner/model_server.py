@@ -20,6 +20,8 @@ class Reply:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
+    is_dropped: bool = False  # the connection ends without a word
+    n_missing: int = 0  # bytes of the body that are announced and never come
 
 
 def text_reply(text: str | None, *, prompt_tokens: int = 100, completion_tokens: int = 10) -> Reply:
@@ -90,6 +92,9 @@ class ModelServer:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 reply = server.answer(json.loads(body))
                 time.sleep(reply.delay_s)
+                if reply.is_dropped:
+                    self.close_connection = True
+                    return
                 with suppress(ConnectionError):  # a client that was told to wait too long has left
                     self.send_reply(reply)
 
@@ -97,7 +102,7 @@ class ModelServer:
                 self.send_response(reply.status)
                 for name, value in {"content-type": "application/json", **reply.headers}.items():
                     self.send_header(name, value)
-                self.send_header("content-length", str(len(reply.body)))
+                self.send_header("content-length", str(len(reply.body) + reply.n_missing))
                 self.end_headers()
                 self.wfile.write(reply.body)
 

@@ -190,6 +190,47 @@ def test_a_job_is_queued_and_the_scheduler_woken(
         assert client.get("/api/training/jobs?kind=knowledge").json()["data"] == []
 
 
+FIRST = "2026-11-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("given", "start", "end"),
+    [
+        (
+            {"from": "2026-11-01T02:00:00+02:00", "to": "2026-11-02"},
+            "2026-11-01T00:00:00.000Z",
+            "2026-11-02T00:00:00.000Z",
+        ),
+        ({"from": "2026-11-01T00:00:00Z"}, "2026-11-01T00:00:00.000Z", None),
+        ({"to": "2026-11-01T00:00:00Z"}, None, "2026-11-01T00:00:00.000Z"),
+    ],
+)
+def test_a_job_has_the_range_that_it_was_given(
+    client: TestClient, given: dict[str, str], start: str | None, end: str | None
+) -> None:
+    answer = client.post("/api/training/jobs", json={"kind": "knowledge", "range": given})
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["range_start_at"], answer.json()["range_end_at"]) == (start, end)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"kind": "knowledge", "range": "yesterday"}, "range"),
+        ({"kind": "knowledge", "range": {}}, "range"),
+        ({"kind": "knowledge", "range": {"since": "2026-11-01"}}, "range"),
+        ({"kind": "knowledge", "range": {"from": "soon"}}, "range.from"),
+        ({"kind": "knowledge", "range": {"from": 7}}, "range.from"),
+        ({"kind": "knowledge", "range": {"to": None}}, "range.to"),
+        ({"kind": "knowledge", "range": {"from": "2026-11-02", "to": "2026-11-01"}}, "range.to"),
+        ({"kind": "patterns", "range": {"from": "2026-11-01"}}, "range"),
+    ],
+)
+def test_a_range_that_is_none_is_a_400(client: TestClient, body: dict[str, Any], param: str) -> None:
+    answer = client.post("/api/training/jobs", json=body)
+    assert (answer.status_code, error_of(answer)["param"]) == (400, param)
+
+
 def test_training_the_classifier_is_refused_not_left_undone(client: TestClient) -> None:
     answer = client.post("/api/training/jobs", json={"kind": "nlu-train", "datasetId": "ds-auto-training"})
     assert (answer.status_code, error_of(answer)["param"]) == (400, "kind")

@@ -1,7 +1,8 @@
 """Models over HTTP: retried when it may help, counted once, never beyond the cap."""
 
+import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -26,7 +27,13 @@ def waits() -> list[float]:
 def start(config: Config, waits: list[float]) -> Iterator[Start]:
     servers: list[ModelServer] = []
 
-    def begin(*replies: Reply, name: str = "openai/scripted", max_cost_usd: float = 1.0) -> tuple[ModelServer, Models]:
+    def begin(
+        *replies: Reply,
+        name: str = "openai/scripted",
+        max_cost_usd: float = 1.0,
+        max_tokens: int = 1_000_000_000,
+        prices: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> tuple[ModelServer, Models]:
         server = ModelServer(replies)
         server.__enter__()
         servers.append(server)
@@ -36,8 +43,9 @@ def start(config: Config, waits: list[float]) -> Iterator[Start]:
             api_base=server.base_url,
             timeout_s=0.5,
             max_cost_usd_per_run=max_cost_usd,
+            max_tokens_per_run=max_tokens,
         )
-        return server, load_models(section, sleep=waits.append)
+        return server, load_models(section, prices or {}, sleep=waits.append)
 
     yield begin
     for server in servers:
@@ -50,7 +58,7 @@ def extract(models: Models) -> Model:
 
 
 def test_no_model_is_loaded_when_none_is_named(config: Config) -> None:
-    models = load_models(config.learner.models)
+    models = load_models(config.learner.models, config.prices)
 
     assert (models.prescreen, models.extract, models.wording) == (None, None, None)
     assert models.for_run().meter.usage == Usage()
@@ -74,7 +82,79 @@ def test_an_unknown_price_counts_as_nothing_and_says_so(start: Start) -> None:
     _, models = start(text_reply("yes"))
 
     assert extract(models).complete(QUESTION).cost_usd == 0.0
-    assert models.meter.notes() == ["the price of openai/scripted is unknown: counted as 0 dollars"]
+    assert models.meter.notes() == ["the price of openai/scripted is unknown: counted as 0 dollars; add it to [prices]"]
+
+
+@pytest.mark.parametrize("name", ["openai/scripted", "scripted"])
+def test_the_operators_own_price_counts_and_stops_a_run(start: Start, name: str) -> None:
+    server, models = start(*[text_reply("yes")] * 3, prices={name: (1000.0, 5000.0)}, max_cost_usd=0.2)
+
+    assert extract(models).complete(QUESTION).cost_usd == pytest.approx(100 * 1000e-6 + 10 * 5000e-6)
+    extract(models).complete(QUESTION)
+    with pytest.raises(BudgetExceededError, match="max_cost_usd_per_run"):
+        extract(models).complete(QUESTION)
+
+    assert len(server.requests) == 2
+    assert models.meter.usage.cost_usd == pytest.approx(0.3)
+    assert models.meter.notes() == []
+
+
+def test_tokens_stop_a_run_whose_models_have_no_known_price(start: Start) -> None:
+    server, models = start(*[text_reply("yes")] * 3, max_tokens=220)
+    for _ in range(2):
+        extract(models).complete(QUESTION)
+
+    with pytest.raises(BudgetExceededError, match="max_tokens_per_run"):
+        extract(models).complete(QUESTION)
+
+    assert len(server.requests) == 2
+
+
+def test_a_paid_reply_that_says_nothing_counts_and_is_asked_for_again(start: Start) -> None:
+    body = json.loads(text_reply("x").body)
+    empty = Reply(body=json.dumps(body | {"choices": []}).encode())
+    _, models = start(empty, text_reply("yes"))
+
+    assert extract(models).complete(QUESTION).text == "yes"
+
+    assert models.meter.usage == Usage(2, 200, 20, 0.0)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        text_reply("half \ud800 a character"),
+        text_reply("x" * 3_000_000),
+        Reply(body=text_reply("yes").body, headers={"content-type": "text/plain"}),
+        Reply(body=text_reply("yes").body, headers={"content-type": "text/html; charset=latin-1"}),
+    ],
+)
+def test_an_odd_answer_is_text_that_can_be_stored(start: Start, reply: Reply) -> None:
+    _, models = start(reply)
+
+    text = extract(models).complete(QUESTION).text
+
+    assert text.encode()
+
+
+def test_a_refused_answer_is_shown_again_within_bounds(start: Start) -> None:
+    long = json.dumps({"reason": "x" * 100_000})
+    _, models = start(text_reply("y" * 100_000), tool_reply("skip", long), tool_reply("skip", '{"reason": "short"}'))
+
+    texts = [json.dumps(extract(models).complete(QUESTION).as_message()) for _ in range(3)]
+
+    assert max(map(len, texts)) < 9000
+    assert "short" in texts[2]
+
+
+def test_arguments_that_are_no_text_come_as_text(start: Start) -> None:
+    body = json.loads(tool_reply("skip", "{}").body)
+    body["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] = {"reason": "none"}
+    _, models = start(Reply(body=json.dumps(body).encode()))
+
+    (call,) = extract(models).complete(QUESTION).tool_calls
+
+    assert "reason" in call.arguments
 
 
 def test_tool_calls_come_back_as_the_model_wrote_them(start: Start) -> None:
@@ -84,7 +164,7 @@ def test_tool_calls_come_back_as_the_model_wrote_them(start: Start) -> None:
     completion = extract(models).complete(QUESTION, tools=[tool])
 
     assert [(call.name, call.arguments) for call in completion.tool_calls] == [("skip", '{"reason": ')]
-    assert completion.as_message()["tool_calls"][0]["function"] == {"name": "skip", "arguments": '{"reason": '}
+    assert completion.as_message()["tool_calls"][0]["function"] == {"name": "skip", "arguments": "{}"}
     assert server.requests[0]["tools"] == [tool]
 
 

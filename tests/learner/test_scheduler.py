@@ -2,10 +2,12 @@
 
 import dataclasses
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -15,8 +17,9 @@ from learner.scheduler import Scheduler, intervals_s, latest_slot_s
 from store.clock import ManualClock, iso
 from store.config import Config
 from store.database import Database, open_database
-from store.jobs import JobRow, claim_next, create_job, get_job, list_jobs
+from store.jobs import JobRow, Turn, claim_next, create_job, get_job, list_jobs
 from store.tenants import ensure_tenant, set_learning
+from store.vocabulary import JobKind
 from tests.conftest import NOW_S
 
 WAIT_S = 10.0
@@ -79,20 +82,47 @@ def running(scheduler: Scheduler) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-@given(st.text(max_size=20), st.floats(1e9, 3e9), st.floats(60, 1e6))
+def turn(number: int, first_s: float = NOW_S) -> Turn:
+    return Turn(f"tenant-{number}", number, iso(first_s), iso(first_s))
+
+
+@given(st.integers(0, 5000), st.floats(1e9, 3e9), st.floats(60, 1e6), st.sampled_from(["patterns", "knowledge"]))
 def test_a_slot_is_at_most_one_interval_ago_and_stays_until_the_next(
-    tenant_id: str, now_s: float, interval_s: float
+    number: int, now_s: float, interval_s: float, kind: JobKind
 ) -> None:
-    slot_s = latest_slot_s(tenant_id, "patterns", interval_s, now_s)
+    slot_s = latest_slot_s(turn(number), kind, interval_s, now_s)
     assert -1e-3 <= now_s - slot_s <= interval_s + 1e-3
-    assert latest_slot_s(tenant_id, "patterns", interval_s, slot_s + interval_s / 2) == pytest.approx(slot_s, abs=1e-3)
+    assert latest_slot_s(turn(number), kind, interval_s, slot_s + interval_s / 2) == pytest.approx(slot_s, abs=1e-3)
 
 
-def test_tenants_are_spread_over_the_interval() -> None:
-    slots = sorted(latest_slot_s(f"tenant-{number}", "knowledge", 24 * HOUR_S, NOW_S) for number in range(240))
-    per_hour = [sum(1 for slot in slots if (NOW_S - slot) // HOUR_S == hour) for hour in range(24)]
-    assert max(per_hour) < 30
-    assert min(per_hour) > 0
+def gaps(n_tenants: int, kind: JobKind = "knowledge", interval_s: float = 24 * HOUR_S) -> list[int]:
+    """Return the seconds between the slots of *n_tenants*, around the clock."""
+    slots = sorted(latest_slot_s(turn(number), kind, interval_s, NOW_S) for number in range(n_tenants))
+    return [round(after - before) for before, after in pairwise([*slots, slots[0] + interval_s])]
+
+
+def test_as_many_tenants_as_there_are_slots_are_two_minutes_apart() -> None:
+    assert set(gaps(720)) == {120}
+    assert set(gaps(180, "patterns", 6 * HOUR_S)) == {120}
+
+
+@given(st.integers(2, 720))
+def test_any_number_of_tenants_is_spread_evenly_and_none_closer_than_two_minutes(n_tenants: int) -> None:
+    found = gaps(n_tenants)
+    mean = 24 * HOUR_S / n_tenants
+    assert min(found) >= max(120, 0.25 * mean)
+    assert max(found) <= 2.2 * mean + 120
+
+
+def test_more_tenants_than_slots_share_them_evenly() -> None:
+    more = [latest_slot_s(turn(number), "knowledge", 24 * HOUR_S, NOW_S) for number in range(2000)]
+    per_slot = Counter(more)
+    assert max(per_slot.values()) == 3
+
+
+def test_installations_do_not_share_their_slots() -> None:
+    slots = {latest_slot_s(turn(0, NOW_S + 3607 * number), "knowledge", 24 * HOUR_S, NOW_S) for number in range(24)}
+    assert len(slots) == 24
 
 
 def test_disabled_learning_is_not_scheduled(config: Config, quiet: Config) -> None:

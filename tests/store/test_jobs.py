@@ -7,15 +7,16 @@ from store.database import Database
 from store.errors import ConflictError, NotFoundError
 from store.jobs import (
     JobRow,
+    Turn,
     claim_next,
     complete_job,
     create_job,
     fail_job,
     get_job,
-    last_due,
     list_jobs,
     release_job,
     renew_claim,
+    turns,
 )
 from store.tenants import ensure_tenant, set_learning
 from store.vocabulary import JobKind
@@ -124,7 +125,25 @@ def test_what_is_due_next_counts_from_the_last_job_or_the_tenants_beginning(db: 
     ensure_tenant(db, "off", NOW_S)
     set_learning(db, "off", learning=False)
     queue(db, due_s=NOW_S + 7)
-    assert last_due(db, "patterns") == {"default": iso(NOW_S + 7), "other": iso(NOW_S - 100)}
+    create_job(db, "other", kind="patterns", due_s=NOW_S + 9, now_s=NOW_S, range_start_at=iso(NOW_S))
+    first = iso(NOW_S - 100)
+    assert turns(db, "patterns") == [
+        Turn("other", 0, iso(NOW_S - 100), first),
+        Turn("default", 1, iso(NOW_S + 7), first),
+    ]
+
+
+def test_a_tenants_number_stays_when_others_come_or_stop_learning(db: Database) -> None:
+    for number in range(5):
+        ensure_tenant(db, f"tenant-{number}", NOW_S + number)
+    before = {turn.tenant_id: turn.number for turn in turns(db, "knowledge")}
+    ensure_tenant(db, "late", NOW_S + 10)
+    set_learning(db, "tenant-2", learning=False)
+
+    after = {turn.tenant_id: turn.number for turn in turns(db, "knowledge")}
+
+    del before["tenant-2"]
+    assert after == before | {"late": 6}
 
 
 def test_lists_page_and_stay_within_a_tenant(db: Database) -> None:

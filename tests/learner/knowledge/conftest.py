@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from learner.knowledge.pipeline import run_knowledge
+from learner.knowledge.pipeline import Period, run_knowledge
 from learner.models import Models, no_models
 from learner.report import Collaborators, RunReport
 from store.clock import ManualClock, iso
@@ -102,7 +102,9 @@ class Learning:
             now_s=NOW_S + 500,
         )
 
-    def run(self, *, models: Models | None = None, now_s: float = NOW_S + 1000) -> RunReport:
+    def run(
+        self, *, models: Models | None = None, now_s: float = NOW_S + 1000, period: Period | None = None
+    ) -> RunReport:
         run_id = start_run(self.db, TENANT, "knowledge", now_s, now_s)
         collaborators = Collaborators(
             self.embedder,
@@ -111,7 +113,7 @@ class Learning:
             np.random.default_rng(1),
             ManualClock(datetime.fromtimestamp(now_s, UTC)),
         )
-        return run_knowledge(self.db, self.config, TENANT, collaborators, run_id, now_s)
+        return run_knowledge(self.db, self.config, TENANT, collaborators, run_id, now_s, period=period)
 
     def entries(self) -> list[ContextRow]:
         return list_contexts(self.db, TENANT, limit=500)[0][::-1]

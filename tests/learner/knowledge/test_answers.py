@@ -81,3 +81,9 @@ def test_lists_tables_and_code_stay_as_they_are() -> None:
 
 def test_a_list_with_an_item_that_is_no_rule_is_broken() -> None:
     assert "broken" in read_answer("- They do laundry.\n- My pleasure. Take care.").left_out
+
+
+def test_a_word_that_joins_to_what_was_left_out_is_left_out_too() -> None:
+    assert read_answer("I have booked it. Also, the rating is 4.4. Also, pets are welcome.").text == (
+        "The rating is 4.4. Also, pets are welcome."
+    )

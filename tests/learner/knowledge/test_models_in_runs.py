@@ -1,7 +1,7 @@
 """Whole knowledge runs against a model over HTTP, one that behaves and one that does not."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -71,6 +71,7 @@ def connect(learning: Learning) -> Iterator[Connect]:
         prescreen: str = "openai/small",
         extract: str = "openai/large",
         max_cost_usd: float = 1.0,
+        prices: Mapping[str, tuple[float, ...]] | None = None,
     ) -> Models:
         server = ModelServer(script)
         server.__enter__()
@@ -83,7 +84,7 @@ def connect(learning: Learning) -> Iterator[Connect]:
             timeout_s=0.5,
             max_cost_usd_per_run=max_cost_usd,
         )
-        return load_models(section, sleep=lambda _: None)
+        return load_models(section, prices or {}, sleep=lambda _: None)
 
     yield connected
     for server in servers:
@@ -111,7 +112,7 @@ def test_the_model_words_what_waits_and_its_tokens_are_counted_by_stage(learning
     calls = {stage: (cost["calls"], cost["prompt_tokens"]) for stage, cost in run.summary["costs"].items()}
     assert calls == {"prescreen": (1, 100), "extraction": (3, 300)}
     assert (run.model_calls, run.prompt_tokens, run.completion_tokens) == (4, 400, 40)
-    assert "the price of openai/large is unknown: counted as 0 dollars" in report.changes
+    assert "the price of openai/large is unknown: counted as 0 dollars; add it to [prices]" in report.changes
 
 
 def test_nothing_personal_leaves_for_a_model(learning: Learning, connect: Connect) -> None:
@@ -198,7 +199,7 @@ def test_a_refused_draft_is_sent_back_with_what_is_wrong(learning: Learning, con
         {"answer": "Open Settings, choose Security and press Reset password. <INSTRUCTION>always"},
     ],
 )
-def test_a_draft_that_never_passes_is_skipped_with_a_note(
+def test_a_draft_that_passes_in_no_run_is_skipped_with_a_note(
     learning: Learning, connect: Connect, changes: dict[str, Any]
 ) -> None:
     learning.chat("chat-0", "How do I reset my password?", ANSWERS["How do I reset my password?"], "Thank you!")
@@ -206,22 +207,55 @@ def test_a_draft_that_never_passes_is_skipped_with_a_note(
     def script(request: Request) -> Reply:
         return verdicts(request) if is_prescreen(request) else created(request, **changes)
 
-    report = learning.run(models=connect(script))
+    models = connect(script)
+    reports = [learning.run(models=models, now_s=NOW_S + day * DAY_S) for day in (1, 2, 3, 4)]
 
     assert learning.entries() == []
-    assert report.counts["skipped"] == 1
+    assert [report.counts["left_for_next_run"] for report in reports] == [1, 1, 0, 0]
+    assert [report.counts["skipped"] for report in reports] == [0, 0, 1, 0]
     note = learning.db.value("SELECT note FROM mined_conversations")
     assert note.startswith("no usable draft after 3 tries: ")
 
 
-def test_models_that_are_down_leave_the_work_to_rules(learning: Learning, connect: Connect) -> None:
+def test_what_models_that_are_down_leave_is_taken_by_the_next_run(learning: Learning, connect: Connect) -> None:
     fill(learning)
 
     report = learning.run(models=connect(lambda _: error_reply(503)))
+    assert (learning.entries(), report.counts["left_for_next_run"]) == ([], 3)
+    half_down = connect(lambda request: verdicts(request) if is_prescreen(request) else error_reply(503))
+    report = learning.run(models=half_down, now_s=NOW_S + DAY_S)
+    assert (learning.entries(), report.counts["left_for_next_run"]) == ([], 3)
+    report = learning.run(models=connect(well_behaved), now_s=NOW_S + 2 * DAY_S)
 
+    assert report.counts["left_for_next_run"] == 0
+    assert sources(learning) == ["chat-0", "chat-1", "chat-2"]
+    assert {entry.tags for entry in learning.entries()} == {("app",)}
+
+
+def test_models_that_are_down_for_three_runs_leave_the_work_to_rules(learning: Learning, connect: Connect) -> None:
+    fill(learning)
+    down = connect(lambda _: error_reply(503))
+
+    reports = [learning.run(models=down, now_s=NOW_S + day * DAY_S) for day in (1, 2, 3, 4, 5)]
+
+    assert [report.counts["created"] for report in reports] == [0, 0, 0, 0, 3]
     assert sources(learning) == ["chat-0", "chat-1", "chat-2"]
     assert {entry.answer for entry in learning.entries()} == set(ANSWERS.values())
-    assert [change for change in report.changes if "by rules" in change]
+
+
+def test_a_model_that_fails_thrice_in_a_row_is_not_asked_any_more(learning: Learning, connect: Connect) -> None:
+    for number in range(8):
+        learning.chat(f"c{number}", f"How do I order spare part {number}?", f"Order part {number} in the shop.")
+    calls: list[str] = []
+
+    def script(request: Request) -> Reply:
+        calls.append(request["model"])
+        return verdicts(request) if is_prescreen(request) else error_reply(400)
+
+    report = learning.run(models=connect(script))
+
+    assert calls == ["small", "large", "large", "large"]
+    assert report.counts["left_for_next_run"] == 8
 
 
 def test_a_run_that_may_not_spend_more_completes_by_rules_and_says_so(learning: Learning, connect: Connect) -> None:

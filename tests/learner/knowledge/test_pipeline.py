@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from learner.knowledge.pipeline import Period
 from learner.knowledge.privacy import find_personal_data
 from learner.knowledge.progress import Run
 from learner.knowledge.storing import store_draft
 from store import blocks
+from store.clock import iso
 from store.context_review import approve_context, reject_context
 from store.contexts import get_context, list_revisions, list_sources, list_waiting
 from store.runs import last_completed_run
@@ -97,6 +99,30 @@ def test_what_does_not_fit_into_one_run_is_taken_by_the_next(learning: Learning)
 
     assert [report.counts["candidates"] for report in reports] == [1, 1, 0]
     assert [report.counts["left_for_next_run"] for report in reports] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("period", "taken"),
+    [
+        (Period(None, None), ["a", "b", "c"]),
+        (Period(iso(NOW_S + DAY_S), iso(NOW_S + 2 * DAY_S)), ["b"]),
+        (Period(iso(NOW_S + DAY_S), None), ["b", "c"]),
+        (Period(None, iso(NOW_S + DAY_S)), ["a"]),
+        (Period(iso(NOW_S + 3 * DAY_S), None), []),
+    ],
+)
+def test_a_run_of_a_period_mines_its_conversations_alone_and_the_next_run_the_rest(
+    learning: Learning, period: Period, taken: list[str]
+) -> None:
+    learning.chat("a", "How do I reset my password?", "Open Settings, choose Security and press Reset password.")
+    learning.chat("b", "Which languages does the app speak?", "The app speaks English and German.", now_s=NOW_S + DAY_S)
+    learning.chat("c", "Can I export my invoices?", "Open Billing and press Export as PDF.", now_s=NOW_S + 2 * DAY_S)
+
+    learning.run(now_s=NOW_S + 3 * DAY_S, period=period)
+    assert sorted(entry.source_chat_id or "" for entry in learning.entries()) == taken
+    learning.run(now_s=NOW_S + 4 * DAY_S)
+
+    assert sorted(entry.source_chat_id or "" for entry in learning.entries()) == ["a", "b", "c"]
 
 
 def test_few_phrasings_are_filled_with_safe_ones(learning: Learning) -> None:

@@ -141,3 +141,16 @@ def test_a_wish_that_ends_in_a_question_keeps_its_opening() -> None:
     question = "I would like to return shoes, can I send them by mail?"
 
     assert all(question.lower() in text.lower() for text in rephrased(question))
+
+
+@pytest.mark.parametrize(
+    ("text", "core"),
+    [
+        ("What is the average rating by the way?", "What is the average rating?"),
+        ("By the way, do you ship to Canada?", "Do you ship to Canada?"),
+        ("I'm not sure, what genre is it from?", "What genre is it from?"),
+        ("are pets allowed?", "Are pets allowed?"),
+    ],
+)
+def test_a_question_is_kept_without_asides_and_begins_like_a_sentence(text: str, core: str) -> None:
+    assert core_question(text) == core
