@@ -151,6 +151,7 @@ class ContextsSection:
     max_tokens: int
     max_items: int
     similarity_threshold: float
+    hold_back: float
     exact_up_to: int
     load_wait_s: float
     unload_after_s: float
@@ -383,7 +384,7 @@ _SHARES = {
         "proven_fdr",
         "crash_drop",
     ),
-    "contexts": ("similarity_threshold",),
+    "contexts": ("similarity_threshold", "hold_back"),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
     "training": ("review_below_confidence",),
