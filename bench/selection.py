@@ -126,7 +126,10 @@ def recall(exact: ContextSearch, through_graph: ContextSearch, embeddings: Vecto
 
 
 def similarities(search: ContextSearch, embedding: NDArray[np.float32], config: Config) -> list[float]:
-    return [item.similarity or 0.0 for item in select_contexts(search, embedding, config.contexts, conversation_seed(SECRET, "conv")).injections]
+    return [
+        item.similarity or 0.0
+        for item in select_contexts(search, embedding, config.contexts, conversation_seed(SECRET, "conv")).injections
+    ]
 
 
 def resident_mb() -> float:

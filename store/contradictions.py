@@ -5,6 +5,7 @@ opened by the same conversation again.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -29,7 +30,6 @@ class Claim:
     answer: str
     tags: tuple[str, ...]
     conversation_id: str
-    user_id: str
     provenance: Provenance
 
 
@@ -65,9 +65,9 @@ def open_contradiction(
         n_new = db.execute(
             """
             INSERT INTO contradictions (id, tenant_id, context_id, said_before, questions_json, answer, tags_json,
-              conversation_id, user_id, provenance, status, note, run_id, created_at)
+              conversation_id, provenance, status, note, run_id, created_at)
             VALUES (:id, :tenant_id, :context_id, :said_before, :questions_json, :answer, :tags_json,
-              :conversation_id, :user_id, :provenance, 'open', '', :run_id, :now)
+              :conversation_id, :provenance, 'open', '', :run_id, :now)
             ON CONFLICT (context_id, conversation_id) DO NOTHING
             """,
             {
@@ -79,7 +79,6 @@ def open_contradiction(
                 "answer": claim.answer,
                 "tags_json": json.dumps(list(claim.tags), ensure_ascii=False),
                 "conversation_id": claim.conversation_id,
-                "user_id": claim.user_id,
                 "provenance": claim.provenance,
                 "run_id": run_id,
                 "now": iso(now_s),
@@ -96,7 +95,9 @@ def get_contradiction(db: Database, tenant_id: str, contradiction_id: str) -> Co
     """
     row = db.row(
         """
-        SELECT * FROM contradictions WHERE tenant_id = :tenant_id AND id = :id
+        SELECT x.*, coalesce(c.user_id, '') AS user_id FROM contradictions AS x
+        LEFT JOIN conversations AS c ON c.tenant_id = x.tenant_id AND c.id = x.conversation_id
+        WHERE x.tenant_id = :tenant_id AND x.id = :id
         """,
         {"tenant_id": tenant_id, "id": contradiction_id},
     )
@@ -117,10 +118,11 @@ def list_contradictions(
     """Return contradictions, oldest first, and the cursor of the next page (None at the end)."""
     rows = db.rows(
         """
-        SELECT * FROM contradictions
-        WHERE tenant_id = :tenant_id AND (:status IS NULL OR status = :status)
-          AND (:context_id IS NULL OR context_id = :context_id) AND (:cursor IS NULL OR id > :cursor)
-        ORDER BY id LIMIT :limit
+        SELECT x.*, coalesce(c.user_id, '') AS user_id FROM contradictions AS x
+        LEFT JOIN conversations AS c ON c.tenant_id = x.tenant_id AND c.id = x.conversation_id
+        WHERE x.tenant_id = :tenant_id AND (:status IS NULL OR x.status = :status)
+          AND (:context_id IS NULL OR x.context_id = :context_id) AND (:cursor IS NULL OR x.id > :cursor)
+        ORDER BY x.id LIMIT :limit
         """,
         {
             "tenant_id": tenant_id,
@@ -157,14 +159,30 @@ def close_contradiction(
     return get_contradiction(db, tenant_id, contradiction_id)
 
 
-def forget_contradictions(db: Database, tenant_id: str, conversation_ids: str) -> None:
-    """Delete what the conversations in *conversation_ids* (a JSON list) said against entries."""
+def forget_contradictions(
+    db: Database, tenant_id: str, conversation_ids: str, withdrawn: Iterable[str], trimmed: Iterable[str]
+) -> None:
+    """Delete what forgotten conversations (a JSON list) said, and keep nothing of what entries said that is gone."""
+    values = {
+        "tenant_id": tenant_id,
+        "ids": conversation_ids,
+        "withdrawn": json.dumps(list(withdrawn)),
+        "trimmed": json.dumps(list(trimmed)),
+    }
     db.execute(
         """
         DELETE FROM contradictions
-        WHERE tenant_id = :tenant_id AND conversation_id IN (SELECT value FROM json_each(:ids))
+        WHERE tenant_id = :tenant_id AND (conversation_id IN (SELECT value FROM json_each(:ids))
+          OR context_id IN (SELECT value FROM json_each(:withdrawn)))
         """,
-        {"tenant_id": tenant_id, "ids": conversation_ids},
+        values,
+    )
+    db.execute(
+        """
+        UPDATE contradictions SET said_before = (SELECT answer FROM ai_contexts AS c WHERE c.id = context_id)
+        WHERE tenant_id = :tenant_id AND context_id IN (SELECT value FROM json_each(:trimmed))
+        """,
+        values,
     )
 
 

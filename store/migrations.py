@@ -656,7 +656,6 @@ CREATE TABLE contradictions (
   answer TEXT NOT NULL, -- what the conversation says
   tags_json TEXT NOT NULL,
   conversation_id TEXT NOT NULL,
-  user_id TEXT NOT NULL, -- '' when unknown
   provenance TEXT NOT NULL, -- as of ai_contexts
   status TEXT NOT NULL CHECK (status IN ('open', 'resolved')),
   resolution TEXT CHECK (resolution IN ('keep', 'replace', 'retire_both', 'no_contradiction')),

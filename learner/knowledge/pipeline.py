@@ -12,6 +12,7 @@ from learner.errors import BudgetExceededError, ModelError
 from learner.knowledge.candidates import Candidate, find_candidates
 from learner.knowledge.checks import problems
 from learner.knowledge.corrections import flag_corrected
+from learner.knowledge.evidence import judge_entries
 from learner.knowledge.extraction import (
     Agent,
     Draft,
@@ -30,8 +31,8 @@ from learner.knowledge.progress import Run, Tally
 from learner.knowledge.storing import nearest_known, store_draft
 from learner.report import Collaborators, RunReport
 from store.clock import iso, parse_iso
-from store.config import Config
-from store.context_review import expire_pending
+from store.config import Config, ContextsSection
+from store.context_review import UserGuards, expire_pending
 from store.contexts import STANDING
 from store.database import Database
 from store.generations import current_number
@@ -64,7 +65,7 @@ def run_knowledge(  # noqa: PLR0917  # the signature of every kind of run
     generation_before = current_number(db, tenant_id)
     cursor = _cursor(db, tenant_id)
     if config.knowledge.enabled:
-        cursor = _learn(run, cursor)
+        cursor = _learn(run, config.contexts, cursor)
     else:
         run.tally.notes.append("knowledge is switched off ([knowledge] enabled)")
     run.tally.notes += run.models.meter.notes()
@@ -97,12 +98,14 @@ def _finish(run: Run, cursor: str, generation: int | None) -> RunReport:
     )
 
 
-def _learn(run: Run, cursor: str) -> str:
+def _learn(run: Run, contexts: ContextsSection, cursor: str) -> str:
     """Do all stages and return the cursor of the next run."""
     since = _before(cursor, OVERLAP)
+    guards = UserGuards(run.section.correction_history_h, run.section.max_removals_per_day)
     flagged = flag_corrected(
-        run.db, run.tenant_id, run.collaborators.embedder, since=since, run_id=run.id, now_s=run.now_s
+        run.db, run.tenant_id, run.collaborators.embedder, guards, since=since, run_id=run.id, now_s=run.now_s
     )
+    n_proposed = judge_entries(run, contexts)
     expired = expire_pending(run.db, run.tenant_id, pending_days=run.section.pending_days, now_s=run.now_s)
     changed = changed_conversations(run.db, run.tenant_id, since=since)
     found = find_candidates(run.db, run.tenant_id, changed, run.section)
@@ -119,9 +122,12 @@ def _learn(run: Run, cursor: str) -> str:
         "created": 0,
         "revised": 0,
         "supported": 0,
+        "contradicted": 0,
+        "contradictions": 0,
         "skipped": 0,
         "flagged": len(flagged),
         "expired": len(expired),
+        "proposed_deletions": n_proposed,
         "left_for_next_run": found.n_left + n_waiting,
     }
     _extract(run, groups)

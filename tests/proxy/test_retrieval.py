@@ -193,9 +193,7 @@ def test_a_damaged_graph_is_refused_whatever_the_damage(data: st.DataObject) -> 
 def test_about_the_share_of_conversations_that_is_held_back_gets_an_entry_not_and_says_so() -> None:
     section = replace(SECTION, hold_back=0.2)
     search = served([0.9, 0.8], [10, 20])
-    selections = [
-        select_contexts(search, QUESTION, section, number.to_bytes(32, "big")) for number in range(4_000)
-    ]
+    selections = [select_contexts(search, QUESTION, section, number.to_bytes(32, "big")) for number in range(4_000)]
 
     for selection in selections:
         assert [(i.item_id, i.propensity, i.share) for i in selection.injections] == [
