@@ -80,7 +80,7 @@ def evidence_of(entry_uses: Sequence[ContextUse], uses: Sequence[ContextUse], n_
     )
     others = _failed_users([use for use in uses if use.treated and use.context_id != context_id])
     usual = (sum(others.values()) + 1) / (len(others) + 2)
-    return _with_proposal(found, usual if len(others) >= MIN_FAILED_USERS else 0.0)
+    return _with_proposal(found, usual if len(others) >= MIN_FAILED_USERS else FAILS)
 
 
 def _with_proposal(found: ContextEvidence, usual: float) -> ContextEvidence:
@@ -92,7 +92,7 @@ def _with_proposal(found: ContextEvidence, usual: float) -> ContextEvidence:
         )
     n, n_failed = found.n_rated_users, found.n_failed_users
     if n_failed >= MIN_FAILED_USERS and n_failed > FAILS * n and wilson_low(n_failed, n) > usual:
-        reasons.append(f"it failed {n_failed} of {n} users who said anything; other entries fail {usual:.0%} of theirs")
+        reasons.append(f"it failed {n_failed} of {n} users who said anything; usual are {usual:.0%}")
     if not reasons:
         return found
     figures = f"{found.n_uses} uses, {found.n_held_back} held back, {found.n_users} users, {found.n_failed} failures"
@@ -106,7 +106,7 @@ def wilson_low(n_hits: int, n: int) -> float:
     >>> round(wilson_low(3, 3), 2), wilson_low(0, 0)
     (0.44, 0.0)
     """
-    if not n:
+    if not n or not n_hits:
         return 0.0
     share = n_hits / n
     middle = share + Z * Z / (2 * n)
