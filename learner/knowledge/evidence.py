@@ -7,7 +7,8 @@ anything, and significantly more of them than other entries fail theirs. Nothing
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -43,12 +44,30 @@ BLOCK: Final = 4_096  # entries compared with all recent questions at once
 MAX_LOG: Final = 600.0  # of an e-value, so that it can be stored
 
 
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Over all entries: uses, voices (one for each entry and user who said anything), and how many of them failed."""
+
+    n_uses: int
+    n_voices: int
+    n_failed: int
+
+    @classmethod
+    def of(cls, by_entry: Mapping[str, Sequence[ContextUse]]) -> "Totals":
+        """Return the totals of the uses of each entry."""
+        treated = [[use for use in uses if use.treated] for uses in by_entry.values()]
+        voices = [_failed_users(uses) for uses in treated]
+        return cls(sum(map(len, treated)), sum(map(len, voices)), sum(sum(one.values()) for one in voices))
+
+
 def judge_entries(run: Run, section: ContextsSection) -> int:
     """Work the evidence out anew, propose what fails, tell what is odd; return how many were proposed."""
     uses = list_uses(run.db, run.tenant_id, since=days_before(run.now_s, section.evidence_days))
     entries = _entries(run)
     hubs = _unrelated_questions(run, entries, section.similarity_threshold)
-    found = [evidence_of(entry_uses, uses, hubs.pop(key, 0)) for key, entry_uses in _by_entry(uses).items()]
+    by_entry = uses_by_entry(uses)
+    totals = Totals.of(by_entry)
+    found = [evidence_of(entry_uses, totals, hubs.pop(key, 0)) for key, entry_uses in by_entry.items()]
     found += [ContextEvidence(context_id, n_unrelated=n) for context_id, n in hubs.items() if n]
     with run.db.transaction():
         replace_evidence(run.db, run.tenant_id, found, now_s=run.now_s)
@@ -57,8 +76,8 @@ def judge_entries(run: Run, section: ContextsSection) -> int:
     return n_proposed
 
 
-def evidence_of(entry_uses: Sequence[ContextUse], uses: Sequence[ContextUse], n_unrelated: int = 0) -> ContextEvidence:
-    """Return what *entry_uses*, those of one entry, say about it among the *uses* of all entries."""
+def evidence_of(entry_uses: Sequence[ContextUse], totals: Totals, n_unrelated: int = 0) -> ContextEvidence:
+    """Return what *entry_uses*, those of one entry, say about it among all entries."""
     context_id = entry_uses[0].context_id
     treated = [use for use in entry_uses if use.treated]
     failed = _failed_users(treated)
@@ -75,12 +94,12 @@ def evidence_of(entry_uses: Sequence[ContextUse], uses: Sequence[ContextUse], n_
         lift_low=interval[0] if interval else None,
         lift_high=interval[1] if interval else None,
         harm_e_value=harm,
-        use_share=len(treated) / max(sum(use.treated for use in uses), 1),
+        use_share=len(treated) / max(totals.n_uses, 1),
         n_unrelated=n_unrelated,
     )
-    others = _failed_users([use for use in uses if use.treated and use.context_id != context_id])
-    usual = (sum(others.values()) + 1) / (len(others) + 2)
-    return _with_proposal(found, usual if len(others) >= MIN_FAILED_USERS else FAILS)
+    n_others = totals.n_voices - found.n_rated_users
+    usual = (totals.n_failed - found.n_failed_users + 1) / (n_others + 2)
+    return _with_proposal(found, usual if n_others >= MIN_FAILED_USERS else FAILS)
 
 
 def _with_proposal(found: ContextEvidence, usual: float) -> ContextEvidence:
@@ -114,7 +133,8 @@ def wilson_low(n_hits: int, n: int) -> float:
     return (middle - reach) / (1 + Z * Z / n)
 
 
-def _by_entry(uses: Sequence[ContextUse]) -> dict[str, list[ContextUse]]:
+def uses_by_entry(uses: Sequence[ContextUse]) -> dict[str, list[ContextUse]]:
+    """Return *uses* by entry."""
     by_entry: dict[str, list[ContextUse]] = {}
     for use in uses:
         by_entry.setdefault(use.context_id, []).append(use)

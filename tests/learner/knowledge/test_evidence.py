@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.knowledge.evidence import evidence_of, n_unrelated, wilson_low
+from learner.knowledge.evidence import Totals, evidence_of, n_unrelated, uses_by_entry, wilson_low
 from store.clock import iso
-from store.context_evidence import ContextUse, find_evidence
+from store.context_evidence import ContextEvidence, ContextUse, find_evidence
 from store.context_proposals import create_context
 from store.context_review import approve_context
 from store.contexts import ContextRow, get_context
@@ -24,6 +24,10 @@ def use(user: str, satisfaction: float, *, treated: bool = True, context_id: str
     return ContextUse(context_id, treated, 0.95, user, iso(NOW_S), satisfaction, True, satisfaction < 0)
 
 
+def judged(entry_uses: list[ContextUse], all_uses: list[ContextUse]) -> ContextEvidence:
+    return evidence_of(entry_uses, Totals.of(uses_by_entry(all_uses)))
+
+
 def uses(n: int, difference: float, share: float = 0.95) -> list[ContextUse]:
     rng = np.random.default_rng(1)
     found = []
@@ -37,7 +41,7 @@ def uses(n: int, difference: float, share: float = 0.95) -> list[ContextUse]:
 
 
 def test_an_entry_that_harms_is_proposed_by_the_lot() -> None:
-    found = evidence_of(uses(4_000, -0.5), uses(4_000, -0.5))
+    found = judged(uses(4_000, -0.5), uses(4_000, -0.5))
     assert found.lift_high is not None
     assert found.lift_high < 0
     assert found.proposal is not None
@@ -46,7 +50,7 @@ def test_an_entry_that_harms_is_proposed_by_the_lot() -> None:
 
 def test_an_entry_that_helps_or_does_nothing_is_not_proposed() -> None:
     for difference in (0.0, 0.5):
-        found = evidence_of(uses(4_000, difference), uses(4_000, difference))
+        found = judged(uses(4_000, difference), uses(4_000, difference))
         assert found.proposal is None
         assert found.lift_low is not None
         assert found.lift_low <= difference <= (found.lift_high or 0.0)
@@ -55,7 +59,7 @@ def test_an_entry_that_helps_or_does_nothing_is_not_proposed() -> None:
 def test_an_entry_that_fails_most_of_its_users_and_more_than_others_is_proposed() -> None:
     failing = [use(f"u{number}", -1.0) for number in range(5)]
     good = [use(f"v{number}", 1.0, context_id="ctx_2") for number in range(50)]
-    found = evidence_of(failing, failing + good)
+    found = judged(failing, failing + good)
     assert (found.n_uses, found.n_failed, found.n_failed_users, found.n_rated_users) == (5, 5, 5, 5)
     assert found.proposal == (
         "it failed 5 of 5 users who said anything; usual are 2% (5 uses, 0 held back, 5 users, 5 failures)"
@@ -65,14 +69,14 @@ def test_an_entry_that_fails_most_of_its_users_and_more_than_others_is_proposed(
 def test_where_everything_fails_no_entry_is_to_blame() -> None:
     failing = [use(f"u{number}", -1.0) for number in range(5)]
     bad = [use(f"v{number}", -1.0, context_id="ctx_2") for number in range(50)]
-    assert evidence_of(failing, failing + bad).proposal is None
+    assert judged(failing, failing + bad).proposal is None
 
 
 @given(n=st.integers(1, 300), n_users=st.integers(1, 2))
 def test_fewer_than_three_users_propose_nothing_however_often_they_complain(n: int, n_users: int) -> None:
     failing = [use(f"u{number % n_users}", -1.0, treated=number % 20 > 0) for number in range(n)]
     good = [use(f"v{number}", 1.0, context_id="ctx_2") for number in range(20)]
-    assert evidence_of(failing, failing + good).proposal is None
+    assert judged(failing, failing + good).proposal is None
 
 
 @given(n=st.integers(1, 500), share=st.floats(0, 1))
