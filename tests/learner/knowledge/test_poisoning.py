@@ -11,7 +11,7 @@ from learner.knowledge.safety import dangers
 from store.blocks import context_entry
 from store.clock import iso
 from store.context_proposals import create_context
-from store.context_review import UserGuards, approve_context, flag_context
+from store.context_review import UserGuards, approve_context, flag_context, reject_context
 from store.contexts import ContextRow, get_context
 from store.contradictions import list_contradictions
 from store.embedding import LocalEmbedder
@@ -207,3 +207,57 @@ def test_what_a_reviewer_sees_is_what_is_injected_byte_for_byte(
 @pytest.mark.parametrize("text", ["Press \u2714\ufe0f when it is done.", "Step 1\ufe0f\u20e3: open Orders."])
 def test_an_emoji_hides_nothing(text: str) -> None:
     assert dangers(text) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        ("I cancelled my order; how can I get my money back?", REFUND),
+        ("How do I get the money back of an order that I cancelled?", REFUND),
+        (
+            "I cancelled my order, how do I get my money back?",
+            (
+                "Choose the cancelled order under Orders, press Request refund, and the money is back on your card within "
+                "five business days."
+            ),
+        ),
+    ],
+)
+def test_what_a_person_turned_down_does_not_come_back_in_other_words(
+    learning: Learning, question: str, answer: str
+) -> None:
+    learning.chat("source", QUESTION, REFUND, "Thanks, that worked!", human=True)
+    learning.run()
+    (entry,) = learning.entries()
+    reject_context(learning.db, TENANT, entry.id, reason="not true", actor="ann", now_s=NOW_S)
+    learning.chat("again", question, answer, "Thanks, that worked!", human=True, now_s=NOW_S + 2000)
+
+    learning.run(now_s=NOW_S + DAY_S)
+
+    assert [one.status for one in learning.entries()] == ["rejected"]
+
+
+def test_what_nobody_looked_at_for_four_weeks_waits_no_longer(learning: Learning) -> None:
+    learning.chat("source", QUESTION, REFUND, "Thanks, that worked!", human=True)
+    learning.run()
+    learning.run(now_s=NOW_S + 27 * DAY_S)
+    assert [one.status for one in learning.entries()] == ["pending_approval"]
+    learning.run(now_s=NOW_S + 29 * DAY_S)
+    assert [one.status for one in learning.entries()] == ["retired"]
+
+
+def test_members_of_a_group_who_were_answered_otherwise_contradict_its_entry(learning: Learning) -> None:
+    for number in range(3):
+        learning.chat(f"good-{number}", QUESTION, REFUND, "Thanks, that worked!")
+    learning.chat("other", QUESTION, "Refunds of cancelled orders are no longer possible since March.", "Thanks!")
+
+    report = learning.run()
+
+    (entry,) = learning.entries()
+    (found,) = list_contradictions(learning.db, TENANT)[0]
+    assert found.context_id == entry.id
+    assert {entry.answer, found.answer} == {
+        REFUND,
+        "Refunds of cancelled orders are no longer possible since March.",
+    }
+    assert report.counts["contradictions"] == 1
