@@ -99,6 +99,11 @@ def contexts(visit: Visit) -> dict[str, Any]:
         "status": status or "pending_approval",
         "statuses": CONTEXT_STATUSES,
         "queue": queue,
+        "suspicious": {
+            context.id
+            for context, _ in queue
+            if (found := find_evidence(visit.db, visit.tenant_id, context.id)) and found.n_unrelated >= HUB_QUESTIONS
+        },
         "entries": entries,
         "next_cursor": next_cursor,
     }
