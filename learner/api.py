@@ -8,7 +8,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from learner import api_contexts, api_forget, api_generations, api_patterns, api_records, api_training
+from learner import (
+    api_contexts,
+    api_contradictions,
+    api_forget,
+    api_generations,
+    api_patterns,
+    api_records,
+    api_training,
+)
 from learner.access import check_browser, principal_of_key
 from learner.api_errors import json_response
 from learner.api_request import Call, read_object
@@ -35,6 +43,10 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/patterns/{id}/conversations", "GET", api_patterns.conversations, 200),
     ("/api/contexts", "GET", api_contexts.contexts, 200),
     ("/api/contexts", "POST", api_contexts.add_context, 201),
+    ("/api/contexts/bulk", "POST", api_contradictions.bulk, 200),
+    ("/api/contradictions", "GET", api_contradictions.contradictions, 200),
+    ("/api/contradictions/{id}", "GET", api_contradictions.contradiction, 200),
+    ("/api/contradictions/{id}/resolve", "POST", api_contradictions.resolve, 200),
     ("/api/contexts/{id}", "GET", api_contexts.context, 200),
     ("/api/contexts/{id}", "PATCH", api_contexts.patch_context, 200),
     ("/api/contexts/{id}/approve", "POST", api_contexts.approve, 200),

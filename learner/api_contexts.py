@@ -5,7 +5,20 @@ from typing import Any, cast
 from learner import authoring
 from learner.api_errors import bad_field
 from learner.api_request import Call, known_fields, number, one_of, page, required_text, text, texts
-from store.contexts import ContextRow, get_context, list_contexts, list_flags, list_revisions, list_sources
+from learner.reviewing import passage, word_diff
+from store.context_evidence import find_evidence
+from store.contexts import (
+    ContextRow,
+    RevisionRow,
+    get_context,
+    list_contexts,
+    list_flags,
+    list_revisions,
+    list_sources,
+    wording_to_review,
+)
+from store.contradictions import list_contradictions
+from store.conversations import find_transcript
 from store.rows import plain
 from store.vocabulary import CONTEXT_STATUSES, ContextStatus
 
@@ -27,10 +40,29 @@ def _whole(call: Call, row: ContextRow) -> dict[str, Any]:
     return {
         **plain(row),
         "waiting_revision": row.waiting_revision,
-        "revisions": list_revisions(call.db, call.tenant_id, row.id, limit=SHOWN)[0],
+        "revisions": _with_diffs(list_revisions(call.db, call.tenant_id, row.id, limit=SHOWN)[0]),
+        "evidence": find_evidence(call.db, call.tenant_id, row.id),
+        "contradictions": list_contradictions(call.db, call.tenant_id, context_id=row.id, limit=SHOWN)[0],
+        "source": _source(call, row),
         "sources": list_sources(call.db, call.tenant_id, row.id, limit=SHOWN)[0],
         "flags": list_flags(call.db, call.tenant_id, row.id),
     }
+
+
+def _with_diffs(revisions: list[RevisionRow]) -> list[dict[str, Any]]:
+    """Return *revisions*, newest first, each with its answer against that of the one before, word by word."""
+    before = [*(revision.answer for revision in revisions[1:]), ""]
+    return [
+        {**plain(revision), "diff": word_diff(answer, revision.answer)}
+        for revision, answer in zip(revisions, before, strict=True)
+    ]
+
+
+def _source(call: Call, row: ContextRow) -> dict[str, Any] | None:
+    """Return the conversation that the wording to review came from, and which message says it."""
+    shown = wording_to_review(call.db, row)
+    found = find_transcript(call.db, call.tenant_id, shown.source_chat_id or row.source_chat_id)
+    return None if found is None else {"id": found.id, "passage": passage(found.messages, shown.answer)}
 
 
 def add_context(call: Call) -> dict[str, Any]:

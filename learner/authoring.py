@@ -170,18 +170,18 @@ class Author:
 
     def _texts(self, questions: Sequence[str], answer: str, tags: Sequence[str]) -> Wording:
         """Return the wording of an entry as a person wrote it, blanks at the ends and empty lines left out."""
-        phrasings = [question.strip() for question in questions if question.strip()]
+        phrasings = [cleaned for question in questions if (cleaned := blocks.clean_line(question))]
         if not phrasings:
             raise InvalidError("questions", "must hold at least one text that is not empty")
         if len(phrasings) > MAX_QUESTIONS:
             raise InvalidError("questions", f"must hold at most {MAX_QUESTIONS} phrasings, not {len(phrasings)}")
-        if not answer.strip():
+        if not blocks.clean_text(answer):
             raise InvalidError("answer", "must not be empty")
         if max(len(text) for text in (*phrasings, answer)) > MAX_TEXT_CHARS:
             raise InvalidError("answer", f"no text may have more than {MAX_TEXT_CHARS} characters")
         return compose(
             phrasings,
-            answer.strip(),
+            answer,
             list(dict.fromkeys(tag.strip() for tag in tags if tag.strip())),
             embedder=self.embedder,
             tokens=self.tokens,

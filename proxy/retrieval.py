@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from proxy.context_graph import ContextGraph, row_keys
 from proxy.packed_vectors import PackedVectors
-from proxy.selection import JOIN_TOKENS, NOTHING, Selection
+from proxy.selection import JOIN_TOKENS, NOTHING, Selection, uniforms
 from store.blocks import context_block
 from store.config import ContextsSection
 from store.records import InjectionRecord
@@ -149,13 +149,17 @@ def live_keys(contexts: ServedContexts, live: RowNumbers, secret: bytes) -> NDAr
     return row_keys([contexts.rows.ids[row] for row in live.tolist()], contexts.vectors[live], secret)
 
 
-def select_contexts(search: ContextSearch, question: Vectors, section: ContextsSection) -> Selection:
+def select_contexts(search: ContextSearch, question: Vectors, section: ContextsSection, seed: bytes) -> Selection:
     """Return the entries most similar to the question, best first, whole ones only.
+
+    In a share ``hold_back`` of conversations an entry is found and not injected: its place stays empty, so that what
+    the others say does not depend on its draw, and it is logged as in play and untreated.
 
     Args:
         search: over what the tenant approved.
         question: (256,), unit length, or all zero for a question without words.
-        section: threshold, number and tokens.
+        section: threshold, number, tokens and the share held back.
+        seed: of the conversation; an entry that is held back is so in all of its turns.
     """
     near = search.near(question, section.similarity_threshold, MAX_SORTED)
     chosen = _fill(search.contexts, near, section)
@@ -165,15 +169,22 @@ def select_contexts(search: ContextSearch, question: Vectors, section: ContextsS
     if not chosen:
         return NOTHING
     texts, tokens = search.contexts.rows.texts, search.contexts.rows.tokens
+    draw, share = uniforms(seed), 1.0 - section.hold_back
+    injections: list[InjectionRecord] = []
+    injected: list[int] = []
+    for opposite, context_id, row in chosen:
+        treated = not section.hold_back or draw(b"context " + context_id.encode()) < share
+        injections.append(
+            InjectionRecord("context", context_id, "", share, share, treated, round(-opposite, 6), tokens[row])
+        )
+        if treated:
+            injected.append(row)
+    if not injected:
+        return Selection(injections=tuple(injections))
     return Selection(
-        context_block([texts[row] for _, _, row in chosen]),
-        CONTEXT_FRAME_TOKENS + sum([tokens[row] for _, _, row in chosen]),
-        tuple(
-            [
-                InjectionRecord("context", context_id, "", 1.0, 1.0, True, round(-opposite, 6), tokens[row])
-                for opposite, context_id, row in chosen
-            ]
-        ),
+        context_block([texts[row] for row in injected]),
+        CONTEXT_FRAME_TOKENS + sum([tokens[row] for row in injected]),
+        tuple(injections),
     )
 
 

@@ -258,7 +258,8 @@ class Learning:
         draft.generation = blocks.generation
         draft.is_holdout = blocks.holdout
         draft.drawn = patterns.drawn if has_patterns or not patterns.block else tuple(map(_untreated, patterns.drawn))
-        draft.injections = contexts.injections if has_contexts else _not_treated(contexts.injections)
+        has_place = has_contexts or not contexts.block
+        draft.injections = contexts.injections if has_place else _not_in_play(contexts.injections)
         draft.injected_tokens = patterns.tokens * has_patterns + contexts.tokens * has_contexts
         return body
 
@@ -320,7 +321,9 @@ class Learning:
         if not len(served.search.contexts):
             return NOTHING, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        return select_contexts(served.search, question, self._config.contexts), served.snapshot.generation
+        seed = conversation_seed(served.snapshot.secret, draft.place.conversation.id)
+        found = select_contexts(served.search, question, self._config.contexts, seed)
+        return found, served.snapshot.generation
 
     def record(self, draft: Draft, response_id: str, reply: Reply, ending: Ending) -> None:
         """Append the finished response to the segment."""
@@ -420,8 +423,13 @@ def _parsed(dialect: Dialect, request: IncomingRequest) -> ParsedRequest | None:
         raise
 
 
+def _not_in_play(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
+    """Return contexts as they are recorded when their block found no place: no draw decided, so none counts."""
+    return tuple(msgspec.structs.replace(item, treated=False, propensity=0.0, share=0.0) for item in items)
+
+
 def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
-    """Return *items* as they are recorded when their block found no place in the request."""
+    """Return patterns as they are recorded when their block found no place in the request."""
     return tuple(msgspec.structs.replace(item, treated=False) for item in items)
 
 

@@ -20,9 +20,13 @@ CONTEXT_HEADER = (
 CONTEXT_FOOTER = "</reference_material>"
 
 _FRAME_TAG = re.compile(r"<\s*(?:/\s*)?(?:learned_guidance|reference_material|entry)\b[^>]*>?", re.IGNORECASE)
-# Zero-width, bidirectional and other invisible characters: they hide orders from a reviewer's eye.
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\U000e0000-\U000e007f]")
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# Zero-width, bidirectional and other invisible characters: they hide orders from a reviewer's eye. All that Unicode
+# calls Default_Ignorable_Code_Point (DerivedCoreProperties.txt), and the lines that nobody sees as such.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def clean_text(text: str) -> str:
@@ -53,9 +57,14 @@ def pattern_block(rules: Iterable[str]) -> str:
     return f"{PATTERN_HEADER}{lines}{PATTERN_FOOTER}" if lines else ""
 
 
+def clean_line(text: str) -> str:
+    """Return *text* cleaned and on one line."""
+    return " ".join(clean_text(text).split())
+
+
 def context_entry(question: str, answer: str) -> str:
     """Return one knowledge entry as it stands in the block."""
-    return f"<entry>\nQ: {' '.join(clean_text(question).split())}\nA: {clean_text(answer)}\n</entry>\n"
+    return f"<entry>\nQ: {clean_line(question)}\nA: {clean_text(answer)}\n</entry>\n"
 
 
 def context_block(entries: Iterable[str]) -> str:

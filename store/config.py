@@ -151,6 +151,9 @@ class ContextsSection:
     max_tokens: int
     max_items: int
     similarity_threshold: float
+    hold_back: float
+    evidence_days: float
+    alarm_share: float
     exact_up_to: int
     load_wait_s: float
     unload_after_s: float
@@ -180,6 +183,8 @@ class KnowledgeSection:
     duplicate_similarity: float
     max_nearest: int
     pending_days: float
+    correction_history_h: float
+    max_removals_per_day: int
     learn_unconfirmed: bool
 
 
@@ -384,7 +389,7 @@ _SHARES = {
         "proven_fdr",
         "crash_drop",
     ),
-    "contexts": ("similarity_threshold",),
+    "contexts": ("similarity_threshold", "hold_back", "alarm_share"),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
     "training": ("review_below_confidence",),
@@ -407,6 +412,7 @@ _MORE_THAN_ZERO = {
         "warmup_runs",
         "warmdown_runs",
     ),
+    "contexts": ("evidence_days",),
     "embedding": ("cache_size",),
     "knowledge": ("max_candidates", "prescreen_batch", "max_prescreened"),
     "learner": (

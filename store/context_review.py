@@ -3,6 +3,7 @@
 Tables ``ai_contexts``, ``context_revisions``, ``context_flags``; written by the learner and the command.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from store.clock import days_before, iso
@@ -13,7 +14,25 @@ from store.database import Database
 from store.errors import ConflictError
 
 EXPIRED: Final = "expired without a review"
-FLAGS_TO_REMOVE: Final = 2  # flags from different conversations that take an entry out of service
+FLAGS_TO_REMOVE: Final = 2  # users whose corrections take an entry out of service
+PROPOSED_DELETION: Final = "proposed_deletion"  # how the reason of such a flag begins
+REMOVED_BY_USERS: Final = "context corrected by users"
+
+
+@dataclass(frozen=True, slots=True)
+class UserGuards:
+    """What keeps one user in many accounts from taking entries out of service.
+
+    A user's correction counts towards it only when the user was known *history_h* hours before; users take at most
+    *max_removals* entries of a tenant out of service within 24 hours. What does not count still flags, and a reviewer
+    still sees it.
+    """
+
+    history_h: float = 0.0
+    max_removals: int = 1_000_000
+
+
+NO_GUARDS: Final = UserGuards()
 
 
 def edit_context(
@@ -76,6 +95,12 @@ def approve_context(
             """,
             {"id": context_id, "actor": actor, "now": iso(now_s)},
         )
+        db.execute(
+            """
+            UPDATE context_flags SET settled_at = :now WHERE context_id = :id AND settled_at IS NULL
+            """,
+            {"id": context_id, "now": iso(now_s)},
+        )
         serve(db, tenant_id, context_id, is_served=True, actor=actor, reason="context approved", now_s=now_s)
     return get_context(db, tenant_id, context_id)
 
@@ -124,10 +149,12 @@ def flag_context(
     now_s: float,
     conversation_id: str = "",
     by_person: bool = False,
+    guards: UserGuards = NO_GUARDS,
 ) -> ContextRow:
-    """Return the entry marked as doubtful: the first flag leaves it in service, the second or a person's does not.
+    """Return the entry marked as doubtful: one user's flag leaves it in service, a second's or a person's does not.
 
     The same conversation counts once, for ever: what a reviewer approved again is not flagged by the old correction.
+    All conversations of one user are one voice; one of an unknown user is a voice of its own.
 
     Raises:
         NotFoundError: no such entry.
@@ -159,9 +186,61 @@ def flag_context(
             """,
             {"id": context_id, "reason": reason, "now": iso(now_s)},
         )
-        if context.is_served and (by_person or context.flag_count + 1 >= FLAGS_TO_REMOVE):
+        if context.is_served and by_person:
             serve(db, tenant_id, context_id, is_served=False, actor=actor, reason="context flagged", now_s=now_s)
+        elif context.is_served and _is_removed_by_users(db, context, guards, now_s):
+            serve(db, tenant_id, context_id, is_served=False, actor=actor, reason=REMOVED_BY_USERS, now_s=now_s)
     return get_context(db, tenant_id, context_id)
+
+
+def _is_removed_by_users(db: Database, context: ContextRow, guards: UserGuards, now_s: float) -> bool:
+    """Return whether enough users flagged the entry since its last review, and users may take out one more today."""
+    flags = db.rows(
+        """
+        SELECT coalesce(nullif(c.user_id, ''), f.conversation_id) AS voice, coalesce(c.user_id, '') = '' OR EXISTS (
+            SELECT 1 FROM conversations AS e
+            WHERE e.tenant_id = f.tenant_id AND e.user_id = c.user_id AND e.user_id <> ''
+              AND unixepoch(e.created_at) <= unixepoch(c.created_at) - :history_s) AS is_known
+        FROM context_flags AS f
+        LEFT JOIN conversations AS c ON c.tenant_id = f.tenant_id AND c.id = f.conversation_id
+        WHERE f.context_id = :id AND f.settled_at IS NULL
+        """,
+        {"id": context.id, "history_s": guards.history_h * 3600},
+    )
+    if len({flag["voice"] for flag in flags if flag["is_known"]}) < FLAGS_TO_REMOVE:
+        return False
+    n_removed = db.value(
+        """
+        SELECT count(*) FROM generations
+        WHERE tenant_id = :tenant_id AND created_at > :since AND reason LIKE :reason
+        """,
+        {"tenant_id": context.tenant_id, "since": days_before(now_s, 1), "reason": f"{REMOVED_BY_USERS}:%"},
+    )
+    return int(n_removed) < guards.max_removals
+
+
+def propose_deletion(db: Database, tenant_id: str, context_id: str, *, reason: str, now_s: float) -> bool:
+    """Put an approved entry into review as one that keeps failing; return whether it was not there before.
+
+    It goes on serving: what users say does not delete. An approval says that it stays, and evidence begins anew.
+    """
+    with db.transaction():
+        return bool(
+            db.execute(
+                """
+                UPDATE ai_contexts SET status = 'flagged', flag_reason = :reason, updated_at = :now
+                WHERE tenant_id = :tenant_id AND id = :id AND status IN ('approved', 'flagged')
+                  AND coalesce(flag_reason, '') NOT LIKE :like
+                """,
+                {
+                    "tenant_id": tenant_id,
+                    "id": context_id,
+                    "reason": f"{PROPOSED_DELETION}: {reason}",
+                    "like": f"{PROPOSED_DELETION}:%",
+                    "now": iso(now_s),
+                },
+            )
+        )
 
 
 def retire_context(

@@ -191,6 +191,19 @@ def list_waiting(
     return waiting, encode_cursor(page[-1]["id"]) if has_more else None
 
 
+def find_waiting_of_run(db: Database, tenant_id: str, run_id: str) -> list[str]:
+    """Return the ids of entries with a text that *run_id* proposed and that still waits, in order."""
+    rows = db.rows(
+        """
+        SELECT c.id FROM ai_contexts AS c
+        JOIN context_revisions AS r ON r.context_id = c.id AND r.status = 'pending_approval'
+        WHERE c.tenant_id = :tenant_id AND r.run_id = :run_id ORDER BY c.id
+        """,
+        {"tenant_id": tenant_id, "run_id": run_id},
+    )
+    return [row["id"] for row in rows]
+
+
 def get_revision(db: Database, tenant_id: str, context_id: str, revision: int) -> RevisionRow:
     """Return one wording of an entry.
 

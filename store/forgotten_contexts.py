@@ -15,6 +15,7 @@ import numpy as np
 from store.clock import iso
 from store.context_changes import serve, take_texts
 from store.contexts import ContextRow, RevisionRow, Wording, get_context, list_revisions
+from store.contradictions import forget_contradictions
 from store.conversations import find_transcript
 from store.database import Database
 from store.vectors import encode_vector
@@ -109,6 +110,7 @@ def forget_in_contexts(  # noqa: PLR0917  # what a withdrawal needs
         else:
             tally.trimmed.append(context.id)
     _forget_flags(db, tenant_id, ids)
+    forget_contradictions(db, tenant_id, ids, tally.withdrawn, tally.trimmed)
     return ForgottenContexts(tuple(tally.withdrawn), tuple(tally.trimmed), frozenset(tally.orphans))
 
 

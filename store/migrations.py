@@ -87,6 +87,11 @@ def m013_model_calls(tool: Tool) -> None:
     _run(tool, MODEL_CALLS)
 
 
+@MIGRATIONS()
+def m014_self_correction(tool: Tool) -> None:
+    _run(tool, SELF_CORRECTION)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -684,4 +689,53 @@ CREATE TABLE model_calls (
 
 ALTER TABLE mined_conversations ADD COLUMN n_left INTEGER NOT NULL -- runs that left it to the next, for a model failed
   DEFAULT 0;
+"""
+
+SELF_CORRECTION: Final = """
+CREATE TABLE contradictions (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  context_id TEXT NOT NULL REFERENCES ai_contexts (id),
+  said_before TEXT NOT NULL, -- the entry's answer when it was contradicted
+  questions_json TEXT NOT NULL, -- as the conversation asks
+  answer TEXT NOT NULL, -- what the conversation says
+  tags_json TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  provenance TEXT NOT NULL, -- as of ai_contexts
+  status TEXT NOT NULL CHECK (status IN ('open', 'resolved')),
+  resolution TEXT CHECK (resolution IN ('keep', 'replace', 'retire_both', 'no_contradiction')),
+  note TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  resolved_by TEXT,
+  resolved_at TEXT,
+  created_at TEXT NOT NULL,
+  UNIQUE (context_id, conversation_id)
+) STRICT;
+
+CREATE INDEX contradictions_by_status ON contradictions (tenant_id, status, id);
+
+CREATE TABLE context_evidence (
+  context_id TEXT NOT NULL PRIMARY KEY REFERENCES ai_contexts (id),
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  n_uses INTEGER NOT NULL, -- replies that had it since it was reviewed
+  n_held_back INTEGER NOT NULL, -- replies for which it was found and left out by lot
+  n_users INTEGER NOT NULL, -- distinct users behind both
+  n_failed INTEGER NOT NULL, -- uses with a correction, a regenerate, or more against than for them
+  n_rated_users INTEGER NOT NULL, -- users who said anything about a reply that had it
+  n_failed_users INTEGER NOT NULL, -- of those, users for whom most of these replies failed
+  lift REAL, -- satisfaction with it less satisfaction without, by the lot; NULL before evidence
+  lift_low REAL, -- 95 % interval
+  lift_high REAL,
+  harm_e_value REAL, -- of the evidence against "does no harm"
+  use_share REAL NOT NULL CHECK (use_share BETWEEN 0 AND 1), -- of the replies that had any entry
+  n_unrelated INTEGER NOT NULL, -- questions near it that have nothing to do with each other
+  proposal TEXT, -- why it should be deleted; NULL: nothing says so
+  updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX context_evidence_by_tenant ON context_evidence (tenant_id);
+
+CREATE INDEX conversations_by_user ON conversations (tenant_id, user_id, created_at) WHERE user_id <> '';
+
+ALTER TABLE context_flags ADD COLUMN settled_at TEXT; -- a reviewer decided; it counts no more
 """

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from store.clock import iso
 from store.database import Database
 
-Decision = Literal["created", "revised", "supported", "skipped", "screened_out"]
+Decision = Literal["created", "revised", "supported", "contradicted", "skipped", "screened_out"]
 
 
 @dataclass(frozen=True, slots=True)

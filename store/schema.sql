@@ -54,6 +54,8 @@ CREATE TABLE conversations (
 
 CREATE INDEX conversations_by_time ON conversations (tenant_id, updated_at);
 
+CREATE INDEX conversations_by_user ON conversations (tenant_id, user_id, created_at) WHERE user_id <> '';
+
 CREATE TABLE responses (
   seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, -- order of arrival in this database; the learner's cursor
   id TEXT NOT NULL UNIQUE, -- x-tutelage-response-id
@@ -323,7 +325,7 @@ CREATE TABLE context_flags (
   conversation_id TEXT NOT NULL, -- in which it was corrected; '' when a person flagged it without one
   reason TEXT NOT NULL,
   actor TEXT NOT NULL,
-  created_at TEXT NOT NULL,
+  created_at TEXT NOT NULL, settled_at TEXT,
   PRIMARY KEY (context_id, conversation_id)
 ) STRICT, WITHOUT ROWID;
 
@@ -493,6 +495,49 @@ CREATE TABLE model_calls (
   created_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, request_hash, turn)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE contradictions (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  context_id TEXT NOT NULL REFERENCES ai_contexts (id),
+  said_before TEXT NOT NULL, -- the entry's answer when it was contradicted
+  questions_json TEXT NOT NULL, -- as the conversation asks
+  answer TEXT NOT NULL, -- what the conversation says
+  tags_json TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  provenance TEXT NOT NULL, -- as of ai_contexts
+  status TEXT NOT NULL CHECK (status IN ('open', 'resolved')),
+  resolution TEXT CHECK (resolution IN ('keep', 'replace', 'retire_both', 'no_contradiction')),
+  note TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  resolved_by TEXT,
+  resolved_at TEXT,
+  created_at TEXT NOT NULL,
+  UNIQUE (context_id, conversation_id)
+) STRICT;
+
+CREATE INDEX contradictions_by_status ON contradictions (tenant_id, status, id);
+
+CREATE TABLE context_evidence (
+  context_id TEXT NOT NULL PRIMARY KEY REFERENCES ai_contexts (id),
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  n_uses INTEGER NOT NULL, -- replies that had it since it was reviewed
+  n_held_back INTEGER NOT NULL, -- replies for which it was found and left out by lot
+  n_users INTEGER NOT NULL, -- distinct users behind both
+  n_failed INTEGER NOT NULL, -- uses with a correction, a regenerate, or more against than for them
+  n_rated_users INTEGER NOT NULL, -- users who said anything about a reply that had it
+  n_failed_users INTEGER NOT NULL, -- of those, users for whom most of these replies failed
+  lift REAL, -- satisfaction with it less satisfaction without, by the lot; NULL before evidence
+  lift_low REAL, -- 95 % interval
+  lift_high REAL,
+  harm_e_value REAL, -- of the evidence against "does no harm"
+  use_share REAL NOT NULL CHECK (use_share BETWEEN 0 AND 1), -- of the replies that had any entry
+  n_unrelated INTEGER NOT NULL, -- questions near it that have nothing to do with each other
+  proposal TEXT, -- why it should be deleted; NULL: nothing says so
+  updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE INDEX context_evidence_by_tenant ON context_evidence (tenant_id);
 
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,

@@ -22,8 +22,9 @@ NOW_S = parse_iso("2026-11-21T12:00:00Z")
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    """The shipped settings with the database in a temporary folder."""
-    return load_config(None, {"store": {"url": f"sqlite:///{tmp_path / 'tutelage.db'}"}})
+    """The shipped settings with the database in a temporary folder, no entry held back by chance."""
+    url = f"sqlite:///{tmp_path / 'tutelage.db'}"
+    return load_config(None, {"store": {"url": url}, "contexts": {"hold_back": 0.0}})
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from store.contradictions import Resolution
 from store.conversations import find_transcript
 from store.rows import plain
 from store.vocabulary import DEFAULT_TENANT, ContextStatus
@@ -55,8 +56,19 @@ def show(
         sources = load("store.contexts:list_sources")(db, tenant, context_id, limit=MAX_SOURCES)[0]
         shown = load("store.contexts:wording_to_review")(db, row)
         source = find_transcript(db, tenant, shown.source_chat_id or row.source_chat_id)
+        evidence = load("store.context_evidence:find_evidence")(db, tenant, context_id)
+        against = load("store.contradictions:list_contradictions")(db, tenant, context_id=context_id)[0]
     if as_json:
-        print_json({**plain(row), "revisions": revisions, "sources": sources, "source": source})
+        print_json(
+            {
+                **plain(row),
+                "revisions": revisions,
+                "sources": sources,
+                "source": source,
+                "evidence": evidence,
+                "contradictions": against,
+            }
+        )
         return
     say(f"{row.id}: {row.status}{', served' if row.is_served else ''}, from {row.provenance.replace('_', ' ')}")
     if shown is not row and row.is_served:
@@ -64,12 +76,25 @@ def show(
         _print_texts(row)
         say(f"\nProposed (revision {shown.revision}): {shown.note}")
     _print_texts(shown)
+    if row.flag_reason:
+        say(f"\nFlagged: {row.flag_reason}")
+    if evidence is not None:
+        say(f"\n{_figures(evidence)}")
+    for one in against:
+        say(f"\nContradiction {one.id} ({one.status}): {one.conversation_id} says: {one.answer}")
     say(f"\nSource conversation: {source.id if source else 'none, a person wrote it'}")
     for message in source.messages if source else ():
         say(f"  {_who(message)}: {_text(message)}")
     supporting = [s.conversation_id for s in sources if source is None or s.conversation_id != source.id]
     if supporting:
         say(f"Supported by: {', '.join(supporting)}")
+
+
+def _figures(found: Any) -> str:
+    lift = "-" if found.lift is None else f"{found.lift:+.2f}"
+    if found.lift_low is not None:
+        lift += f" ({found.lift_low:+.2f} to {found.lift_high:+.2f})"
+    return f"Uses: {found.n_uses}, held back: {found.n_held_back}, failures: {found.n_failed}, lift: {lift}"
 
 
 def _print_texts(row: Any) -> None:
@@ -125,13 +150,16 @@ def add(
 @app.command("approve")
 def approve(
     ctx: typer.Context,
-    context_ids: Annotated[list[str], typer.Argument(metavar="ID...")],
+    context_ids: Annotated[list[str] | None, typer.Argument(metavar="[ID...]")] = None,
+    run: Annotated[str, typer.Option("--all-from-run", metavar="RUN", help="All that this run proposed.")] = "",
     tenant: TenantOption = DEFAULT_TENANT,
 ) -> None:
     """Put entries into service; the proxy uses them within a second."""
+    if bool(context_ids) == bool(run):
+        raise typer.BadParameter("give the ids of entries, or --all-from-run RUN")
     approve_context = load("learner.authoring:approve_context")
     with tenant_database(settings(ctx), tenant) as db:
-        for context_id in context_ids:
+        for context_id in context_ids or load("learner.resolving:waiting_of_run")(db, tenant, run):
             row = approve_context(db, tenant, context_id, actor=ACTOR, now_s=now_s())
             say(f"{row.id} is {row.status}")
 
@@ -164,3 +192,54 @@ def retire(
             db, tenant, context_id, reason=reason, actor=ACTOR, now_s=now_s()
         )
     say(f"{row.id} is {row.status}")
+
+
+@app.command("contradictions")
+def contradictions(
+    ctx: typer.Context,
+    tenant: TenantOption = DEFAULT_TENANT,
+    is_all: Annotated[bool, typer.Option("--all", help="Resolved ones too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what conversations say against entries, oldest first."""
+    list_contradictions = load("store.contradictions:list_contradictions")
+    status = None if is_all else "open"
+    with tenant_database(settings(ctx), tenant) as db:
+
+        def fetch(size: int, cursor: str | None) -> tuple[list[Any], str | None]:
+            page: tuple[list[Any], str | None] = list_contradictions(
+                db, tenant, status=status, limit=size, cursor=cursor
+            )
+            return page
+
+        found = all_pages(fetch)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("id", "status", "entry", "entry says", "conversation", "conversation says", "resolution"),
+        (
+            (c.id, c.status, c.context_id, c.said_before, c.conversation_id, c.answer, c.resolution or "-")
+            for c in found
+        ),
+        empty="nothing contradicts an entry",
+        prose=("entry says", "conversation says"),
+    )
+
+
+@app.command("resolve")
+def resolve(
+    ctx: typer.Context,
+    contradiction_id: IdArgument,
+    resolution: Annotated[Resolution, typer.Argument(help="What is right.")],
+    reason: Annotated[str, typer.Option(help="Why; kept with the contradiction.")] = "",
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Resolve a contradiction; replace serves what the conversation says within a second."""
+    config = settings(ctx)
+    author = load("learner.authoring:Author")(config.embedding)
+    with tenant_database(config, tenant) as db:
+        row = load("learner.resolving:resolve_contradiction")(
+            db, author, tenant, contradiction_id, resolution=resolution, reason=reason, actor=ACTOR, now_s=now_s()
+        )
+    say(f"{row.id} is resolved: {row.resolution}")

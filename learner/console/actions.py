@@ -7,9 +7,11 @@ from learner import authoring
 from learner.api_errors import bad_field
 from learner.api_request import generation_number, one_of
 from learner.console.visit import Visit
+from learner.resolving import resolve_contradiction
 from store import pattern_review
 from store.alerts import acknowledge_alert as acknowledge
 from store.audit import record
+from store.contradictions import RESOLUTIONS, Resolution
 from store.datasets import review_example as review
 from store.reverting import revert
 
@@ -71,6 +73,22 @@ def retire_context(visit: Visit) -> str:
         now_s=visit.now_s,
     )
     return f"/contexts/{quote(visit.path['id'], safe='')}"
+
+
+def resolve(visit: Visit) -> str:
+    """Resolve a contradiction."""
+    resolution = one_of("resolution", visit.form.get("resolution", ""), RESOLUTIONS)
+    resolve_contradiction(
+        visit.db,
+        visit.services.author,
+        visit.tenant_id,
+        visit.path["id"],
+        resolution=cast("Resolution", resolution),
+        reason=visit.form.get("reason", ""),
+        actor=visit.actor,
+        now_s=visit.now_s,
+    )
+    return "/contradictions"
 
 
 def set_pattern_state(visit: Visit) -> str:

@@ -11,6 +11,7 @@ from learner.api_request import generation_number
 from learner.console.charts import interval_chart, satisfaction_chart
 from learner.console.visit import Visit
 from learner.freezing import freeze_of
+from learner.knowledge.evidence import HUB_QUESTIONS
 from learner.pattern_words import (
     ARM_WORDS,
     conditions_in_words,
@@ -20,7 +21,9 @@ from learner.pattern_words import (
     rates,
     shares_in_words,
 )
+from learner.reviewing import passage, word_diff
 from store.alerts import list_alerts
+from store.context_evidence import find_evidence
 from store.contexts import (
     ContextRow,
     get_context,
@@ -30,6 +33,12 @@ from store.contexts import (
     list_sources,
     list_waiting,
     wording_to_review,
+)
+from store.contradictions import (
+    CONTRADICTION_STATUSES,
+    ContradictionStatus,
+    get_contradiction,
+    list_contradictions,
 )
 from store.conversations import find_transcript, list_conversations, transcript
 from store.datasets import NEEDS_REVIEW, get_dataset, list_datasets, list_examples
@@ -116,6 +125,11 @@ def contexts(visit: Visit) -> dict[str, Any]:
         "status": status or "pending_approval",
         "statuses": CONTEXT_STATUSES,
         "queue": queue,
+        "suspicious": {
+            context.id
+            for context, _ in queue
+            if (found := find_evidence(visit.db, visit.tenant_id, context.id)) and found.n_unrelated >= HUB_QUESTIONS
+        },
         "entries": entries,
         "next_cursor": next_cursor,
     }
@@ -125,13 +139,49 @@ def context(visit: Visit) -> dict[str, Any]:
     """Return one entry: what waits beside what serves, its history, and the conversation it came from."""
     row = get_context(visit.db, visit.tenant_id, visit.path["id"])
     shown = wording_to_review(visit.db, row)
+    source = find_transcript(visit.db, visit.tenant_id, shown.source_chat_id or row.source_chat_id)
     return {
+        "diff": word_diff(row.answer, shown.answer),
+        "evidence": find_evidence(visit.db, visit.tenant_id, row.id),
+        "contradictions": list_contradictions(visit.db, visit.tenant_id, context_id=row.id, limit=PAGE)[0],
+        "hub": HUB_QUESTIONS,
+        "passage": passage(source.messages, shown.answer) if source else None,
         "context": row,
         "shown": shown,
         "revisions": list_revisions(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
         "sources": list_sources(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
         "flags": list_flags(visit.db, visit.tenant_id, row.id),
-        "source": find_transcript(visit.db, visit.tenant_id, shown.source_chat_id or row.source_chat_id),
+        "source": source,
+    }
+
+
+def contradictions(visit: Visit) -> dict[str, Any]:
+    """Return the open contradictions, or those that are resolved."""
+    status = visit.choice("status", CONTRADICTION_STATUSES) or "open"
+    found, next_cursor = list_contradictions(
+        visit.db,
+        visit.tenant_id,
+        status=cast("ContradictionStatus", status),
+        limit=PAGE,
+        cursor=visit.query.get("cursor") or None,
+    )
+    return {"status": status, "statuses": CONTRADICTION_STATUSES, "found": found, "next_cursor": next_cursor}
+
+
+def contradiction(visit: Visit) -> dict[str, Any]:
+    """Return one contradiction: both texts and both conversations."""
+    row = get_contradiction(visit.db, visit.tenant_id, visit.path["id"])
+    context = get_context(visit.db, visit.tenant_id, row.context_id)
+    ours = find_transcript(visit.db, visit.tenant_id, context.source_chat_id)
+    theirs = find_transcript(visit.db, visit.tenant_id, row.conversation_id)
+    return {
+        "row": row,
+        "context": context,
+        "diff": word_diff(context.answer, row.answer),
+        "ours": ours,
+        "our_passage": passage(ours.messages, context.answer) if ours else None,
+        "theirs": theirs,
+        "their_passage": passage(theirs.messages, row.answer) if theirs else None,
     }
 
 

@@ -8,7 +8,7 @@ from learner.knowledge.candidates import names_in
 from learner.knowledge.extraction import says_the_same
 from learner.knowledge.privacy import declared_names, remove_personal_data
 from store.alerts import raise_alert
-from store.context_review import flag_context
+from store.context_review import UserGuards, flag_context
 from store.contexts import ContextRow, get_context
 from store.conversations import transcript
 from store.database import Database
@@ -21,7 +21,7 @@ MAX_REASON_CHARS: Final = 500
 
 
 def flag_corrected(
-    db: Database, tenant_id: str, embedder: Embedder, *, since: str, run_id: str, now_s: float
+    db: Database, tenant_id: str, embedder: Embedder, guards: UserGuards, *, since: str, run_id: str, now_s: float
 ) -> list[str]:
     """Flag the entries that were corrected since *since* (UTC text) and return a line for each flag that is new.
 
@@ -31,7 +31,7 @@ def flag_corrected(
     lines = []
     for correction in _nearest_of_each(db, tenant_id, corrected_injections(db, tenant_id, since=since), embedder):
         try:
-            line = _flag(db, tenant_id, correction, embedder, run_id=run_id, now_s=now_s)
+            line = _flag(db, tenant_id, correction, embedder, guards, run_id=run_id, now_s=now_s)
         except ConflictError:  # rejected or retired meanwhile: nothing left to doubt
             continue
         lines += [line] if line else []
@@ -39,7 +39,14 @@ def flag_corrected(
 
 
 def _flag(
-    db: Database, tenant_id: str, correction: CorrectedInjection, embedder: Embedder, *, run_id: str, now_s: float
+    db: Database,
+    tenant_id: str,
+    correction: CorrectedInjection,
+    embedder: Embedder,
+    guards: UserGuards,
+    *,
+    run_id: str,
+    now_s: float,
 ) -> str:
     """Return what changed; nothing when the conversation had flagged the entry before, or does not contradict it."""
     names = names_in(transcript(db, tenant_id, correction.conversation_id)).union(declared_names(correction.text))
@@ -58,6 +65,7 @@ def _flag(
             now_s=now_s,
             conversation_id=correction.conversation_id,
             by_person=correction.by_person,
+            guards=guards,
         )
         if after.flag_count == before.flag_count:
             return ""

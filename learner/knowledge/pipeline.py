@@ -14,6 +14,7 @@ from learner.kept_model import KeptAnswers
 from learner.knowledge.candidates import Candidate, find_candidates
 from learner.knowledge.corrections import flag_corrected
 from learner.knowledge.drafting import MAX_RUNS, Drafter, prompt_tokens
+from learner.knowledge.evidence import judge_entries
 from learner.knowledge.extraction import Agent, Group, best_exchange, join_groups, make_groups, question_text
 from learner.knowledge.grouping import group
 from learner.knowledge.judgement import Verdict, verdict_from_json
@@ -22,8 +23,8 @@ from learner.knowledge.progress import Run, Tally
 from learner.knowledge.storing import store_draft
 from learner.report import Collaborators, RunReport
 from store.clock import iso, parse_iso
-from store.config import Config
-from store.context_review import expire_pending
+from store.config import Config, ContextsSection
+from store.context_review import UserGuards, expire_pending
 from store.database import Database
 from store.generations import current_number
 from store.mining import ChangedConversation, Mark, changed_conversations, get_marks
@@ -83,7 +84,7 @@ def run_knowledge(  # noqa: PLR0917  # the signature of every kind of run
     elif period is not None:
         _learn_from(run, changed_conversations(db, tenant_id, since=period.start or BEGINNING, until=period.end))
     else:
-        cursor = _learn(run, cursor)
+        cursor = _learn(run, config.contexts, cursor)
     run.tally.notes += run.models.meter.notes()
     if answers.n_used_again:
         run.tally.notes.append(f"{answers.n_used_again} answers of a run that was interrupted were used again")
@@ -118,17 +119,19 @@ def _finish(run: Run, cursor: str, generation: int | None) -> RunReport:
     )
 
 
-def _learn(run: Run, cursor: str) -> str:
+def _learn(run: Run, contexts: ContextsSection, cursor: str) -> str:
     """Do all stages over what is new since *cursor* and return the cursor of the next run."""
     since = _before(cursor, OVERLAP)
+    guards = UserGuards(run.section.correction_history_h, run.section.max_removals_per_day)
     flagged = flag_corrected(
-        run.db, run.tenant_id, run.collaborators.embedder, since=since, run_id=run.id, now_s=run.now_s
+        run.db, run.tenant_id, run.collaborators.embedder, guards, since=since, run_id=run.id, now_s=run.now_s
     )
+    n_proposed = judge_entries(run, contexts)
     expired = expire_pending(run.db, run.tenant_id, pending_days=run.section.pending_days, now_s=run.now_s)
     run.tally.changes += [*flagged, *(f"expired {context_id}: nobody looked at it" for context_id in expired)]
     changed = changed_conversations(run.db, run.tenant_id, since=since)
     _learn_from(run, changed)
-    run.tally.counts |= {"flagged": len(flagged), "expired": len(expired)}
+    run.tally.counts |= {"flagged": len(flagged), "expired": len(expired), "proposed_deletions": n_proposed}
     # While something waits the cursor stays: the next run finds it, and the marks keep the rest from coming again.
     is_all_seen = run.tally.counts["left_for_next_run"] == 0
     return max([cursor, *(conversation.changed_at for conversation in changed)]) if is_all_seen else cursor
@@ -149,9 +152,12 @@ def _learn_from(run: Run, changed: Sequence[ChangedConversation]) -> None:
         "created": 0,
         "revised": 0,
         "supported": 0,
+        "contradicted": 0,
+        "contradictions": 0,
         "skipped": 0,
         "flagged": 0,
         "expired": 0,
+        "proposed_deletions": 0,
         "left_for_next_run": found.n_left + n_waiting,
     }
     _extract(run, groups)

@@ -39,6 +39,17 @@ _RULES: Final[tuple[tuple[str, re.Pattern[str]], ...]] = (
         re.compile(r"[A-Za-z0-9+/_-]{64,}={0,2}|(?:\\x[0-9a-f]{2}){8,}|(?:%[0-9a-f]{2}){8,}", re.IGNORECASE),
     ),
 )
+_CONFUSABLE: Final = (  # Cyrillic and Greek letters that read as Latin ones
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0405\u0406\u0408"
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u04bb\u0501\u051b\u051d"
+    "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bd\u03bf\u03c1"
+)
+_LATIN: Final = "A-Za-z\u00c0-\u024f"
+# A Latin word with such a letter in it, or a whole word of them among Latin ones; letters of mathematical alphabets.
+_MIXED: Final = re.compile(rf"[{_LATIN}]\w*[{_CONFUSABLE}]|[{_CONFUSABLE}]\w*[{_LATIN}]|[\U0001d400-\U0001d7ff]")
+_DISGUISED: Final = re.compile(rf"\b[{_CONFUSABLE}]{{2,}}\b")
+_CYRILLIC_OR_GREEK: Final = re.compile("[\u0370-\u03ff\u0400-\u052f]")
+_EMOJI_STYLE: Final = re.compile("(?<=[^\\w\\s])[\ufe0e\ufe0f]|\ufe0f(?=\u20e3)")
 _ORDERS: Final = ("role tags", "an order to the model")
 _LINK: Final = re.compile(
     r"\bhttps?://|\bwww\.\w|\b[\w-]{1,63}\.(?:com|net|org|io|ru|cn|info|biz|xyz|top|link|click|app|dev|co|me)(?:/|\b(?!\w))",
@@ -54,11 +65,23 @@ def dangers(text: str, *, may_link: bool = False) -> list[str]:
     """
     found = [name for name, pattern in _RULES if pattern.search(text)]
     # What clean_text takes out is invisible to a reviewer, and only somebody who hides something writes it.
-    if clean_text(text) != text.strip() and not _FRAME.search(text):
+    shown = _EMOJI_STYLE.sub("", text)
+    if clean_text(shown) != shown.strip() and not _FRAME.search(text):
         found.append("hidden characters")
+    if _has_look_alikes(text):
+        found.append("look-alike letters")
     if _LINK.search(text) and not may_link:
         found.append("a link")
     return found
+
+
+def _has_look_alikes(text: str) -> bool:
+    if text.isascii():
+        return False
+    if _MIXED.search(text):
+        return True
+    n_latin = len(re.findall(rf"[{_LATIN}]", text))
+    return n_latin > len(_CYRILLIC_OR_GREEK.findall(text)) and _DISGUISED.search(text) is not None
 
 
 def is_order(text: str) -> bool:

@@ -1,13 +1,25 @@
 """A group's draft becomes a new entry, a new wording, support for one that exists, or nothing: one transaction."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from learner.knowledge.candidates import Candidate
 from learner.knowledge.checks import problems
-from learner.knowledge.extraction import SAME_QUESTION, Draft, Group, best_exchange, says_the_same
+from learner.knowledge.extraction import (
+    N_QUESTIONS,
+    SAME_QUESTION,
+    Draft,
+    Group,
+    best_exchange,
+    question_text,
+    says_the_same,
+)
+from learner.knowledge.privacy import declared_names, remove_personal_data
 from learner.knowledge.progress import Run
 from store.context_proposals import add_sources, create_context, propose_revision
 from store.contexts import STANDING, ContextRow, RevisionRow, Source, Wording, known_revisions
+from store.contradictions import Claim, open_contradiction
 from store.embedding import Vector
 from store.mining import Decision
 from store.wordings import compose
@@ -52,6 +64,7 @@ def store_draft(run: Run, members: Group, draft: Draft) -> None:
         same = [c for c, r in standing if says_the_same(run.collaborators.embedder, r.answer, draft.answer)]
         if same:
             _support(run, members, same[0])
+            _open_within(run, members, draft, same[0])
         elif turned_down:
             _finish_group(run, members, "skipped", turned_down[0].id, "a person turned the like of it down")
         elif standing:
@@ -95,6 +108,12 @@ def _revise_or_skip(run: Run, members: Group, draft: Draft, wording: Wording, co
     if members.representative.provenance != "correction" and context.id in members.representative.injected_ids:
         _finish_group(run, members, "skipped", context.id, "its own echo")
         return
+    if context.status != "pending_approval" and not says_the_same(
+        run.collaborators.embedder, context.answer, draft.answer
+    ):
+        _open(run, context, draft, members.representative)
+        _finish_group(run, members, "contradicted", context.id, "an entry in use says something else")
+        return
     propose_revision(
         run.db,
         run.tenant_id,
@@ -125,7 +144,36 @@ def _create(run: Run, members: Group, draft: Draft, wording: Wording) -> None:
         note=draft.note,
     )
     run.tally.changes.append(f"learned {context.id} (waits for approval): {draft.questions[0]}")
+    _open_within(run, members, draft, context)
     _finish_group(run, members, "created", context.id, draft.note)
+
+
+def _open_within(run: Run, members: Group, draft: Draft, context: ContextRow) -> None:
+    """Open a contradiction for each other user of the group who was answered otherwise."""
+    for other in members.others:
+        if context.id in other.injected_ids or _agrees(run, members, other):
+            continue
+        exchange = best_exchange(other)
+        names = declared_names(other.text)
+        question = remove_personal_data(question_text(exchange), names)
+        claim = replace(
+            draft,
+            questions=(question, *(asked for asked in draft.questions if asked != question))[:N_QUESTIONS],
+            answer=remove_personal_data(exchange.answer, names),
+            provenance=other.provenance,
+        )
+        if not problems(claim, Group(other, members.members), run.collaborators.embedder):
+            _open(run, context, claim, other)
+
+
+def _open(run: Run, context: ContextRow, draft: Draft, source: Candidate) -> None:
+    claim = Claim(draft.questions, draft.answer, draft.tags, source.conversation_id, draft.provenance)
+    opened = open_contradiction(
+        run.db, run.tenant_id, context.id, context.answer, claim, run_id=run.id, now_s=run.now_s
+    )
+    if opened is not None:
+        run.tally.count("contradictions")
+        run.tally.changes.append(f"{source.conversation_id} contradicts {context.id} ({opened}): {draft.answer}")
 
 
 def _sources(run: Run, members: Group) -> list[Source]:

@@ -160,6 +160,7 @@ class Product:
             "proxy": {"port": self.proxy_port},
             "learner": {"port": self.learner_port},
             "store": {"url": f"sqlite:///{self.database_path}"},
+            "contexts": {"hold_back": 0.0},  # no entry is left out by chance
         }
         for name, values in self.settings.items():
             sections.setdefault(name, {}).update(values)

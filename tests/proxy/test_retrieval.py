@@ -25,7 +25,8 @@ from store.tokens import load_token_counter
 
 SECRET = b"s" * 32
 QUESTION = np.eye(1, 256, dtype=np.float32)[0]
-SECTION = load_config().contexts
+SEED = b"c" * 32
+SECTION = replace(load_config().contexts, hold_back=0.0)
 
 
 def entries(ids: list[str], vectors: NDArray[np.float32], tokens: list[int] | None = None) -> Entries:
@@ -41,7 +42,7 @@ def served(similarities: list[float], tokens: list[int]) -> ContextSearch:
 
 
 def found(search: ContextSearch, question: NDArray[np.float32], section: ContextsSection = SECTION) -> list[str]:
-    return [injection.item_id for injection in select_contexts(search, question, section).injections]
+    return [injection.item_id for injection in select_contexts(search, question, section, SEED).injections]
 
 
 def covered(contexts: ServedContexts, covering: ServedContexts | None = None) -> ContextSearch:
@@ -69,7 +70,7 @@ def test_the_frame_costs_what_the_constant_says() -> None:
 def test_the_most_similar_contexts_above_the_threshold_come_best_first(config: Config) -> None:
     threshold = config.contexts.similarity_threshold
     search = served([threshold + 0.1, threshold - 0.01, threshold + 0.3, threshold + 0.2, threshold], [10] * 5)
-    selection = select_contexts(search, QUESTION, config.contexts)
+    selection = select_contexts(search, QUESTION, config.contexts, SEED)
     assert [i.item_id for i in selection.injections] == ["ctx_2", "ctx_3", "ctx_0"]
     assert [i.similarity for i in selection.injections] == [0.8, 0.7, 0.6]
     assert all((i.propensity, i.treated, i.dimension) == (1.0, True, "") for i in selection.injections)
@@ -84,7 +85,7 @@ def test_equally_similar_contexts_come_in_order_of_ids() -> None:
 
 
 def test_a_context_that_does_not_fit_is_left_out_whole() -> None:
-    selection = select_contexts(served([0.99, 0.9], [5_000, 10]), QUESTION, SECTION)
+    selection = select_contexts(served([0.99, 0.9], [5_000, 10]), QUESTION, SECTION, SEED)
     assert [i.item_id for i in selection.injections] == ["ctx_1"]
     assert selection.tokens <= SECTION.max_tokens
 
@@ -95,8 +96,8 @@ def test_a_context_that_fits_is_found_behind_many_that_do_not() -> None:
 
 
 def test_a_question_without_words_gets_no_context() -> None:
-    assert not select_contexts(served([1.0], [10]), np.zeros(256, np.float32), SECTION).block
-    assert not select_contexts(ContextSearch(ServedContexts()), QUESTION, SECTION).block
+    assert not select_contexts(served([1.0], [10]), np.zeros(256, np.float32), SECTION, SEED).block
+    assert not select_contexts(ContextSearch(ServedContexts()), QUESTION, SECTION, SEED).block
 
 
 change = st.tuples(st.sampled_from(["add", "reword", "retire"]), st.integers(0, 10_000))
@@ -187,3 +188,28 @@ def test_a_damaged_graph_is_refused_whatever_the_damage(data: st.DataObject) -> 
             ContextGraph.decode(damaged, SECRET)
     with pytest.raises(GraphError):
         ContextGraph.decode(content, b"t" * 32)
+
+
+def test_about_the_share_of_conversations_that_is_held_back_gets_an_entry_not_and_says_so() -> None:
+    section = replace(SECTION, hold_back=0.2)
+    search = served([0.9, 0.8], [10, 20])
+    selections = [select_contexts(search, QUESTION, section, number.to_bytes(32, "big")) for number in range(4_000)]
+
+    for selection in selections:
+        assert [(i.item_id, i.propensity, i.share) for i in selection.injections] == [
+            ("ctx_0", 0.8, 0.8),
+            ("ctx_1", 0.8, 0.8),
+        ]
+        treated = [i for i in selection.injections if i.treated]
+        assert selection.block == blocks.context_block([f"<{i.item_id}>" for i in treated])
+        assert selection.tokens == sum(i.tokens for i in treated) + CONTEXT_FRAME_TOKENS * bool(treated)
+    arms = np.array([[i.treated for i in selection.injections] for selection in selections])
+    assert np.abs(arms.mean(axis=0) - 0.8).max() < 0.02
+    assert abs(float(np.corrcoef(arms.T)[0, 1])) < 0.05  # each entry has a draw of its own
+
+
+def test_the_place_of_an_entry_that_is_held_back_stays_empty() -> None:
+    section = replace(SECTION, hold_back=1.0)
+    selection = select_contexts(served([0.9] * 5, [10] * 5), QUESTION, section, SEED)
+    assert (selection.block, selection.tokens) == ("", 0)
+    assert [(i.item_id, i.treated) for i in selection.injections] == [(f"ctx_{n}", False) for n in range(3)]

@@ -308,6 +308,26 @@ def test_a_holdout_conversation_gets_contexts_but_no_pattern(proxy: Proxy, db: D
     assert {r.injected_tokens for r in held} == {74}
 
 
+def test_an_entry_is_held_back_in_all_turns_of_a_conversation_or_in_none(proxy: Proxy, db: Database) -> None:
+    approve(proxy, db, "ctx_1", "refund")
+    half = replace(proxy.config, contexts=replace(proxy.config.contexts, hold_back=0.5))
+    held_back = Proxy(half)
+    held_back.refresh()
+    for number in range(100):
+        for text in ("refund", "refund please", "refund"):
+            turn = held_back.ask(chat(user(text)), conversation=f"c{number}")
+            assert turn.draft is not None
+            (item,) = turn.draft.injections
+            assert (item.propensity, b"ctx_1" in turn.body) == (0.5, item.treated)
+            assert item.treated or turn.body == turn.draft.incoming.body
+    held_back.snapshots.stop()
+    by_conversation: dict[str, set[bool]] = {}
+    for record in held_back.records():
+        by_conversation.setdefault(record.conversation_id, set()).update(i.treated for i in record.injections)
+    assert all(len(arms) == 1 for arms in by_conversation.values())
+    assert 30 < sum(arms == {True} for arms in by_conversation.values()) < 70
+
+
 def test_contexts_stay_equal_through_a_tool_loop_whatever_is_published(proxy: Proxy, db: Database) -> None:
     approve(proxy, db, "ctx_1", "refund")
     call = {"role": "assistant", "content": "Sure."}

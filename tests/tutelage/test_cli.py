@@ -15,10 +15,12 @@ from typer.testing import CliRunner, Result
 from store.alerts import raise_alert
 from store.audit import list_audit
 from store.clock import iso
+from store.contradictions import Claim, open_contradiction
 from store.conversations import import_conversations, list_conversations, transcript
 from store.database import Database
 from store.datasets import list_examples
 from store.generations import current_plan
+from store.runs import start_run
 from store.tenants import ensure_tenant, find_key, get_tenant, list_keys
 from store.usage import insert_usage
 from tests.conftest import NOW_S
@@ -277,6 +279,37 @@ def test_knowledge_is_rejected_with_a_reason(run: Run, listed: Callable[..., Any
     added = listed("contexts", "add", "--question", "Q?", "--answer", "A.")
     run("contexts", "reject", added["id"], "--reason", "wrong price")
     assert listed("contexts", "show", added["id"])["reject_reason"] == "wrong price"
+
+
+def test_a_contradiction_is_listed_and_resolved(run: Run, db: Database, listed: Callable[..., Any]) -> None:
+    added = listed("contexts", "add", "--question", "How do I pay?", "--answer", "By card.", "--approve")
+    messages = [{"role": "user", "content": "How do I pay?"}, {"role": "assistant", "content": "In cash only."}]
+    import_conversations(db, "default", [{"chatId": "c1", "messages": messages}], now_s=NOW_S)
+    claim = Claim(("How do I pay?",), "In cash only.", (), "c1", "human_answer")
+    opened = open_contradiction(db, "default", added["id"], "By card.", claim, run_id=None, now_s=NOW_S)
+    assert opened is not None
+    assert [row["id"] for row in listed("contexts", "contradictions")] == [opened]
+    assert "In cash only." in run("contexts", "show", added["id"]).stdout
+    assert "resolved: replace" in run("contexts", "resolve", opened, "replace").stdout
+    assert listed("contexts", "show", added["id"])["answer"] == "In cash only."
+    assert listed("contexts", "contradictions") == []
+    assert [row["resolution"] for row in listed("contexts", "contradictions", "--all")] == ["replace"]
+
+
+def test_all_that_a_run_proposed_is_approved_at_once(run: Run, db: Database, listed: Callable[..., Any]) -> None:
+    added = [listed("contexts", "add", "--question", f"Q{n}?", "--answer", "A.")["id"] for n in range(3)]
+    run_id = start_run(db, "default", "knowledge", NOW_S, NOW_S)
+    db.execute(
+        "UPDATE context_revisions SET run_id = :run WHERE context_id <> :other", {"run": run_id, "other": added[2]}
+    )
+    run("contexts", "approve", "--all-from-run", run_id)
+    assert {row["id"]: row["status"] for row in listed("contexts", "list")} == {
+        added[0]: "approved",
+        added[1]: "approved",
+        added[2]: "pending_approval",
+    }
+    assert "nothing that run" in run("contexts", "approve", "--all-from-run", run_id, code=1).stderr
+    assert run("contexts", "approve", code=2).stderr
 
 
 def test_an_entry_shows_its_source_conversation(run: Run, db: Database, listed: Callable[..., Any]) -> None:

@@ -35,6 +35,7 @@ def demo_settings(folder: Path, model_port: int) -> dict[str, Any]:
         "store": {"url": f"sqlite:///{folder / DATABASE}"},
         "upstream": [{"name": "offline-demo", "base_url": f"http://127.0.0.1:{model_port}/v1"}],
         "patterns": {"holdout": HOLDOUT},
+        "contexts": {"hold_back": 0.0},  # the approved entry is shown in one conversation, which must get it
     }
 
 

@@ -6,6 +6,7 @@ from learner.authoring import Author
 from learner.forgetting import forget_conversation, forget_user
 from store.context_review import approve_context
 from store.contexts import list_sources
+from store.contradictions import list_contradictions
 from store.forgetting import Forgotten
 from store.snapshot import load_snapshot
 from tests.conftest import NOW_S
@@ -73,3 +74,27 @@ def test_a_forgotten_conversation_takes_its_entry_along(learning: Learning, auth
 
     assert (report.withdrawn_contexts, report.is_scrubbed) == ((made.id,), True)
     assert bytes_with(tmp_path, "Request refund") == []
+
+
+def test_what_was_said_against_an_entry_goes_with_either_side(learning: Learning, author: Author) -> None:
+    learning.chat("talk-of-ann-1", ASKED, REFUND, "Thank you!", user="ann-1", human=True)
+    learning.run()
+    (made,) = learning.entries()
+    approve_context(learning.db, TENANT, made.id, actor="eve", now_s=NOW_S)
+    for user in ("bob-1", "cid-1"):
+        learning.chat(
+            f"talk-of-{user}", ASKED, f"Never, whatever {user[0]} shops say.", user=user, human=True, now_s=NOW_S + 2000
+        )
+        learning.run(now_s=NOW_S + 3000)
+    assert len(list_contradictions(learning.db, TENANT)[0]) == 2
+
+    forget(learning, author, "bob-1")
+
+    (left,) = list_contradictions(learning.db, TENANT)[0]
+    assert (left.conversation_id, holding(learning.db, "bob-1")) == ("talk-of-cid-1", [])
+    assert holding(learning.db, "whatever b shops") == []
+
+    forget(learning, author, "ann-1")
+
+    assert list_contradictions(learning.db, TENANT)[0] == []
+    assert holding(learning.db, "Request refund") == []

@@ -15,6 +15,7 @@ from store import blocks
 from store.clock import iso
 from store.context_review import approve_context, reject_context
 from store.contexts import get_context, list_revisions, list_sources, list_waiting
+from store.contradictions import list_contradictions
 from store.runs import last_completed_run
 from tests.conftest import NOW_S
 from tests.learner.knowledge.conftest import REFUND, TENANT, Learning
@@ -71,9 +72,12 @@ def test_the_run_is_recorded_with_the_counts_and_costs_of_each_stage(learning: L
         "created": 1,
         "revised": 0,
         "supported": 0,
+        "contradicted": 0,
+        "contradictions": 0,
         "skipped": 0,
         "flagged": 0,
         "expired": 0,
+        "proposed_deletions": 0,
         "left_for_next_run": 0,
     }
     assert set(run.summary["costs"]) == {"prescreen", "extraction"}
@@ -246,19 +250,22 @@ def test_the_same_answer_again_supports_the_entry(learning: Learning) -> None:
     assert (entry.n_users, report.counts["supported"]) == (6, 1)
 
 
-def test_a_different_answer_waits_beside_the_approved_one(learning: Learning) -> None:
+def test_a_different_answer_opens_a_contradiction_and_no_second_row(learning: Learning) -> None:
     ask_for_refunds(learning)
     learning.run()
     (entry,) = learning.entries()
     approve_context(learning.db, TENANT, entry.id, actor="ann", now_s=NOW_S)
     ask_for_refunds(learning, "Refunds of cancelled orders are no longer possible since March.", "new")
 
-    learning.run(now_s=NOW_S + DAY_S)
+    report = learning.run(now_s=NOW_S + DAY_S)
 
-    ((context, revision),) = list_waiting(learning.db, TENANT)[0]
-    assert context.answer == REFUND
-    assert context.is_served
-    assert revision.answer.startswith("Refunds of cancelled orders are no longer possible")
+    (served,) = learning.entries()
+    assert (served.answer, served.is_served) == (REFUND, True)
+    assert list_waiting(learning.db, TENANT) == ([], None)
+    (found,) = list_contradictions(learning.db, TENANT, status="open")[0]
+    assert (found.context_id, found.said_before, found.conversation_id) == (entry.id, REFUND, "new-0")
+    assert found.answer == "Refunds of cancelled orders are no longer possible since March."
+    assert (report.counts["contradicted"], report.counts["contradictions"]) == (1, 1)
 
 
 def test_a_rejected_entry_does_not_come_back(learning: Learning) -> None:
@@ -296,7 +303,9 @@ def test_a_users_correction_flags_the_entry_that_was_injected(learning: Learning
     (entry,) = learning.entries()
     approve_context(learning.db, TENANT, entry.id, actor="ann", now_s=NOW_S)
     for number in (1, 2):
-        response = learning.response(f"c{number}", QUESTIONS[1], REFUND, context_ids=[entry.id])
+        known = {"user_id": f"u{number}", "created_at": iso(NOW_S - 2 * DAY_S)}
+        learning.response(f"earlier-{number}", "Hello there", "Hi.", **known)
+        response = learning.response(f"c{number}", QUESTIONS[1], REFUND, context_ids=[entry.id], user_id=f"u{number}")
         learning.signal(response, "correction", correction=f"It takes ten days, says user{number}@example.com.")
         report = learning.run(now_s=NOW_S + number * DAY_S)
         assert report.counts["flagged"] == 1
