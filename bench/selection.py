@@ -107,7 +107,7 @@ def measure(config: Config, embedder: LocalEmbedder, search: ContextSearch, ques
             dimensions = index.dimensions(Facts(question_type, "source-7"))
             select_patterns(dimensions, seed, config.patterns, holdout=is_holdout(seed, config.patterns.holdout))
             times.append(time.perf_counter_ns())
-            select_contexts(search, embedding, config.contexts)
+            select_contexts(search, embedding, config.contexts.similarity_threshold, config.contexts)
             times.append(time.perf_counter_ns())
             steps[number] = [*np.diff(times), times[-1] - times[0]]
     embed, classify, patterns, contexts, p50 = (float(figure) for figure in np.quantile(steps / 1_000, 0.5, axis=0))
@@ -126,7 +126,10 @@ def recall(exact: ContextSearch, through_graph: ContextSearch, embeddings: Vecto
 
 
 def similarities(search: ContextSearch, embedding: NDArray[np.float32], config: Config) -> list[float]:
-    return [item.similarity or 0.0 for item in select_contexts(search, embedding, config.contexts).injections]
+    return [
+        item.similarity or 0.0
+        for item in select_contexts(search, embedding, config.contexts.similarity_threshold, config.contexts).injections
+    ]
 
 
 def resident_mb() -> float:

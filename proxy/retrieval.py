@@ -5,6 +5,7 @@ ones of those that it covers; what came after it was made is compared one by one
 """
 
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Final, Self
 
 import numpy as np
@@ -20,6 +21,7 @@ from store.served_contexts import ContextRows, ServedContexts
 
 CONTEXT_FRAME_TOKENS: Final = 54  # of store.blocks' header and footer, cl100k_base; a test holds them equal
 MAX_SORTED: Final = 64  # the best rows, put in order first; more only when these are too long for the budget
+SMALLEST_ROOM: Final = 1e-6  # between a threshold and 1
 NEAREST: Final = 32  # that a graph is asked for: some of them may not fit into the budget
 
 Vectors = NDArray[np.float32]
@@ -149,18 +151,19 @@ def live_keys(contexts: ServedContexts, live: RowNumbers, secret: bytes) -> NDAr
     return row_keys([contexts.rows.ids[row] for row in live.tolist()], contexts.vectors[live], secret)
 
 
-def select_contexts(search: ContextSearch, question: Vectors, section: ContextsSection) -> Selection:
+def select_contexts(search: ContextSearch, question: Vectors, threshold: float, section: ContextsSection) -> Selection:
     """Return the entries most similar to the question, best first, whole ones only.
 
     Args:
         search: over what the tenant approved.
         question: (256,), unit length, or all zero for a question without words.
-        section: threshold, number and tokens.
+        threshold: cosine; entries below are not chosen.
+        section: number and tokens.
     """
-    near = search.near(question, section.similarity_threshold, MAX_SORTED)
+    near = search.near(question, threshold, MAX_SORTED)
     chosen = _fill(search.contexts, near, section)
     if len(chosen) < section.max_items and len(near) >= MAX_SORTED:
-        all_near = search.near(question, section.similarity_threshold, len(search.contexts.vectors))
+        all_near = search.near(question, threshold, len(search.contexts.vectors))
         chosen = _fill(search.contexts, all_near, section)
     if not chosen:
         return NOTHING
@@ -175,6 +178,52 @@ def select_contexts(search: ContextSearch, question: Vectors, section: ContextsS
             ]
         ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One way to look for entries: a search, the question in the vectors of its model, and the model's threshold."""
+
+    search: ContextSearch
+    question: Vectors
+    threshold: float
+
+
+def select_by_both(remote: Look, local: Look, unmade: frozenset[str], section: ContextsSection) -> Selection:
+    """Return the entries nearest by the remote vectors; those in *unmade*, which have none yet, by their local ones.
+
+    Cosines of two models cannot be compared: entries are ordered by how far they are on the way from their model's
+    threshold to 1.
+    """
+    if not unmade:
+        return select_contexts(remote.search, remote.question, remote.threshold, section)
+    ranked = [*_ranked(remote), *(item for item in _ranked(local) if item[1] in unmade)]
+    tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
+    texts: list[str] = []
+    records: list[InjectionRecord] = []
+    for _, context_id, similarity, row, rows in sorted(ranked, key=itemgetter(0, 1)):
+        tokens = rows.tokens[row]
+        if len(texts) == section.max_items or tokens > tokens_left:
+            continue
+        tokens_left -= tokens
+        texts.append(rows.texts[row])
+        records.append(InjectionRecord("context", context_id, "", 1.0, 1.0, True, round(similarity, 6), tokens))
+    if not texts:
+        return NOTHING
+    total = CONTEXT_FRAME_TOKENS + sum(record.tokens for record in records)
+    return Selection(context_block(texts), total, tuple(records))
+
+
+def _ranked(look: Look) -> list[tuple[float, str, float, int, ContextRows]]:
+    """Return what is near, unsorted: (1 - margin, id, similarity, row, rows)."""
+    contexts = look.search.contexts
+    near = look.search.near(look.question, look.threshold, len(contexts.vectors))
+    room = max(1.0 - look.threshold, SMALLEST_ROOM)
+    return [
+        ((1.0 - similarity) / room, contexts.rows.ids[row], similarity, row, contexts.rows)
+        for similarity, row in near
+        if row not in contexts.gone
+    ]
 
 
 def _fill(

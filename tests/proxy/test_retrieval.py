@@ -41,7 +41,10 @@ def served(similarities: list[float], tokens: list[int]) -> ContextSearch:
 
 
 def found(search: ContextSearch, question: NDArray[np.float32], section: ContextsSection = SECTION) -> list[str]:
-    return [injection.item_id for injection in select_contexts(search, question, section).injections]
+    return [
+        injection.item_id
+        for injection in select_contexts(search, question, section.similarity_threshold, section).injections
+    ]
 
 
 def covered(contexts: ServedContexts, covering: ServedContexts | None = None) -> ContextSearch:
@@ -69,7 +72,7 @@ def test_the_frame_costs_what_the_constant_says() -> None:
 def test_the_most_similar_contexts_above_the_threshold_come_best_first(config: Config) -> None:
     threshold = config.contexts.similarity_threshold
     search = served([threshold + 0.1, threshold - 0.01, threshold + 0.3, threshold + 0.2, threshold], [10] * 5)
-    selection = select_contexts(search, QUESTION, config.contexts)
+    selection = select_contexts(search, QUESTION, threshold, config.contexts)
     assert [i.item_id for i in selection.injections] == ["ctx_2", "ctx_3", "ctx_0"]
     assert [i.similarity for i in selection.injections] == [0.8, 0.7, 0.6]
     assert all((i.propensity, i.treated, i.dimension) == (1.0, True, "") for i in selection.injections)
@@ -84,7 +87,7 @@ def test_equally_similar_contexts_come_in_order_of_ids() -> None:
 
 
 def test_a_context_that_does_not_fit_is_left_out_whole() -> None:
-    selection = select_contexts(served([0.99, 0.9], [5_000, 10]), QUESTION, SECTION)
+    selection = select_contexts(served([0.99, 0.9], [5_000, 10]), QUESTION, SECTION.similarity_threshold, SECTION)
     assert [i.item_id for i in selection.injections] == ["ctx_1"]
     assert selection.tokens <= SECTION.max_tokens
 
@@ -95,8 +98,10 @@ def test_a_context_that_fits_is_found_behind_many_that_do_not() -> None:
 
 
 def test_a_question_without_words_gets_no_context() -> None:
-    assert not select_contexts(served([1.0], [10]), np.zeros(256, np.float32), SECTION).block
-    assert not select_contexts(ContextSearch(ServedContexts()), QUESTION, SECTION).block
+    assert not select_contexts(
+        served([1.0], [10]), np.zeros(256, np.float32), SECTION.similarity_threshold, SECTION
+    ).block
+    assert not select_contexts(ContextSearch(ServedContexts()), QUESTION, SECTION.similarity_threshold, SECTION).block
 
 
 change = st.tuples(st.sampled_from(["add", "reword", "retire"]), st.integers(0, 10_000))
