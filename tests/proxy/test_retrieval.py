@@ -14,8 +14,10 @@ from proxy.retrieval import (
     MAX_SORTED,
     ContextSearch,
     CoverSlot,
+    Look,
     lay,
     live_keys,
+    select_by_both,
     select_contexts,
 )
 from store import blocks
@@ -192,3 +194,40 @@ def test_a_damaged_graph_is_refused_whatever_the_damage(data: st.DataObject) -> 
             ContextGraph.decode(damaged, SECRET)
     with pytest.raises(GraphError):
         ContextGraph.decode(content, b"t" * 32)
+
+
+def named(similarities: dict[str, float], tokens: int = 10) -> ContextSearch:
+    """Return a search over entries that are so similar to QUESTION."""
+    vectors = np.zeros((len(similarities), 256), np.float32)
+    vectors[:, 0] = list(similarities.values())
+    rows = ContextRows()
+    rows.add(entries(list(similarities), vectors, [tokens] * len(similarities)))
+    return ContextSearch(rows.view())
+
+
+def test_by_both_an_entry_without_a_remote_vector_is_found_by_its_local_one() -> None:
+    remote = Look(named({"a": 0.6, "b": 0.3}), QUESTION, 0.4)
+    local = Look(named({"a": 0.1, "b": 0.99, "new": 0.9, "far": 0.2}), QUESTION, 0.5)
+
+    selection = select_by_both(remote, local, frozenset({"new", "far"}), SECTION)
+
+    assert [(item.item_id, item.similarity) for item in selection.injections] == [("new", 0.9), ("a", 0.6)]
+    assert selection.tokens == CONTEXT_FRAME_TOKENS + 20
+
+
+def test_by_both_with_all_remote_vectors_the_local_ones_say_nothing() -> None:
+    remote = Look(named({"a": 0.6, "b": 0.3}), QUESTION, 0.4)
+    local = Look(named({"b": 0.99}), QUESTION, 0.5)
+
+    assert [item.item_id for item in select_by_both(remote, local, frozenset(), SECTION).injections] == ["a"]
+
+
+def test_by_both_the_budget_and_the_number_hold_and_nothing_near_is_nothing() -> None:
+    names = {f"r{number}": 0.9 - number / 100 for number in range(5)}
+    remote, local = Look(named(names), QUESTION, 0.4), Look(named({"new": 0.95}, 100_000), QUESTION, 0.5)
+
+    selection = select_by_both(remote, local, frozenset({"new"}), SECTION)
+
+    assert [item.item_id for item in selection.injections] == ["r0", "r1", "r2"]
+    far = Look(named({"a": 0.1}), QUESTION, 0.4)
+    assert not select_by_both(far, far, frozenset({"a"}), SECTION).block
