@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from proxy.conversation import Conversation, ConversationBook, Recent, recalled
 from proxy.description import Describer, own_headers
 from proxy.dialect import LEARNED, Dialect
-from proxy.errors import ApiError, Header
+from proxy.errors import ApiError, ClientGoneError, Header
 from proxy.headers import find
 from proxy.incoming import IncomingRequest
 from proxy.json_body import model_of
@@ -82,7 +82,9 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class FailOpen:
-    """Swallows and logs whatever fails inside learning: the request goes on without it. A client's error is none.
+    """Swallows and logs whatever fails inside learning: the request goes on without it.
+
+    A client's error is none, nor is a client that left.
 
     The only place on the request path that does.
     """
@@ -95,7 +97,7 @@ class FailOpen:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> bool:
-        if not isinstance(exc, Exception) or isinstance(exc, ApiError):
+        if not isinstance(exc, Exception) or isinstance(exc, (ApiError, ClientGoneError)):
             return False
         logger.error("%s: learning failed; the request goes on without it", self._response_id, exc_info=exc)
         self._count_failure()
@@ -193,11 +195,10 @@ class Learning:
         own = own_headers(request.headers)
         if self._remote is None or _is_off(own):
             return
-        question = ""
         with FailOpen(f"a request of tenant {tenant_id}", self._count_failure):
             parsed = _parsed(LEARNED[request.endpoint], request)
-            question = self._describer.describe(parsed, own, tenant_id).question if parsed is not None else ""
-        await self._remote.ask(question, cancellation)
+            if parsed is not None:
+                await self._remote.ask(self._describer.describe(parsed, own, tenant_id).question, cancellation)
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
