@@ -21,7 +21,7 @@ from bench.bars import at_most, print_bar
 from bench.installation import N_DIMENSIONS, N_PATTERNS, N_SOURCES, phrasings, real_texts
 from bench.retrieval import read_banking, read_clinc
 from proxy.context_graph import ContextGraph
-from proxy.retrieval import ContextSearch, CoverSlot, lay, live_keys, select_contexts
+from proxy.retrieval import ContextSearch, CoverSlot, Lot, lay, live_keys, select_contexts
 from proxy.selection import Facts, PlanIndex, conversation_seed, is_holdout, select_patterns
 from store.blocks import context_entry
 from store.config import Config, load_config
@@ -70,7 +70,7 @@ def make_entries(embedder: LocalEmbedder, source: Iterator[tuple[str, str, str]]
         vectors[number] = entry_embedding(embedder, questions)
         texts.append(context_entry(questions[0], ANSWER))
         asked.append(f"Hi, {questions[number % 3]} ({number})")
-    return Entries([f"ctx_{number:06}" for number in range(n)], vectors, texts, [ENTRY_TOKENS] * n), asked
+    return Entries([f"ctx_{number:06}" for number in range(n)], vectors, texts, [ENTRY_TOKENS] * n, [0.0] * n), asked
 
 
 def make_plan() -> Plan:
@@ -107,7 +107,9 @@ def measure(config: Config, embedder: LocalEmbedder, search: ContextSearch, ques
             dimensions = index.dimensions(Facts(question_type, "source-7"))
             select_patterns(dimensions, seed, config.patterns, holdout=is_holdout(seed, config.patterns.holdout))
             times.append(time.perf_counter_ns())
-            select_contexts(search, embedding, config.contexts, seed)
+            select_contexts(
+                search, embedding, config.contexts.similarity_threshold, config.contexts, Lot(seed, time.time())
+            )
             times.append(time.perf_counter_ns())
             steps[number] = [*np.diff(times), times[-1] - times[0]]
     embed, classify, patterns, contexts, p50 = (float(figure) for figure in np.quantile(steps / 1_000, 0.5, axis=0))
@@ -126,9 +128,16 @@ def recall(exact: ContextSearch, through_graph: ContextSearch, embeddings: Vecto
 
 
 def similarities(search: ContextSearch, embedding: NDArray[np.float32], config: Config) -> list[float]:
+    lot = Lot(conversation_seed(SECRET, "conv"), time.time())
     return [
         item.similarity or 0.0
-        for item in select_contexts(search, embedding, config.contexts, conversation_seed(SECRET, "conv")).injections
+        for item in select_contexts(
+            search,
+            embedding,
+            config.contexts.similarity_threshold,
+            config.contexts,
+            lot,
+        ).injections
     ]
 
 
@@ -164,7 +173,9 @@ def page(source: Iterator[tuple[str, str, str]], others: Sequence[str]) -> str:
     lines = []
     for n in SIZES:
         before_mb, rows = resident_mb(), ContextRows(n)
-        rows.add(Entries(entries.ids[:n], entries.vectors[:n], entries.texts[:n], entries.tokens[:n]))
+        rows.add(
+            Entries(entries.ids[:n], entries.vectors[:n], entries.texts[:n], entries.tokens[:n], entries.reviewed_s[:n])
+        )
         rows_mb = resident_mb() - before_mb
         known = [asked[chance.randrange(n)] for _ in range(N_QUESTIONS // 2)]
         new = [f"{chance.choice(others)} {chance.choice(others)} ({k})" for k in range(N_QUESTIONS - len(known))]

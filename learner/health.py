@@ -12,7 +12,11 @@ from starlette.routing import BaseRoute, Route
 
 from learner.api_errors import json_response
 from learner.services import Services
+from store.config import LOCAL_MODEL
+from store.context_vectors import vector_progress
+from store.database import Database
 from store.errors import StoreError
+from store.remote_embedding import model_name
 from store.statistics import installation_totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -27,6 +31,7 @@ class StoreMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         with self._services.open_database() as db:
             totals = installation_totals(db)
+            vectors = self._vectors(db)
         jobs = GaugeMetricFamily("tutelage_jobs", "Learning jobs.", labels=("kind", "status"))
         for kind, status, number in totals.jobs:
             jobs.add_metric((kind, status), number)
@@ -42,7 +47,20 @@ class StoreMetrics(Collector):
         for status, number in totals.contexts:
             contexts.add_metric((status,), number)
         alerts = GaugeMetricFamily("tutelage_open_alerts", "Alerts that nobody acknowledged.", value=totals.open_alerts)
-        return jobs, runs, patterns, contexts, alerts
+        return *([] if vectors is None else [vectors]), jobs, runs, patterns, contexts, alerts
+
+    def _vectors(self, db: Database) -> Metric | None:
+        """Return how far vectors of the remote model have come; None without one."""
+        section = self._services.config.embedding
+        if section.model == LOCAL_MODEL:
+            return None
+        progress = vector_progress(db, model_name(section))
+        vectors = GaugeMetricFamily(
+            "tutelage_context_vectors", "Entries in service by whether they have a remote vector.", labels=("state",)
+        )
+        vectors.add_metric(("made",), progress.n_made)
+        vectors.add_metric(("missing",), progress.n_served - progress.n_made)
+        return vectors
 
 
 def health_routes(services: Services) -> list[BaseRoute]:

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -16,18 +16,21 @@ from starlette.applications import Starlette
 
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
+from learner.embedding_server import EmbeddingServer
+from learner.knowledge.indexing import Indexer
 from learner.knowledge.pipeline import Period
 from learner.notifying import Notifier
 from learner.once import learn
 from learner.scheduler import Scheduler
 from learner.services import Services
-from store.clock import SystemClock
-from store.config import Config, LearnerSection, database_path
+from store.clock import Clock, SystemClock
+from store.config import LOCAL_MODEL, Config, LearnerSection, database_path
 from store.database import Database, open_database
 from store.errors import ConfigError
 from store.jobs import JobRow
 from store.logs import configure_logging
 from store.presence import presence
+from store.prices import PriceBook
 from store.runs import RunKind
 from store.tenants import ensure_default_tenant
 from store.vocabulary import LEARNER
@@ -82,10 +85,11 @@ def serve(_config_path: Path | None, config: Config) -> None:
         name=f"{socket.gethostname()}:{os.getpid()}",
     )
     notifier = Notifier(config.alerts, open_database=connect, clock=clock)
+    indexer = make_indexer(config, connect, clock, author)
     services = Services(config, connect, clock, author, wake_scheduler=scheduler.wake)
     listener = listen(config.learner)
     settings = uvicorn.Config(
-        create_app(services, lifespan=_scheduling(scheduler, notifier)),
+        create_app(services, lifespan=_scheduling(scheduler, notifier, indexer)),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -113,18 +117,32 @@ def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise SystemExit(0)
 
 
-def _scheduling(scheduler: Scheduler, notifier: Notifier) -> Lifespan:
-    """Return what runs *scheduler* and *notifier* while the app is up."""
+def make_indexer(config: Config, connect: Callable[[], Database], clock: Clock, author: Author) -> Indexer:
+    """Return what keeps vectors and thresholds up to date, with the embedding server if one is configured."""
+    section, prices = config.embedding, PriceBook(config.prices)
+    server = None
+    if section.model != LOCAL_MODEL:
+        server = EmbeddingServer(section, os.environ.get(section.api_key_env, "") if section.api_key_env else "")
+        prices.load()
+    return Indexer(
+        config, open_database=connect, clock=clock, embedder=lambda: author.embedder, server=server, prices=prices
+    )
+
+
+def _scheduling(scheduler: Scheduler, notifier: Notifier, indexer: Indexer) -> Lifespan:
+    """Return what runs *scheduler*, *notifier* and *indexer* while the app is up."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         thread = threading.Thread(target=scheduler.run, name="scheduler", daemon=True)
         thread.start()
         notifier.start()
+        indexer.start()
         log.info("the learner is ready")
         try:
             yield
         finally:
+            indexer.stop()
             notifier.stop()
             scheduler.stop()
             thread.join()

@@ -1,7 +1,8 @@
 """The data plane as one application: the whole flow of a request at a glance.
 
-Learned endpoint: authenticate -> read the body -> wait for the tenant's contexts if they are not loaded -> learning
-begins a turn (parse, select, inject) -> route -> upstream -> relay, while the turn collects -> the turn is recorded.
+Learned endpoint: authenticate -> read the body -> wait for the tenant's contexts if they are not loaded, and for the
+question's vector if a server makes it -> learning begins a turn (parse, select, inject) -> route -> upstream -> relay,
+while the turn collects -> the turn is recorded.
 Every other path under ``/v1`` passes through untouched. Every endpoint is ``async def endpoint(client)``.
 """
 
@@ -61,6 +62,14 @@ class Learning(Protocol):
 
     async def load_contexts(self, headers: Sequence[Header], tenant_id: str, cancellation: Cancellation) -> None:
         """Return once the tenant's contexts are loaded, or should not be waited for; raises ClientGoneError."""
+        ...
+
+    def lacks_vector(self, tenant_id: str) -> bool:
+        """Return whether ``load_vector`` may have something to do before a request of the tenant begins."""
+        ...
+
+    async def load_vector(self, request: IncomingRequest, tenant_id: str, cancellation: Cancellation) -> None:
+        """Return once the question's remote vector is known or will not be; raises ApiError, ClientGoneError."""
         ...
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> Turn:
@@ -260,7 +269,10 @@ class LearnedEndpoint:
         received_s = self._clock.now_s()
         if self._learning.lacks_contexts(caller.tenant_id):
             await self._learning.load_contexts(client.headers, caller.tenant_id, client.cancellation)
-        turn = self._learning.begin(IncomingRequest(self._path, client.headers, body, received_s), caller.tenant_id)
+        request = IncomingRequest(self._path, client.headers, body, received_s)
+        if self._learning.lacks_vector(caller.tenant_id):
+            await self._learning.load_vector(request, caller.tenant_id, client.cancellation)
+        turn = self._learning.begin(request, caller.tenant_id)
         return (turn if meter is None else MeteredTurn(turn, meter)), received_s
 
     async def _ask(self, client: Client, turn: Turn) -> None:

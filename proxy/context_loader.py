@@ -40,14 +40,22 @@ class ContextLoader:
         section: where the database is.
         embedding_model: contexts of other models are not loaded.
         when_loaded: called in a thread of the loader's; ``take`` has something from then on.
+        remote_model: whose vectors are loaded beside; None: there is no such model.
         retry_s: seconds after a load that failed before the next.
     """
 
     def __init__(
-        self, section: StoreSection, embedding_model: str, when_loaded: Callable[[], object], retry_s: float = RETRY_S
+        self,
+        section: StoreSection,
+        embedding_model: str,
+        when_loaded: Callable[[], object],
+        retry_s: float = RETRY_S,
+        *,
+        remote_model: str | None = None,
     ) -> None:
         self._section = section
         self._embedding_model = embedding_model
+        self._remote_model = remote_model
         self._when_loaded = when_loaded
         self._retry_s = retry_s
         self._queue: SimpleQueue[str | None] = SimpleQueue()
@@ -147,7 +155,9 @@ class ContextLoader:
         start_s = time.monotonic()
         with open_database(self._section, create=False) as db:
             db.execute("PRAGMA query_only = ON")
-            snapshot = load_snapshot(db, tenant_id, embedding_model=self._embedding_model)
+            snapshot = load_snapshot(
+                db, tenant_id, embedding_model=self._embedding_model, remote_model=self._remote_model
+            )
         contexts = snapshot.contexts
         assert contexts is not None  # a model was named
         search = ContextSearch(contexts).packed_like(None)

@@ -24,13 +24,14 @@ from proxy.litellm_upstream import LitellmUpstream
 from proxy.memory import Flood, give_back
 from proxy.metrics import Metrics
 from proxy.recorder_keeper import RecorderKeeper
+from proxy.remote_questions import RemoteQuestions, server_of
 from proxy.routing import Route, Router
 from proxy.siblings import Siblings
 from proxy.snapshots import Snapshots
 from proxy.turn import Classifier, Embedder, Learning
 from proxy.upstream_pool import HttpUpstream
 from store.clock import Clock
-from store.config import Config, UpstreamSection, database_path, segment_directory
+from store.config import LOCAL_MODEL, Config, UpstreamSection, database_path, segment_directory
 from store.database import open_database
 from store.embedding import load_local_embedder
 from store.errors import StoreError
@@ -116,7 +117,9 @@ class DataPlane:
         self._metrics = Metrics(CollectorRegistry())
         self._understanding = load_understanding(config)
         process = new_id("use", clock.now_s())
-        self._snapshots = Snapshots(config, self._understanding.name, process)
+        self._remote = make_remote(config, environment, self._metrics)
+        remote_model = self._remote.name if self._remote is not None else None
+        self._snapshots = Snapshots(config, self._understanding.name, process, remote_model)
         self._writer = SegmentWriter(
             segment_directory(config),
             segment_bytes=config.recording.segment_mb * 1e6,
@@ -149,6 +152,7 @@ class DataPlane:
             count_failure=self._metrics.count_learning_failure,
             count_unloaded=self._metrics.count_request_without_contexts,
             siblings=self._siblings,
+            remote=self._remote,
         )
 
     def _app(self) -> DataPlaneApp:
@@ -194,6 +198,7 @@ class DataPlane:
             "records": read_trouble(segment_directory(self._config)),
             "recorder": recorder_problem,
             "embedder": self._understanding.problem,
+            "embedding model": self._remote.problem if self._remote is not None else None,
             "prices": self._prices.problem,
             "learner": LEARNER_DIED if has_died(database_path(self._config.store), LEARNER) else None,
         }
@@ -239,6 +244,8 @@ class DataPlane:
                 loop.remove_reader(self._siblings.fileno())
             for route in self._routes:
                 await route.upstream.close()
+            if self._remote is not None:
+                await self._remote.close()
             await asyncio.to_thread(self._stop_threads)
             self._snapshots.history.close()
 
@@ -290,6 +297,15 @@ def make_route(section: UpstreamSection, environment: Mapping[str, str]) -> Rout
     key = environment.get(section.api_key_env, "") if section.api_key_env else ""
     upstream = HttpUpstream(section) if section.provider == "openai" else LitellmUpstream(section, key)
     return Route.of(section, upstream, key.encode())
+
+
+def make_remote(config: Config, environment: Mapping[str, str], metrics: Metrics) -> RemoteQuestions | None:
+    """Return the asker of the configured embedding server, its key out of *environment*; None for the local model."""
+    section = config.embedding
+    if section.model == LOCAL_MODEL:
+        return None
+    key = environment.get(section.api_key_env, "") if section.api_key_env else ""
+    return RemoteQuestions(section, HttpUpstream(server_of(section)), key, metrics.question_vectors)
 
 
 def environment() -> Mapping[str, str]:

@@ -71,6 +71,7 @@ class Metrics(Collector):
         request_seconds: from the end of a learned request's body to the last byte of its reply.
         learning_failures: inside learning; the requests went on without it.
         requests_without_contexts: went on while the contexts of their tenant were not loaded yet.
+        question_vectors: asked of the embedding server, by what became of it.
         in_flight: requests under way.
     """
 
@@ -83,6 +84,7 @@ class Metrics(Collector):
         self.request_seconds = Histogram(SECONDS)
         self.learning_failures = 0
         self.requests_without_contexts = 0
+        self.question_vectors: defaultdict[str, int] = defaultdict(int)
         self.in_flight = 0
         self._breakers: dict[str, Callable[[], float]] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
@@ -146,6 +148,13 @@ class Metrics(Collector):
             "tutelage_requests_without_contexts",
             "Requests that went on with patterns alone: their tenant's contexts were not loaded in time.",
             value=self.requests_without_contexts,
+        )
+        yield _counter(
+            "tutelage_question_vectors",
+            "Questions whose vectors a remote embedding model was to make, by outcome; but for made and cached, the "
+            "local vector was used.",
+            ("outcome",),
+            {(outcome,): count for outcome, count in self.question_vectors.items()},
         )
         yield GaugeMetricFamily("tutelage_requests_in_flight", "Requests under way.", value=self.in_flight)
         yield GaugeMetricFamily(

@@ -4,7 +4,9 @@ Up to ``[contexts] exact_up_to`` entries, the question is compared with all of t
 ones of those that it covers; what came after it was made is compared one by one, and what is gone is left out.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Final, Self
 
 import numpy as np
@@ -20,6 +22,7 @@ from store.served_contexts import ContextRows, ServedContexts
 
 CONTEXT_FRAME_TOKENS: Final = 54  # of store.blocks' header and footer, cl100k_base; a test holds them equal
 MAX_SORTED: Final = 64  # the best rows, put in order first; more only when these are too long for the budget
+SMALLEST_ROOM: Final = 1e-6  # between a threshold and 1
 NEAREST: Final = 32  # that a graph is asked for: some of them may not fit into the budget
 
 Vectors = NDArray[np.float32]
@@ -51,6 +54,14 @@ class Cover:
     def n_missing(self, contexts: ServedContexts) -> int:
         """Return at most how many nodes are not served any more."""
         return self.n_lost + max(0, len(contexts.gone) - self.n_gone)
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """What decides which of the found entries a conversation gets."""
+
+    seed: bytes
+    now_s: float
 
 
 @dataclass(slots=True)
@@ -149,43 +160,98 @@ def live_keys(contexts: ServedContexts, live: RowNumbers, secret: bytes) -> NDAr
     return row_keys([contexts.rows.ids[row] for row in live.tolist()], contexts.vectors[live], secret)
 
 
-def select_contexts(search: ContextSearch, question: Vectors, section: ContextsSection, seed: bytes) -> Selection:
+def select_contexts(  # what is asked, where, and how much of it
+    search: ContextSearch, question: Vectors, threshold: float, section: ContextsSection, lot: Lot
+) -> Selection:
     """Return the entries most similar to the question, best first, whole ones only.
 
-    In a share ``hold_back`` of conversations an entry is found and not injected: its place stays empty, so that what
-    the others say does not depend on its draw, and it is logged as in play and untreated.
+    In a share ``hold_back`` of conversations an entry that was approved a while ago is found and not injected: its
+    place stays empty, so that what the others say does not depend on its draw, and it is logged as in play and
+    untreated.
 
     Args:
         search: over what the tenant approved.
         question: (256,), unit length, or all zero for a question without words.
-        section: threshold, number, tokens and the share held back.
-        seed: of the conversation; an entry that is held back is so in all of its turns.
+        threshold: cosine; entries below are not chosen.
+        section: number, tokens and the share held back.
+        lot: the conversation's; an entry that is held back is so in all of its turns.
     """
-    near = search.near(question, section.similarity_threshold, MAX_SORTED)
+    near = search.near(question, threshold, MAX_SORTED)
     chosen = _fill(search.contexts, near, section)
     if len(chosen) < section.max_items and len(near) >= MAX_SORTED:
-        all_near = search.near(question, section.similarity_threshold, len(search.contexts.vectors))
+        all_near = search.near(question, threshold, len(search.contexts.vectors))
         chosen = _fill(search.contexts, all_near, section)
-    if not chosen:
+    rows = search.contexts.rows
+    found = [(row, rows, -opposite) for opposite, _, row in chosen]
+    return _drawn(found, section, lot)
+
+
+def _drawn(found: Sequence[tuple[int, ContextRows, float]], section: ContextsSection, lot: Lot) -> Selection:
+    """Return the selection of *found* (row, rows, similarity), those left out that are held back."""
+    if not found:
         return NOTHING
-    texts, tokens = search.contexts.rows.texts, search.contexts.rows.tokens
-    draw, share = uniforms(seed), 1.0 - section.hold_back
+    draw = uniforms(lot.seed)
+    measured_since_s = lot.now_s - section.hold_back_after_h * 3600
     injections: list[InjectionRecord] = []
-    injected: list[int] = []
-    for opposite, context_id, row in chosen:
-        treated = not section.hold_back or draw(b"context " + context_id.encode()) < share
+    texts: list[str] = []
+    n_tokens = CONTEXT_FRAME_TOKENS
+    for row, rows, similarity in found:
+        context_id, tokens = rows.ids[row], rows.tokens[row]
+        # Whoever just approved an entry wants to see it at work.
+        share = 1.0 - section.hold_back if rows.reviewed_s[row] <= measured_since_s else 1.0
+        treated = share == 1.0 or draw(b"context " + context_id.encode()) < share
         injections.append(
-            InjectionRecord("context", context_id, "", share, share, treated, round(-opposite, 6), tokens[row])
+            InjectionRecord("context", context_id, "", share, share, treated, round(similarity, 6), tokens)
         )
         if treated:
-            injected.append(row)
-    if not injected:
+            texts.append(rows.texts[row])
+            n_tokens += tokens
+    if not texts:
         return Selection(injections=tuple(injections))
-    return Selection(
-        context_block([texts[row] for row in injected]),
-        CONTEXT_FRAME_TOKENS + sum([tokens[row] for row in injected]),
-        tuple(injections),
-    )
+    return Selection(context_block(texts), n_tokens, tuple(injections))
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One way to look for entries: a search, the question in the vectors of its model, and the model's threshold."""
+
+    search: ContextSearch
+    question: Vectors
+    threshold: float
+
+
+def select_by_both(  # two ways to look, and how much of what they find
+    remote: Look, local: Look, unmade: frozenset[str], section: ContextsSection, lot: Lot
+) -> Selection:
+    """Return the entries nearest by the remote vectors; those in *unmade*, which have none yet, by their local ones.
+
+    Cosines of two models cannot be compared: entries are ordered by how far they are on the way from their model's
+    threshold to 1.
+    """
+    if not unmade:
+        return select_contexts(remote.search, remote.question, remote.threshold, section, lot)
+    ranked = [*_ranked(remote), *(item for item in _ranked(local) if item[1] in unmade)]
+    tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
+    found: list[tuple[int, ContextRows, float]] = []
+    for _, _, similarity, row, rows in sorted(ranked, key=itemgetter(0, 1)):
+        tokens = rows.tokens[row]
+        if len(found) == section.max_items or tokens > tokens_left:
+            continue
+        tokens_left -= tokens
+        found.append((row, rows, similarity))
+    return _drawn(found, section, lot)
+
+
+def _ranked(look: Look) -> list[tuple[float, str, float, int, ContextRows]]:
+    """Return what is near, unsorted: (1 - margin, id, similarity, row, rows)."""
+    contexts = look.search.contexts
+    near = look.search.near(look.question, look.threshold, len(contexts.vectors))
+    room = max(1.0 - look.threshold, SMALLEST_ROOM)
+    return [
+        ((1.0 - similarity) / room, contexts.rows.ids[row], similarity, row, contexts.rows)
+        for similarity, row in near
+        if row not in contexts.gone
+    ]
 
 
 def _fill(

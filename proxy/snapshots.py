@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from proxy.authentication import Keys
 from proxy.context_graphs import ContextGraphs
@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
+MOST: Final = 0.9  # of a tenant's entries that have a remote vector before questions are compared by them
+
 
 @dataclass(slots=True)
 class ContextUse:
@@ -47,6 +49,17 @@ class ContextUse:
         return now_s - self.last_s
 
 
+@dataclass(frozen=True, slots=True)
+class RemoteSearch:
+    """What a tenant's contexts are found with when a question's vector of the remote model is known."""
+
+    search: ContextSearch
+    unmade: frozenset[str]
+    """Ids of entries that have no such vector yet; they are found by their local ones."""
+    threshold: float
+    """As that of the tenant, of remote vectors."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it changes as a whole
 class ServedTenant:
     """One tenant's snapshot, ready for selection."""
@@ -56,6 +69,10 @@ class ServedTenant:
     search: ContextSearch | None
     """None: the contexts are not loaded."""
     use: ContextUse
+    threshold: float
+    """Cosine of local vectors under which nothing is injected: the tenant's own, or the configured one."""
+    remote: RemoteSearch | None = None
+    """None: there is no remote model, or too few entries have its vectors yet."""
 
 
 class Snapshots:
@@ -64,6 +81,7 @@ class Snapshots:
     Args:
         config: the whole settings.
         embedding_model: contexts of other models are not served.
+        remote_model: whose vectors are searched too, see ``store.remote_embedding``; None: there is none.
         process: whose uses of keys are told apart from others', see ``store.usage.usage_id``.
         monotonic_s: by which contexts that nobody uses are let go.
     """
@@ -73,6 +91,7 @@ class Snapshots:
         config: Config,
         embedding_model: str,
         process: str = "",
+        remote_model: str | None = None,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
@@ -80,6 +99,7 @@ class Snapshots:
         self._process = process
         self._uses = Uses()
         self._embedding_model = embedding_model
+        self._remote_model = remote_model
         self.history = HistoryReader(config)
         self._graphs = ContextGraphs(context_graph_directory(config), config.contexts.exact_up_to)
         self._tenants: dict[str, ServedTenant] = {}
@@ -90,7 +110,7 @@ class Snapshots:
         self._data_version: int | None = None
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self.loader = ContextLoader(config.store, embedding_model, self._wake.set)
+        self.loader = ContextLoader(config.store, embedding_model, self._wake.set, remote_model=remote_model)
         self._thread = threading.Thread(target=self._poll_until_stopped, name="snapshots", daemon=True)
 
     def start(self) -> None:
@@ -215,12 +235,31 @@ class Snapshots:
         elif known and (known.snapshot.learning, known.snapshot.generation) == (version.learning, version.generation):
             return known
         model = self._embedding_model if search is not None else None
-        snapshot = load_snapshot(db, version.tenant_id, embedding_model=model, previous=previous)
+        snapshot = load_snapshot(
+            db, version.tenant_id, embedding_model=model, remote_model=self._remote_model, previous=previous
+        )
+        remote = None
         if snapshot.contexts is not None:
             found_with = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
             search = found_with.packed_like(search)
+            remote = self._remote_search(snapshot, known.remote if known else None)
         use = known.use if known and known.search is not None else ContextUse(self._monotonic_s())
-        return ServedTenant(snapshot, PlanIndex(snapshot.plan, self._config.patterns), search, use)
+        threshold = snapshot.thresholds.get(self._embedding_model, self._config.contexts.similarity_threshold)
+        index = PlanIndex(snapshot.plan, self._config.patterns)
+        return ServedTenant(snapshot, index, search, use, threshold, remote)
+
+    def _remote_search(self, snapshot: TenantSnapshot, known: RemoteSearch | None) -> RemoteSearch | None:
+        """Return the search over the remote vectors once most entries have them; *known* is the one before.
+
+        All entries are compared, however many: 100,000 take about 2 ms, packed.
+        """
+        contexts, local = snapshot.remote_contexts, snapshot.contexts
+        if contexts is None or local is None or not len(contexts) or len(contexts) < MOST * len(local):
+            return None
+        search = ContextSearch(contexts).packed_like(known.search if known else None)
+        unmade = frozenset(local.ids).difference(contexts.ids) if len(contexts) < len(local) else frozenset[str]()
+        threshold = snapshot.thresholds.get(self._remote_model or "", self._config.embedding.similarity_threshold)
+        return RemoteSearch(search, unmade, threshold)
 
     def _let_go(self) -> None:
         """Drop the contexts that nobody used for long. The one tenant of open mode is sure to be asked for again."""
@@ -229,7 +268,7 @@ class Snapshots:
             return
         now_s = self._monotonic_s()
         idle = {
-            tenant_id: replace(tenant, snapshot=replace(tenant.snapshot, contexts=None), search=None)
+            tenant_id: _without_contexts(tenant)
             for tenant_id, tenant in self._tenants.items()
             if tenant.search is not None and tenant.use.idle_s(now_s) >= unload_after_s
         }
@@ -246,6 +285,11 @@ class Snapshots:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _without_contexts(tenant: ServedTenant) -> ServedTenant:
+    snapshot = replace(tenant.snapshot, contexts=None, remote_contexts=None)
+    return replace(tenant, snapshot=snapshot, search=None, remote=None)
 
 
 class HistoryReader:

@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from proxy.conversation import Conversation, ConversationBook, Recent, recalled
 from proxy.description import Describer, own_headers
 from proxy.dialect import LEARNED, Dialect
-from proxy.errors import ApiError, Header
+from proxy.errors import ApiError, ClientGoneError, Header
 from proxy.headers import find
 from proxy.incoming import IncomingRequest
 from proxy.json_body import model_of
 from proxy.metrics import TokenTotals
 from proxy.parsed_request import ParsedRequest
+from proxy.remote_questions import RemoteQuestions
 from proxy.reply import Reply
 from proxy.reply_collector import ReplyCollector
 from proxy.response_draft import Draft, Ending, record_of
-from proxy.retrieval import select_contexts
+from proxy.retrieval import Look, Lot, select_by_both, select_contexts
 from proxy.selection import NOTHING, Facts, Selection, conversation_seed, is_holdout, select_patterns
 from proxy.siblings import MAX_HEARD, Siblings, TakenUp, TurnEnded
 from proxy.snapshots import ServedTenant, Snapshots
@@ -81,7 +82,9 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class FailOpen:
-    """Swallows and logs whatever fails inside learning: the request goes on without it. A client's error is none.
+    """Swallows and logs whatever fails inside learning: the request goes on without it.
+
+    A client's error is none, nor is a client that left.
 
     The only place on the request path that does.
     """
@@ -94,7 +97,7 @@ class FailOpen:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, _: TracebackType | None) -> bool:
-        if not isinstance(exc, Exception) or isinstance(exc, ApiError):
+        if not isinstance(exc, Exception) or isinstance(exc, (ApiError, ClientGoneError)):
             return False
         logger.error("%s: learning failed; the request goes on without it", self._response_id, exc_info=exc)
         self._count_failure()
@@ -114,6 +117,7 @@ class Learning:
         count_failure: called once for each failure inside learning.
         count_unloaded: called once for each request that went on without its contexts: they were not loaded in time.
         siblings: the other workers; None when this process serves alone.
+        remote: the embedding server; None without one.
     """
 
     def __init__(
@@ -128,8 +132,10 @@ class Learning:
         count_failure: Callable[[], None],
         count_unloaded: Callable[[], None],
         siblings: Siblings | None = None,
+        remote: RemoteQuestions | None = None,
     ) -> None:
         self._config = config
+        self._remote = remote
         self._siblings = siblings
         self._snapshots = snapshots
         self._embedder = embedder
@@ -171,6 +177,28 @@ class Learning:
         wake = partial(asyncio.get_running_loop().call_soon_threadsafe, wakeup.wake)
         if self._snapshots.loader.ask(tenant_id, wake):
             await wait(wakeup, self._config.contexts.load_wait_s, cancellation)
+
+    def lacks_vector(self, tenant_id: str) -> bool:
+        """Return whether ``load_vector`` may have something to do before a request of the tenant begins."""
+        if self._remote is None:
+            return False
+        served = self._snapshots.tenant(tenant_id)
+        return served is not None and served.remote is not None and self._snapshots.learns(tenant_id)
+
+    async def load_vector(self, request: IncomingRequest, tenant_id: str, cancellation: Cancellation) -> None:
+        """Return once the embedding server has told the vector of the question, or will not in time.
+
+        Raises:
+            ApiError: 400, the request itself is wrong.
+            ClientGoneError: the client left before.
+        """
+        own = own_headers(request.headers)
+        if self._remote is None or _is_off(own):
+            return
+        with FailOpen(f"a request of tenant {tenant_id}", self._count_failure):
+            parsed = _parsed(LEARNED[request.endpoint], request)
+            if parsed is not None:
+                await self._remote.ask(self._describer.describe(parsed, own, tenant_id).question, cancellation)
 
     def begin(self, request: IncomingRequest, tenant_id: str) -> "Turn":
         """Return the turn of *request*; whatever fails inside learning, it sends the client's own bytes.
@@ -320,10 +348,16 @@ class Learning:
             return NOTHING, UNLOADED
         if not len(served.search.contexts):
             return NOTHING, served.snapshot.generation
+        section, generation = self._config.contexts, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        seed = conversation_seed(served.snapshot.secret, draft.place.conversation.id)
-        found = select_contexts(served.search, question, self._config.contexts, seed)
-        return found, served.snapshot.generation
+        lot = Lot(conversation_seed(served.snapshot.secret, draft.place.conversation.id), self._clock.now_s())
+        if self._remote is not None and served.remote is not None:
+            vector = self._remote.known(draft.facts.question)
+            if vector is not None:
+                remote = Look(served.remote.search, vector, served.remote.threshold)
+                local = Look(served.search, question, served.threshold)
+                return select_by_both(remote, local, served.remote.unmade, section, lot), generation
+        return select_contexts(served.search, question, served.threshold, section, lot), generation
 
     def record(self, draft: Draft, response_id: str, reply: Reply, ending: Ending) -> None:
         """Append the finished response to the segment."""

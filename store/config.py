@@ -13,11 +13,13 @@ import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from store.errors import ConfigError
 
 Section = TypeVar("Section")
+
+LOCAL_MODEL: Final = "local"  # of embedding.model: nothing but the package's own word vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +154,11 @@ class ContextsSection:
     max_items: int
     similarity_threshold: float
     hold_back: float
+    hold_back_after_h: float
     evidence_days: float
     alarm_share: float
+    max_unrelated: float
+    least_similarity: float
     exact_up_to: int
     load_wait_s: float
     unload_after_s: float
@@ -163,6 +168,17 @@ class ContextsSection:
 class EmbeddingSection:
     model: str
     cache_size: int
+    base_url: str
+    api_key_env: str
+    request_dimensions: int
+    timeout_s: float
+    question_cache: int
+    breaker_failures: int
+    breaker_open_s: float
+    similarity_threshold: float
+    batch_size: int
+    batch_timeout_s: float
+    max_cost_usd: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +405,8 @@ _SHARES = {
         "proven_fdr",
         "crash_drop",
     ),
-    "contexts": ("similarity_threshold", "hold_back", "alarm_share"),
+    "contexts": ("similarity_threshold", "max_unrelated", "least_similarity", "hold_back", "alarm_share"),
+    "embedding": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
     "training": ("review_below_confidence",),
@@ -413,7 +430,15 @@ _MORE_THAN_ZERO = {
         "warmdown_runs",
     ),
     "contexts": ("evidence_days",),
-    "embedding": ("cache_size",),
+    "embedding": (
+        "cache_size",
+        "timeout_s",
+        "question_cache",
+        "breaker_failures",
+        "breaker_open_s",
+        "batch_size",
+        "batch_timeout_s",
+    ),
     "knowledge": ("max_candidates", "prescreen_batch", "max_prescreened"),
     "learner": (
         "run_interval_h",
@@ -465,7 +490,15 @@ def _check(config: Config) -> None:
     url = config.alerts.webhook_url
     if url and not url.startswith(("http://", "https://")):
         raise ConfigError("alerts.webhook_url must be an http(s) URL, or empty")  # not shown: it may hold a token
+    _check_embedding(config.embedding)
     _check_open_mode(config)
+
+
+def _check_embedding(section: EmbeddingSection) -> None:
+    if section.model != LOCAL_MODEL and not section.base_url.startswith(("http://", "https://")):
+        raise ConfigError(
+            f"embedding.model = {section.model!r} needs embedding.base_url, an http(s) URL, not {section.base_url!r}"
+        )
 
 
 def _check_upstream_names(upstreams: Sequence[UpstreamSection]) -> None:

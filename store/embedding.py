@@ -15,7 +15,6 @@ from tokenizers import Tokenizer
 
 from store.assets import read_package_file
 from store.config import EmbeddingSection
-from store.errors import ConfigError
 from store.vectors import DIMENSIONS
 
 # Other files would make other vectors under the same name: those stored with it could not be compared any more.
@@ -83,9 +82,7 @@ class LocalEmbedder:
         The same as of the whole text at once: no token of this vocabulary holds a word mark after another
         character, so no merge crosses the boundary between two words.
         """
-        if len(text) > 2 * MAX_END_CHARS:
-            text = f"{text[:MAX_END_CHARS]} {text[-MAX_END_CHARS:]}"
-        words = text.replace(WORD_MARK, " ").split()
+        words = clipped(text).replace(WORD_MARK, " ").split()
         newer = self._newer
         ids: list[int] = []
         for word in words:
@@ -109,13 +106,8 @@ def load_local_embedder(section: EmbeddingSection) -> LocalEmbedder:
     """Return the embedder of ``[embedding]``; reads 18 MB from disk, about 0.1 s and 55 MB of memory.
 
     Raises:
-        ConfigError: ``model`` is not "local".
         AssetError: wordllama's files are missing, damaged or of another version.
     """
-    if section.model != "local":
-        raise ConfigError(
-            f'embedding.model must be "local" (static word vectors inside the package), not {section.model!r}'
-        )
     weights = read_package_file("wordllama", "weights", "l2_supercat_256.safetensors", sha256=WEIGHTS_SHA256)
     table = safetensors.numpy.load(weights)["embedding.weight"].astype(np.float32)
     tokenizer = Tokenizer.from_buffer(
@@ -123,6 +115,11 @@ def load_local_embedder(section: EmbeddingSection) -> LocalEmbedder:
     )
     tokenizer.encode_special_tokens = True  # a user's "</s>" is text, not a control token
     return LocalEmbedder(table, tokenizer, section.cache_size)
+
+
+def clipped(text: str) -> str:
+    """Return what is embedded of *text*: all of it, or its start and its end."""
+    return text if len(text) <= 2 * MAX_END_CHARS else f"{text[:MAX_END_CHARS]} {text[-MAX_END_CHARS:]}"
 
 
 def normalised(vector: Vector) -> Vector:

@@ -306,6 +306,12 @@ CREATE TABLE context_revisions (
   PRIMARY KEY (context_id, revision)
 ) STRICT;
 
+CREATE TRIGGER context_vectors_follow_their_texts AFTER UPDATE OF questions_json ON context_revisions
+WHEN OLD.questions_json <> NEW.questions_json
+BEGIN
+  DELETE FROM context_vectors WHERE context_id = OLD.context_id AND revision = OLD.revision;
+END;
+
 CREATE TABLE context_sources (
   context_id TEXT NOT NULL REFERENCES ai_contexts (id),
   tenant_id TEXT NOT NULL,
@@ -538,6 +544,27 @@ CREATE TABLE context_evidence (
 ) STRICT;
 
 CREATE INDEX context_evidence_by_tenant ON context_evidence (tenant_id);
+
+CREATE TABLE context_vectors ( -- of the model of [embedding], beside the local ones
+  context_id TEXT NOT NULL,
+  revision INTEGER NOT NULL,
+  model TEXT NOT NULL,
+  embedding BLOB NOT NULL, -- 256 float32, unit length
+  PRIMARY KEY (context_id, revision, model),
+  FOREIGN KEY (context_id, revision) REFERENCES context_revisions (context_id, revision) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE embedding_states (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  model TEXT NOT NULL, -- that made the vectors
+  threshold REAL, -- cosine under which the tenant's entries are not injected; NULL: the configured one
+  calibrated_on TEXT NOT NULL DEFAULT '', -- what was asked of the threshold when it was found
+  n_entries INTEGER NOT NULL DEFAULT 0, -- that it was found on
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, -- that vectors of entries have cost so far
+  cost_usd REAL NOT NULL DEFAULT 0, -- dollars
+  updated_at TEXT NOT NULL,
+  PRIMARY KEY (tenant_id, model)
+) STRICT, WITHOUT ROWID;
 
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,

@@ -4,6 +4,7 @@ A change costs what changed: new and reworded entries become new rows, and a vie
 that a view shows is written again, so a request reads one while the next is made.
 """
 
+from array import array
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +29,8 @@ class Entries:
     """As they stand in the block."""
     tokens: Sequence[int]
     """cl100k_base, of each text."""
+    reviewed_s: Sequence[float]
+    """When a person approved each, seconds since 1970."""
 
 
 class ContextRows:
@@ -41,6 +44,7 @@ class ContextRows:
         self.ids: list[str] = []
         self.texts: list[str] = []
         self.tokens: list[int] = []
+        self.reviewed_s = array("d")
         self.n_changes = 0
         self._vectors = np.empty((capacity, DIMENSIONS), np.float32)
         self._row_of: dict[str, int] = {}
@@ -55,6 +59,7 @@ class ContextRows:
         self._vectors[start:end] = entries.vectors
         self.texts.extend(entries.texts)
         self.tokens.extend(entries.tokens)
+        self.reviewed_s.extend(entries.reviewed_s)
         self.ids.extend(entries.ids)
         replaced = self.remove(entries.ids)
         self._row_of.update(zip(entries.ids, range(start, end), strict=True))

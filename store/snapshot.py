@@ -1,10 +1,11 @@
 """What the proxy needs of one tenant's current generation, loaded at once; contexts when asked for. Reads only."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from store.blocks import context_entry
+from store.context_vectors import thresholds
 from store.database import Database, Row
 from store.generations import current_number, current_plan
 from store.plan import EMPTY_PLAN, Plan
@@ -26,6 +27,10 @@ class TenantSnapshot:
     plan: Plan = EMPTY_PLAN
     contexts: ServedContexts | None = None
     """None: not loaded."""
+    remote_contexts: ServedContexts | None = None
+    """Those of them that have a vector of the remote model, with it; None: not loaded, or there is no such model."""
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    """The tenant's own similarity thresholds, by embedding model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,12 @@ def list_versions(db: Database) -> list[TenantVersion]:
 
 
 def load_snapshot(
-    db: Database, tenant_id: str, *, embedding_model: str | None, previous: TenantSnapshot | None = None
+    db: Database,
+    tenant_id: str,
+    *,
+    embedding_model: str | None,
+    remote_model: str | None = None,
+    previous: TenantSnapshot | None = None,
 ) -> TenantSnapshot:
     """Return the tenant's current generation; contexts that did not change since *previous* are taken from it.
 
@@ -58,7 +68,8 @@ def load_snapshot(
         tenant_id: whose.
         embedding_model: contexts that another one made are left out: their vectors cannot be compared. None: no
             contexts are loaded at all.
-        previous: what was loaded earlier, with or without contexts.
+        remote_model: whose vectors are loaded beside, with the contexts; None: there is no such model.
+        previous: what was loaded earlier, with or without contexts, for the same models.
 
     Raises:
         NotFoundError: there is no such tenant.
@@ -70,6 +81,9 @@ def load_snapshot(
         generation = current_number(db, tenant_id)
         plan = previous.plan if previous and previous.generation == generation else current_plan(db, tenant_id)
         contexts = None if embedding_model is None else _load_contexts(db, tenant_id, embedding_model, previous)
+        is_remote = contexts is not None and remote_model is not None
+        remote_contexts = _load_remote(db, tenant_id, remote_model or "", previous) if is_remote else None
+        own_thresholds = thresholds(db, tenant_id)
     finally:
         db.connection.rollback()
     return TenantSnapshot(
@@ -79,6 +93,8 @@ def load_snapshot(
         generation=generation,
         plan=plan,
         contexts=contexts,
+        remote_contexts=remote_contexts,
+        thresholds=own_thresholds,
     )
 
 
@@ -106,7 +122,7 @@ def _follow(
     changed = db.rows(
         """
         SELECT id, is_served, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
-          embedding_model
+          embedding_model, unixepoch(coalesce(reviewed_at, created_at)) AS reviewed_s
         FROM ai_contexts WHERE tenant_id = :tenant_id AND changed_generation > :generation ORDER BY id
         """,
         {"tenant_id": tenant_id, "generation": generation},
@@ -123,8 +139,9 @@ def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int)
     # Batch by batch: 100,000 rows at once would take twice the memory of what is kept of them.
     for batch in db.batches(
         """
-        SELECT id, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding FROM ai_contexts
-        WHERE tenant_id = :tenant_id AND is_served = 1 AND embedding_model = :embedding_model
+        SELECT id, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
+          unixepoch(coalesce(reviewed_at, created_at)) AS reviewed_s
+        FROM ai_contexts WHERE tenant_id = :tenant_id AND is_served = 1 AND embedding_model = :embedding_model
         """,
         {"tenant_id": tenant_id, "embedding_model": embedding_model},
         size=BATCH_ROWS,
@@ -133,10 +150,62 @@ def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int)
     return rows.view()
 
 
+def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnapshot | None) -> ServedContexts:
+    """Return the entries in service that have a vector of *model*, with it."""
+    known = previous.remote_contexts if previous is not None else None
+    if previous is not None and known is not None and known.can_change:
+        contexts = _follow_remote(db, tenant_id, model, previous.generation, known)
+        n_served = db.value(
+            """
+            SELECT count(*) FROM ai_contexts AS c
+            JOIN context_vectors AS v ON v.context_id = c.id AND v.revision = c.revision AND v.model = :model
+            WHERE c.tenant_id = :tenant_id AND c.is_served = 1
+            """,
+            {"tenant_id": tenant_id, "model": model},
+        )
+        if len(contexts) == n_served:  # else vectors were made or dropped of entries that did not change
+            return contexts
+    rows = ContextRows()
+    for batch in db.batches(
+        """
+        SELECT c.id, json_extract(c.questions_json, '$[0]') AS question, c.answer, c.tokens, v.embedding,
+          unixepoch(coalesce(c.reviewed_at, c.created_at)) AS reviewed_s
+        FROM ai_contexts AS c
+        JOIN context_vectors AS v ON v.context_id = c.id AND v.revision = c.revision AND v.model = :model
+        WHERE c.tenant_id = :tenant_id AND c.is_served = 1
+        """,
+        {"tenant_id": tenant_id, "model": model},
+        size=BATCH_ROWS,
+    ):
+        rows.add(_entries(batch))
+    return rows.view()
+
+
+def _follow_remote(
+    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts
+) -> ServedContexts:
+    changed = db.rows(
+        """
+        SELECT c.id, c.is_served, json_extract(c.questions_json, '$[0]') AS question, c.answer, c.tokens, v.embedding,
+          unixepoch(coalesce(c.reviewed_at, c.created_at)) AS reviewed_s
+        FROM ai_contexts AS c
+        LEFT JOIN context_vectors AS v ON v.context_id = c.id AND v.revision = c.revision AND v.model = :model
+        WHERE c.tenant_id = :tenant_id AND c.changed_generation > :generation ORDER BY c.id
+        """,
+        {"tenant_id": tenant_id, "model": model, "generation": generation},
+    )
+    if not changed:
+        return contexts
+    served = [row for row in changed if row["is_served"] and row["embedding"] is not None]
+    kept = {row["id"] for row in served}
+    return contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
+
+
 def _entries(rows: Sequence[Row]) -> Entries:
     return Entries(
         ids=[row["id"] for row in rows],
         vectors=decode_vectors([row["embedding"] for row in rows]),
         texts=[context_entry(row["question"] or "", row["answer"]) for row in rows],
         tokens=[row["tokens"] for row in rows],
+        reviewed_s=[row["reviewed_s"] for row in rows],
     )

@@ -14,23 +14,27 @@ from proxy.retrieval import (
     MAX_SORTED,
     ContextSearch,
     CoverSlot,
+    Look,
+    Lot,
     lay,
     live_keys,
+    select_by_both,
     select_contexts,
 )
 from store import blocks
 from store.config import Config, ContextsSection, load_config
 from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tokens import load_token_counter
+from tests.conftest import NOW_S
 
 SECRET = b"s" * 32
 QUESTION = np.eye(1, 256, dtype=np.float32)[0]
-SEED = b"c" * 32
+LOT = Lot(b"c" * 32, NOW_S)
 SECTION = replace(load_config().contexts, hold_back=0.0)
 
 
 def entries(ids: list[str], vectors: NDArray[np.float32], tokens: list[int] | None = None) -> Entries:
-    return Entries(ids, vectors, [f"<{i}>" for i in ids], tokens or [10] * len(ids))
+    return Entries(ids, vectors, [f"<{i}>" for i in ids], tokens or [10] * len(ids), [NOW_S - 90_000] * len(ids))
 
 
 def served(similarities: list[float], tokens: list[int]) -> ContextSearch:
@@ -42,7 +46,8 @@ def served(similarities: list[float], tokens: list[int]) -> ContextSearch:
 
 
 def found(search: ContextSearch, question: NDArray[np.float32], section: ContextsSection = SECTION) -> list[str]:
-    return [injection.item_id for injection in select_contexts(search, question, section, SEED).injections]
+    found = select_contexts(search, question, section.similarity_threshold, section, LOT)
+    return [injection.item_id for injection in found.injections]
 
 
 def covered(contexts: ServedContexts, covering: ServedContexts | None = None) -> ContextSearch:
@@ -70,7 +75,7 @@ def test_the_frame_costs_what_the_constant_says() -> None:
 def test_the_most_similar_contexts_above_the_threshold_come_best_first(config: Config) -> None:
     threshold = config.contexts.similarity_threshold
     search = served([threshold + 0.1, threshold - 0.01, threshold + 0.3, threshold + 0.2, threshold], [10] * 5)
-    selection = select_contexts(search, QUESTION, config.contexts, SEED)
+    selection = select_contexts(search, QUESTION, threshold, config.contexts, LOT)
     assert [i.item_id for i in selection.injections] == ["ctx_2", "ctx_3", "ctx_0"]
     assert [i.similarity for i in selection.injections] == [0.8, 0.7, 0.6]
     assert all((i.propensity, i.treated, i.dimension) == (1.0, True, "") for i in selection.injections)
@@ -85,7 +90,7 @@ def test_equally_similar_contexts_come_in_order_of_ids() -> None:
 
 
 def test_a_context_that_does_not_fit_is_left_out_whole() -> None:
-    selection = select_contexts(served([0.99, 0.9], [5_000, 10]), QUESTION, SECTION, SEED)
+    selection = select_contexts(served([0.99, 0.9], [5_000, 10]), QUESTION, SECTION.similarity_threshold, SECTION, LOT)
     assert [i.item_id for i in selection.injections] == ["ctx_1"]
     assert selection.tokens <= SECTION.max_tokens
 
@@ -96,8 +101,12 @@ def test_a_context_that_fits_is_found_behind_many_that_do_not() -> None:
 
 
 def test_a_question_without_words_gets_no_context() -> None:
-    assert not select_contexts(served([1.0], [10]), np.zeros(256, np.float32), SECTION, SEED).block
-    assert not select_contexts(ContextSearch(ServedContexts()), QUESTION, SECTION, SEED).block
+    assert not select_contexts(
+        served([1.0], [10]), np.zeros(256, np.float32), SECTION.similarity_threshold, SECTION, LOT
+    ).block
+    assert not select_contexts(
+        ContextSearch(ServedContexts()), QUESTION, SECTION.similarity_threshold, SECTION, LOT
+    ).block
 
 
 change = st.tuples(st.sampled_from(["add", "reword", "retire"]), st.integers(0, 10_000))
@@ -193,7 +202,10 @@ def test_a_damaged_graph_is_refused_whatever_the_damage(data: st.DataObject) -> 
 def test_about_the_share_of_conversations_that_is_held_back_gets_an_entry_not_and_says_so() -> None:
     section = replace(SECTION, hold_back=0.2)
     search = served([0.9, 0.8], [10, 20])
-    selections = [select_contexts(search, QUESTION, section, number.to_bytes(32, "big")) for number in range(4_000)]
+    selections = [
+        select_contexts(search, QUESTION, section.similarity_threshold, section, Lot(number.to_bytes(32, "big"), NOW_S))
+        for number in range(4_000)
+    ]
 
     for selection in selections:
         assert [(i.item_id, i.propensity, i.share) for i in selection.injections] == [
@@ -210,6 +222,53 @@ def test_about_the_share_of_conversations_that_is_held_back_gets_an_entry_not_an
 
 def test_the_place_of_an_entry_that_is_held_back_stays_empty() -> None:
     section = replace(SECTION, hold_back=1.0)
-    selection = select_contexts(served([0.9] * 5, [10] * 5), QUESTION, section, SEED)
+    selection = select_contexts(served([0.9] * 5, [10] * 5), QUESTION, section.similarity_threshold, section, LOT)
     assert (selection.block, selection.tokens) == ("", 0)
     assert [(i.item_id, i.treated) for i in selection.injections] == [(f"ctx_{n}", False) for n in range(3)]
+
+
+def test_an_entry_that_was_approved_a_day_ago_at_most_is_never_held_back() -> None:
+    section = replace(SECTION, hold_back=1.0)
+    lot = Lot(LOT.seed, NOW_S - 3_601)  # as of then, the entries are less than 24 hours old
+    selection = select_contexts(served([0.9] * 2, [10] * 2), QUESTION, section.similarity_threshold, section, lot)
+    assert [(i.item_id, i.propensity, i.treated) for i in selection.injections] == [
+        ("ctx_0", 1.0, True),
+        ("ctx_1", 1.0, True),
+    ]
+
+
+def named(similarities: dict[str, float], tokens: int = 10) -> ContextSearch:
+    """Return a search over entries that are so similar to QUESTION."""
+    vectors = np.zeros((len(similarities), 256), np.float32)
+    vectors[:, 0] = list(similarities.values())
+    rows = ContextRows()
+    rows.add(entries(list(similarities), vectors, [tokens] * len(similarities)))
+    return ContextSearch(rows.view())
+
+
+def test_by_both_an_entry_without_a_remote_vector_is_found_by_its_local_one() -> None:
+    remote = Look(named({"a": 0.6, "b": 0.3}), QUESTION, 0.4)
+    local = Look(named({"a": 0.1, "b": 0.99, "new": 0.9, "far": 0.2}), QUESTION, 0.5)
+
+    selection = select_by_both(remote, local, frozenset({"new", "far"}), SECTION, LOT)
+
+    assert [(item.item_id, item.similarity) for item in selection.injections] == [("new", 0.9), ("a", 0.6)]
+    assert selection.tokens == CONTEXT_FRAME_TOKENS + 20
+
+
+def test_by_both_with_all_remote_vectors_the_local_ones_say_nothing() -> None:
+    remote = Look(named({"a": 0.6, "b": 0.3}), QUESTION, 0.4)
+    local = Look(named({"b": 0.99}), QUESTION, 0.5)
+
+    assert [item.item_id for item in select_by_both(remote, local, frozenset(), SECTION, LOT).injections] == ["a"]
+
+
+def test_by_both_the_budget_and_the_number_hold_and_nothing_near_is_nothing() -> None:
+    names = {f"r{number}": 0.9 - number / 100 for number in range(5)}
+    remote, local = Look(named(names), QUESTION, 0.4), Look(named({"new": 0.95}, 100_000), QUESTION, 0.5)
+
+    selection = select_by_both(remote, local, frozenset({"new"}), SECTION, LOT)
+
+    assert [item.item_id for item in selection.injections] == ["r0", "r1", "r2"]
+    far = Look(named({"a": 0.1}), QUESTION, 0.4)
+    assert not select_by_both(far, far, frozenset({"a"}), SECTION, LOT).block

@@ -17,11 +17,13 @@ from proxy.conversation import Place
 from proxy.dialect import CHAT_PATH, MESSAGES_PATH, RESPONSES_PATH
 from proxy.errors import ApiError, ClientGoneError
 from proxy.incoming import IncomingRequest
+from proxy.remote_questions import RemoteQuestions, server_of
 from proxy.selection import conversation_seed, is_holdout
 from proxy.siblings import MAX_HEARD, Siblings, Sockets
 from proxy.snapshots import Snapshots
 from proxy.turn import Learning, Turn
 from proxy.upstream import Cancellation
+from proxy.upstream_pool import HttpUpstream
 from store.blocks import CONTEXT_HEADER, PATTERN_HEADER, context_entry
 from store.clock import ManualClock, iso
 from store.config import Config, segment_directory
@@ -70,7 +72,7 @@ class FakeClassifier:
 class Proxy:
     """A learning with its collaborators, as one process would hold them."""
 
-    def __init__(self, config: Config, siblings: Siblings | None = None) -> None:
+    def __init__(self, config: Config, siblings: Siblings | None = None, remote: RemoteQuestions | None = None) -> None:
         self.config = config
         self.clock = ManualClock(datetime(2026, 11, 21, 12, tzinfo=UTC))
         self.embedder = FakeEmbedder()
@@ -89,6 +91,7 @@ class Proxy:
             count_failure=self._count,
             count_unloaded=self._count_unloaded,
             siblings=siblings,
+            remote=remote,
         )
 
     def _count(self) -> None:
@@ -310,7 +313,7 @@ def test_a_holdout_conversation_gets_contexts_but_no_pattern(proxy: Proxy, db: D
 
 def test_an_entry_is_held_back_in_all_turns_of_a_conversation_or_in_none(proxy: Proxy, db: Database) -> None:
     approve(proxy, db, "ctx_1", "refund")
-    half = replace(proxy.config, contexts=replace(proxy.config.contexts, hold_back=0.5))
+    half = replace(proxy.config, contexts=replace(proxy.config.contexts, hold_back=0.5, hold_back_after_h=0.0))
     held_back = Proxy(half)
     held_back.refresh()
     for number in range(100):
@@ -850,3 +853,30 @@ def test_a_full_socket_costs_neither_the_request_nor_its_record(workers: list[Pr
         workers[0].ask(chat(user(f"question {number}")), segment="x" * 2000)
     assert workers[0].n_failures == 0
     assert len(workers[0].records()) == MAX_HEARD
+
+
+class BrokenQuestions(RemoteQuestions):
+    """An asker with a fault of its own."""
+
+    async def ask(self, question: str, cancellation: Cancellation) -> None:
+        if cancellation.is_cancelled:
+            raise ClientGoneError("the client left")
+        raise RuntimeError(question)
+
+
+def test_a_fault_in_asking_for_a_vector_is_counted_and_the_request_goes_on(config: Config, db: Database) -> None:
+    assert db.is_current()
+    section = replace(config.embedding, model="m", base_url="http://127.0.0.1:9/v1")
+    proxy = Proxy(config, remote=BrokenQuestions(section, HttpUpstream(server_of(section)), "", {}))
+    request = IncomingRequest(
+        CHAT_PATH, [], json.dumps(chat({"role": "user", "content": "a refund?"})).encode(), proxy.clock.now_s()
+    )
+
+    asyncio.run(proxy.learning.load_vector(request, "default", Cancellation()))
+
+    assert proxy.n_failures == 1
+    gone = Cancellation()
+    gone.cancel()
+    with pytest.raises(ClientGoneError):
+        asyncio.run(proxy.learning.load_vector(request, "default", gone))
+    assert proxy.n_failures == 1

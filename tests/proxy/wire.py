@@ -236,6 +236,12 @@ class FakeLearning:
         assert self.load is not None
         await self.load(headers, tenant_id, cancellation)
 
+    def lacks_vector(self, _tenant_id: str) -> bool:
+        return False
+
+    async def load_vector(self, request: IncomingRequest, tenant_id: str, cancellation: Cancellation) -> None:
+        raise AssertionError(f"{request.endpoint} of {tenant_id} lacks no vector: {cancellation.is_cancelled}")
+
     def begin(self, request: IncomingRequest, tenant_id: str) -> FakeTurn:
         self.requests.append((request, tenant_id))
         if self.error is not None:

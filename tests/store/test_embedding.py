@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from tokenizers import Tokenizer
 
 from store.assets import read_package_file
-from store.config import Config, EmbeddingSection, load_config
+from store.config import load_config
 from store.embedding import (
     MAX_END_CHARS,
     TOKENIZER_SHA256,
@@ -23,7 +23,6 @@ from store.embedding import (
     normalised,
     top_k,
 )
-from store.errors import ConfigError
 
 VOCABULARY_FILE = ("tokenizers", "l2_supercat_tokenizer_config.json")
 
@@ -142,11 +141,6 @@ def test_threads_that_share_an_embedder_get_the_same_vectors_as_one_alone(whole_
 
     assert len(results) == 4
     assert all(np.array_equal(result, expected) for result in results)
-
-
-def test_a_model_that_is_not_local_is_refused_by_name(config: Config) -> None:
-    with pytest.raises(ConfigError, match=r"embedding\.model must be .local..*'text-embedding-3-small'"):
-        load_local_embedder(EmbeddingSection(model="text-embedding-3-small", cache_size=config.embedding.cache_size))
 
 
 class FixedEmbedder:

@@ -1,0 +1,297 @@
+"""Keeps what entries are found by up to date: vectors of the configured remote model, and each tenant's threshold.
+
+A thread of its own looks every few seconds. What is left to do is what the tables lack, so a stop at any moment costs
+no more than the batch in work; until an entry has the new vector, it is found by its local one.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+
+from learner.embedding_server import RefusedError
+from learner.errors import ModelError
+from learner.knowledge.calibration import MAX_PHRASINGS, MIN_ENTRIES, find_threshold, owners_of, read_unrelated
+from store import context_vectors
+from store.clock import Clock
+from store.config import Config
+from store.context_vectors import EmbeddingState, ServedWording
+from store.database import Database
+from store.embedding import Embedder, Vector, normalised
+from store.generations import current_number, publish
+from store.prices import PriceBook
+from store.remote_embedding import Embedded
+from store.snapshot import load_snapshot
+from store.tenants import list_tenants
+
+REST_S: Final = 60.0  # after a failure of the embedding server; doubles with each further one ...
+MAX_REST_S: Final = 900.0  # ... up to this
+STOP_WAIT_S: Final = 2.0  # that a batch in work gets at shutdown
+MANY_CHANGED: Final = 0.05  # of a tenant's entries, after which its threshold is found anew
+SMALLEST_CHANGE: Final = 0.005  # of a threshold, that is worth a generation
+MAX_DROPPED: Final = 10_000  # vectors of other models deleted at a time
+PROVIDER: Final = "openai"  # whose prices are looked up
+
+log = logging.getLogger(__name__)
+
+
+class Server(Protocol):
+    """The embedding server; ``learner.embedding_server`` has the real one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Return the vectors of *texts*; raises RefusedError, ModelError."""
+        ...
+
+    def stop(self) -> None: ...
+
+
+class Indexer:
+    """Does what is left to do, tenant by tenant; ``run`` repeats that until told to stop.
+
+    Args:
+        config: all settings.
+        open_database: a connection of the thread's own.
+        clock: the machine's.
+        embedder: returns the local embedder, which is loaded when it is first needed.
+        server: the embedding server; None for the local model alone.
+        prices: of its tokens.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        open_database: Callable[[], Database],
+        clock: Clock,
+        embedder: Callable[[], Embedder],
+        server: Server | None,
+        prices: PriceBook,
+    ) -> None:
+        self._config = config
+        self._open_database = open_database
+        self._clock = clock
+        self._embedder = embedder
+        self._server = server
+        self._prices = prices
+        self._rest_until_s = 0.0
+        self._rest_s = REST_S
+        self._done: dict[str, int] = {}  # tenant -> the generation that was looked at; nothing is due without another
+        self._refused: set[tuple[str, int]] = set()
+        self._over_budget: set[str] = set()
+        self._unrelated: dict[str, Vector] = {}  # the everyday questions, by model
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="indexer", daemon=True)
+
+    def start(self) -> None:
+        """Begin in a thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Make ``run`` return soon, and wait a little for it."""
+        self._stop.set()
+        if self._server is not None:
+            self._server.stop()
+        if self._thread.is_alive():
+            self._thread.join(STOP_WAIT_S)
+
+    def run(self) -> None:
+        """Look until ``stop``; a failure of one look is logged, and the next look comes."""
+        while not self._stop.is_set():
+            try:
+                with self._open_database() as db:
+                    self.look(db)
+            except Exception:
+                log.exception("vectors and thresholds could not be looked after")
+            self._stop.wait(self._config.learner.poll_s)
+
+    def look(self, db: Database) -> None:
+        """Make the vectors that are missing and find the thresholds that are due, of every tenant that learns."""
+        for tenant in list_tenants(db):
+            if self._stop.is_set():
+                return
+            generation = current_number(db, tenant.id)
+            if not tenant.learning or self._done.get(tenant.id) == generation:
+                continue
+            try:
+                if self._server is not None:
+                    self._make_vectors(db, tenant.id, self._server)
+                self._calibrate(db, tenant.id)
+            except ModelError as exc:
+                self._rest(exc)
+            if self._server is None or self._may_ask:
+                self._done[tenant.id] = generation  # what was published since is looked at once more
+
+    def _rest(self, problem: ModelError) -> None:
+        self._rest_until_s = self._clock.now_s() + self._rest_s
+        log.warning("%s; asked again in %.0f s", problem, self._rest_s)
+        self._rest_s = min(2 * self._rest_s, MAX_REST_S)
+
+    @property
+    def _may_ask(self) -> bool:
+        return self._clock.now_s() >= self._rest_until_s and not self._stop.is_set()
+
+    # Vectors
+
+    def _make_vectors(self, db: Database, tenant_id: str, server: Server) -> None:
+        """Make vectors batch by batch until none is missing; each batch is committed by itself."""
+        n_made, after = 0, ""
+        try:
+            while self._may_ask and self._is_within_budget(db, tenant_id, server.name):
+                batch = context_vectors.wordings_without(
+                    db, tenant_id, server.name, after=after, limit=self._config.embedding.batch_size
+                )
+                if not batch:
+                    break
+                after = batch[-1].context_id
+                n_made += self._make_batch(db, tenant_id, server, batch)
+        finally:
+            if n_made:
+                reason = f"embedding: {n_made} entries have vectors of {server.name}"
+                publish(db, tenant_id, plan=None, actor="learner", reason=reason, now_s=self._clock.now_s())
+                log.info("tenant %s: %s", tenant_id, reason)
+        if self._may_ask:
+            context_vectors.drop_other_vectors(db, tenant_id, server.name, at_most=MAX_DROPPED)
+
+    def _make_batch(self, db: Database, tenant_id: str, server: Server, batch: Sequence[ServedWording]) -> int:
+        asked = [
+            wording
+            for wording in batch
+            if (wording.context_id, wording.revision) not in self._refused and any(map(str.strip, wording.questions))
+        ]
+        if not asked:
+            return 0
+        phrasings = [[question for question in wording.questions if question.strip()] for wording in asked]
+        try:
+            embedded = server.embed([question for questions in phrasings for question in questions])
+        except RefusedError as exc:
+            if len(asked) == 1:
+                self._refused.add((asked[0].context_id, asked[0].revision))
+                log.warning("entry %s keeps its local vector alone: %s", asked[0].context_id, exc)
+                return 0
+            # Which one of them it is shows when they are asked one by one.
+            return sum(self._make_batch(db, tenant_id, server, [wording]) for wording in asked if self._may_ask)
+        self._rest_s = REST_S
+        owners = owners_of([len(questions) for questions in phrasings])
+        made = [
+            (wording, normalised(np.add.reduce(embedded.vectors[owners == row], axis=0)))
+            for row, wording in enumerate(asked)
+        ]
+        with db.transaction():
+            n_written = context_vectors.put_vectors(db, tenant_id, server.name, made)
+            self._add_cost(db, tenant_id, server.name, embedded.prompt_tokens)
+        return n_written
+
+    def _add_cost(self, db: Database, tenant_id: str, model: str, prompt_tokens: int) -> None:
+        context_vectors.add_cost(
+            db,
+            tenant_id,
+            model,
+            prompt_tokens=prompt_tokens,
+            cost_usd=self._prices.cost_usd(self._config.embedding.model, PROVIDER, prompt_tokens, 0, 0),
+            now_s=self._clock.now_s(),
+        )
+
+    def _is_within_budget(self, db: Database, tenant_id: str, model: str) -> bool:
+        is_within = context_vectors.embedding_state(db, tenant_id, model).cost_usd < self._config.embedding.max_cost_usd
+        if not is_within and tenant_id not in self._over_budget:
+            self._over_budget.add(tenant_id)
+            log.warning("tenant %s: no more vectors of %s ([embedding] max_cost_usd)", tenant_id, model)
+        return is_within
+
+    # Thresholds
+
+    def _calibrate(self, db: Database, tenant_id: str) -> None:
+        """Find the thresholds that are due; each is published with a generation of its own."""
+        counts = context_vectors.count_vectors(db, tenant_id)
+        for model, n_entries in counts.items():
+            if model == self._remote_name and not self._may_ask:
+                continue
+            state = context_vectors.embedding_state(db, tenant_id, model)
+            section = self._config.contexts
+            settings = f"{section.max_unrelated:g}/{section.least_similarity:g}"
+            is_due = state.calibrated_on != settings or abs(n_entries - state.n_entries) > MANY_CHANGED * n_entries
+            if is_due and (model == self._remote_name or model == self._embedder().name):
+                threshold = self._threshold(db, tenant_id, model)
+                self._publish(db, tenant_id, model, threshold, state, settings, n_entries)
+
+    @property
+    def _remote_name(self) -> str | None:
+        return self._server.name if self._server is not None else None
+
+    def _threshold(self, db: Database, tenant_id: str, model: str) -> float | None:
+        """Return the tenant's own threshold for *model*; None where the configured one holds."""
+        section = self._config.contexts
+        if not section.max_unrelated:
+            return None
+        embedder = self._embedder()
+        snapshot = load_snapshot(db, tenant_id, embedding_model=embedder.name, remote_model=self._remote_name)
+        served = snapshot.remote_contexts if model == self._remote_name else snapshot.contexts
+        if served is None or len(served) < MIN_ENTRIES:
+            return None
+        entries, phrasings = served.vectors, served.vectors
+        owners = np.arange(len(entries))
+        if model != self._remote_name:  # an entry's own phrasings tell more than its mean; the server's would cost
+            texts = {
+                wording.context_id: wording.questions for wording in context_vectors.served_wordings(db, tenant_id)
+            }
+            chosen = np.unique(np.linspace(0, len(entries) - 1, min(len(entries), MAX_PHRASINGS)).astype(np.int64))
+            questions = [texts[served.rows.ids[row]] for row in chosen.tolist()]
+            phrasings = embedder.embed([question for asked in questions for question in asked])
+            owners = chosen[owners_of([len(asked) for asked in questions])]
+        return find_threshold(
+            entries,
+            phrasings,
+            owners,
+            self._unrelated_vectors(db, tenant_id, model),
+            share=section.max_unrelated,
+            least=section.least_similarity,
+        )
+
+    def _unrelated_vectors(self, db: Database, tenant_id: str, model: str) -> Vector:
+        """Return the vectors of the everyday questions; a server is asked once while this process lives."""
+        known = self._unrelated.get(model)
+        if known is None:
+            texts = read_unrelated()
+            if self._server is not None and model == self._server.name:
+                embedded = self._server.embed(texts)
+                self._add_cost(db, tenant_id, model, embedded.prompt_tokens)
+                known = embedded.vectors
+            else:
+                known = self._embedder().embed(texts)
+            self._unrelated[model] = known
+        return known
+
+    def _publish(  # noqa: PLR0917
+        self,
+        db: Database,
+        tenant_id: str,
+        model: str,
+        threshold: float | None,
+        state: EmbeddingState,
+        settings: str,
+        n_entries: int,
+    ) -> None:
+        now_s = self._clock.now_s()
+        is_alike = threshold == state.threshold or (
+            threshold is not None and state.threshold is not None and abs(threshold - state.threshold) < SMALLEST_CHANGE
+        )
+        with db.transaction():
+            context_vectors.set_threshold(
+                db,
+                tenant_id,
+                model,
+                threshold=state.threshold if is_alike else threshold,
+                calibrated_on=settings,
+                n_entries=n_entries,
+                now_s=now_s,
+            )
+            if not is_alike:
+                said = "the configured one" if threshold is None else f"{threshold:.3f}"
+                reason = f"similarity threshold of {model}: {said}, on {n_entries} entries"
+                publish(db, tenant_id, plan=None, actor="learner", reason=reason, now_s=now_s)
+                log.info("tenant %s: %s", tenant_id, reason)
