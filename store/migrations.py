@@ -93,7 +93,7 @@ def m014_self_correction(tool: Tool) -> None:
 
 
 @MIGRATIONS()
-def m013_remote_vectors(tool: Tool) -> None:
+def m015_remote_vectors(tool: Tool) -> None:
     _run(tool, REMOTE_VECTORS)
 
 
