@@ -43,7 +43,7 @@ class Fit(Sums):
 class Statistics:
     """The sums of one tenant."""
 
-    VERSION: Final = 1
+    VERSION: Final = 2
 
     def __init__(
         self, settings: PatternsSection, family_weights: Mapping[str, float], strata_field: GroupField | None
