@@ -29,6 +29,7 @@ COMPLIANCE: Final = 0.85  # kappa: share of replies that do what a pattern says
 OBSERVATIONAL_WEIGHT: Final = 0.5  # of the natural values ...
 SMALL_WEIGHT: Final = 1.0  # ... and for a tenant with few signals. Source: PATTERNS, section 4.5
 DESIGN_EFFECT: Final = 1.1  # of conversations and users on a variance
+CROWDED: Final = 2.0  # times the variance from which accounts on it are dependent; less is chance among few accounts
 POOL_PRIOR: Final = 10.0  # effects that the prior scale is worth
 TAIL_DF: Final = 4.0  # Student's: one strong pattern must not widen the prior of all
 EM_RATE: Final = 0.25  # of the step towards a new prior scale
@@ -138,16 +139,21 @@ class Regression(Sums):
     def discount(self, cells: tuple[slice, slice], column: int, keep: float) -> None:
         """Keep the part *keep* of what is known about *column* in *cells*: its effect has changed since.
 
-        The sums become those of records in which the effect wandered off: what they say of it is as it was, but less
-        sure, and what they say of the others is what is left when it is not known. Source: Kalman's prediction step in
-        information form, G' = (G^-1 + q e e^T)^-1 with q such that G'_ee = keep G_ee, and h' = G' G^-1 h.
+        What the sums say of it is as it was, but less sure; what they say of the others is what is left when it is not
+        known.
         """
         for gram, cross in zip(_flat(self.gram[cells]), _flat(self.cross[cells]), strict=True):
-            own = float(gram[column, column])
-            if own > 0:
-                lost = (1 - keep) / own * gram[column]
-                cross[:] = cross - np.outer(lost, cross[column])
-                gram[:] = gram - np.outer(lost, gram[column])
+            _forget(gram, cross, column, keep)
+
+    def thinned(self, crowding: Floats) -> "Regression":
+        """Return sums in which each column's coins (q, s, f) weigh as much as independent responses would."""
+        crowded = np.argwhere(crowding > CROWDED)
+        if not len(crowded):
+            return self
+        thin = self.copy()
+        for q, s, column in crowded.tolist():
+            _forget(thin.gram[q, s, 0], thin.cross[q, s, 0], column, 1 / float(crowding[q, s, column]))
+        return thin
 
     def seen(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return scores and information (q, s, f) of what replies were like of their own accord, without any prior."""
@@ -190,11 +196,20 @@ class Effects:
 
 
 def solve(
-    sums: Regression, scales: Scales, weights: Floats, variance: float, *, fading: float, is_small: bool
+    sums: Regression,
+    scales: Scales,
+    weights: Floats,
+    variance: float,
+    *,
+    fading: float,
+    is_small: bool,
+    crowding: Floats | None = None,
 ) -> Effects:
     """Return the posterior of all effects, and move *scales* one step towards what it shows.
 
     A part that would be the same for all responses (of the only question type, or the only group) is left out.
+    *crowding* (q, s, f) says how many times as large the variance of a column's contrast is as that of as many
+    independent responses: what one account says a thousand times is little evidence. None: nowhere larger.
     """
     n_types, n_groups = sums.responses.shape
     n_columns = sums.cross.shape[3]
@@ -205,7 +220,8 @@ def solve(
         + [BIAS]
     )
     part = np.searchsorted([1, 1 + MAX_TYPES, 1 + MAX_TYPES + MAX_GROUPS], places, side="right")
-    matrix, vector = _normal_equations(sums, weights, fading, SMALL_WEIGHT if is_small else OBSERVATIONAL_WEIGHT)
+    seen = sums if crowding is None else sums.thinned(crowding)
+    matrix, vector = _normal_equations(seen, weights, fading, SMALL_WEIGHT if is_small else OBSERVATIONAL_WEIGHT)
     base = PART_SD**2 * variance
     scales.variance = np.where(scales.variance > 0, scales.variance, base)
     wide = scales.variance[part][:, None]
@@ -269,6 +285,19 @@ def _flat(sums: Floats) -> Iterator[Floats]:
     """Yield each cell's and part's sums, to be changed in place: q, s and the part are the first axes."""
     for place in np.ndindex(sums.shape[:3]):
         yield sums[place]
+
+
+def _forget(gram: Floats, cross: Floats, column: int, keep: float) -> None:
+    """Keep the part *keep* of the information on *column* in *gram* (f, f) and *cross* (f, ...), changed in place.
+
+    Source: Kalman's prediction step in information form, G' = (G^-1 + q e e^T)^-1 with q such that G'_ee = keep G_ee,
+    and h' = G' G^-1 h.
+    """
+    own = float(gram[column, column])
+    if own > 0:
+        lost = (1 - keep) / own * gram[column]
+        cross -= np.multiply.outer(lost, cross[column])
+        gram -= np.outer(lost, gram[column])
 
 
 def _tails(second: Floats, variance: Floats) -> Floats:
