@@ -245,10 +245,10 @@ def test_a_flooder_cannot_decide() -> None:
     beliefs = absorbed(whole, loud).refit(END_S)
 
     found = beliefs.contrasts[key(TABLE)]
-    table = beliefs.columns.index(COLUMNS[TABLE])
+    column = beliefs.columns.index(COLUMNS[TABLE])
     assert found.score <= 3 * math.sqrt(found.variance())
-    assert beliefs.log_e[0, table] < math.log(20)
-    assert beliefs.confidence()[0, table] < 0.975
+    assert beliefs.log_e[0, column] < math.log(20)
+    assert beliefs.confidence()[0, column] < 0.975
 
 
 def test_two_instructions_that_spoil_each_other_are_told_apart_from_good_ones() -> None:
