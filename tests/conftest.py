@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, settings
 from store.clock import parse_iso
 from store.config import Config, load_config
 from store.database import Database, open_database
-from store.tenants import ensure_default_tenant
+from store.tenants import ensure_tenant
+from store.vocabulary import DEFAULT_TENANT
 
 pytest.register_assert_rewrite("tests.flow.compared")  # its assertions explain themselves as a test's own do
 
@@ -18,6 +19,7 @@ settings.register_profile("tutelage", deadline=None, suppress_health_check=[Heal
 settings.load_profile("tutelage")
 
 NOW_S = parse_iso("2026-11-21T12:00:00Z")
+SECRET = b"the secret of the tests' tenants"  # the same draws in each run
 
 
 @pytest.fixture
@@ -31,5 +33,5 @@ def config(tmp_path: Path) -> Config:
 def db(config: Config) -> Iterator[Database]:
     """A migrated database that holds the default tenant."""
     with open_database(config.store) as database:
-        ensure_default_tenant(database, NOW_S)
+        ensure_tenant(database, DEFAULT_TENANT, NOW_S, secret=SECRET)
         yield database

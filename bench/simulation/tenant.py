@@ -311,9 +311,15 @@ class ProductLearner:
                 origin="learned",
                 now_s=now_s,
             )
-        share = self._settings.trial_share
-        since = row.trial_since or iso(now_s)
-        after = replace(row, state="active", grade="provisional", warm_step=1, share=share, cells=(), trial_since=since)
+        after = replace(
+            row,
+            state="active",
+            grade="provisional",
+            warm_step=self._settings.warmup_runs,
+            share=self._settings.active_share,
+            cells=(),
+            trial_since=row.trial_since or iso(now_s),
+        )
         self._take(replace(row, state="trial"), after, "by decree", now_s)
         self._statistics.reset(Key(Scope(), Column(name, values[v])), now_s)
         self._publish()

@@ -10,13 +10,20 @@ from learner.patterns.history import BAD, BIN_S, BINS_PER_DAY, GOOD, N_ARMS, RAT
 from learner.patterns.observations import Floats
 from store.config import PatternsSection
 
-SPANS: Final = (1, 2, 3, 4, 6, 8)  # bins of 6 h that a fall may have lasted: 6 h to 2 days
+SPANS: Final = {1: 0.4, 2: 0.2, 3: -0.1, 4: -0.1}  # bins of 6 h that a fall may have lasted -> what is added to
+# ``crash_z``: there are more looks at short spans that share nothing
 REFERENCE_BINS: Final = 28 * BINS_PER_DAY  # before a fall, to measure it against: whole weeks, for their seasons
 MIN_RATED: Final = 10  # responses with signals in each span
 MIN_BLOCKS: Final = 4  # earlier spans with signals: with fewer nobody knows what is ordinary, and ...
 UNKNOWN_SPREAD: Final = 0.05**2  # ... this is taken for it: a variance of the index
-MARGIN: Final = 0.5  # standard errors by which a fall may be seen smaller than the limit and still count
-N_BINS: Final = REFERENCE_BINS + max(SPANS)
+MARGIN: Final = 0.8  # standard errors by which a fall may be seen smaller than the limit and still count
+OVER: Final = 0.9  # part of a bin that must have passed for it to be looked at like one that is over
+EARLY: Final = 1.0  # added to ``crash_z`` in a bin that is under way
+CHANCE: Final = 0.6  # part of the variance of as many independent accounts of one mood each that is never gone below
+CAP_SHARE: Final = 0.05  # of all weight in a span: the most that a bucket of accounts may bring ...
+CAP_ACCOUNTS: Final = 3.0  # ... or this many times an equal share, whichever is more
+CAP_STEPS: Final = 8
+N_BINS: Final = REFERENCE_BINS + max(SPANS) + 1
 RECOVERY: Final = 0.5  # of ``crash_drop``: a fall that is smaller than this is over
 RECOVERY_H: Final = 24.0  # hours in which satisfaction must be back
 
@@ -36,10 +43,11 @@ def find_crash(history: History, now_s: float, settings: PatternsSection) -> Cra
     """Return the crash of the newest span against the four weeks before it, or None.
 
     The index is W+ / (W+ + W-): a mean of weights may be near 0 or below, where a relative fall means nothing. Spans
-    of 6 h to 2 days are looked at. The fall must be significant (``crash_z``) and, give or take half a standard error,
-    at least ``crash_drop`` large. The standard error holds accounts together (64 buckets of them; around
-    the index before, so that a single one never exceeds 1) and adds what the index ordinarily varies from span to
-    span: seasons, overdispersion.
+    of 6 h to a day are looked at. The fall must be significant (``crash_z``) and, give or take most of a standard
+    error, at least ``crash_drop`` large. No bucket of accounts brings more than a twentieth of the weight, or three
+    equal shares. The standard error holds accounts together (64 buckets of them; around the index before, so that a
+    single one never exceeds 1), is never less than a part of what chance makes of so few of them, and adds what the
+    index ordinarily varies from span to span: seasons, overdispersion.
 
     Source: PATTERNS, section 4.7; FINDINGS, section 7; measured by ``bench/crash.py``.
 
@@ -48,28 +56,34 @@ def find_crash(history: History, now_s: float, settings: PatternsSection) -> Cra
         now_s: the run's time, seconds since 1970; runs may be irregular.
         settings: thresholds.
     """
+    newest = math.floor(now_s / BIN_S)
+    is_over = now_s - newest * BIN_S >= OVER * BIN_S
+    # Of a bin that is under way every run sees another part: the more runs, the more looks. It must show much more.
+    ends = ((0, 0.0),) if is_over else ((1, 0.0), (0, EARLY))
     grid = history.grid(now_s, N_BINS)
-    total = grid.sum(axis=1)
-    found: tuple[float, int, float, float] | None = None
-    for span in SPANS:
-        seen = _fall(total, span)
-        if seen is None:
-            continue
-        before, now, sd = seen
-        z = (now - before) / sd
-        is_large = before - now + MARGIN * sd > settings.crash_drop * before
-        if is_large and z < -settings.crash_z and (found is None or z < found[0]):
-            found = (z, span, before, now)
+    found: tuple[float, int, int, float, float] | None = None
+    for n_left_out, early in ends:
+        total = grid[: len(grid) - n_left_out].sum(axis=1)
+        for span, looks in SPANS.items():
+            seen = _fall(total, span)
+            if seen is None:
+                continue
+            before, now, sd = seen
+            z = (now - before) / sd
+            is_large = before - now + MARGIN * sd > settings.crash_drop * before
+            is_sure = z < -(settings.crash_z + looks + early)
+            if is_large and is_sure and (found is None or z < found[0]):
+                found = (z, span, n_left_out, before, now)
     if found is None:
         return None
-    z, span, before, now = found
-    began_s = (math.floor(now_s / BIN_S) - span + 1) * BIN_S
-    return Crash(before, now, z, began_s, _blame(grid, span))
+    z, span, n_left_out, before, now = found
+    began_s = (newest - n_left_out - span + 1) * BIN_S
+    return Crash(before, now, z, began_s, _blame(grid[: len(grid) - n_left_out], span))
 
 
 def is_recovered(history: History, at_s: float, before: float, settings: PatternsSection) -> bool:
     """Return whether at *at_s* the index of 24 hours was back at *before*, less half of ``crash_drop`` at most."""
-    sums = history.grid(at_s, round(RECOVERY_H * 3600 / BIN_S)).sum(axis=(0, 1))
+    sums = _capped(history.grid(at_s, round(RECOVERY_H * 3600 / BIN_S)).sum(axis=(0, 1)))
     index = _index(sums)
     is_known = index is not None and sums[:, RATED].sum() >= MIN_RATED
     return is_known and index is not None and index > before * (1 - RECOVERY * settings.crash_drop)
@@ -82,9 +96,9 @@ def _fall(total: Floats, span: int) -> tuple[float, float, float] | None:
         total: (N_BINS, N_BUCKETS, N_SUMS).
         span: how many of the newest bins.
     """
-    recent = total[-span:].sum(axis=0)
+    recent = _capped(total[-span:].sum(axis=0))
     earlier = total[-span - REFERENCE_BINS : -span]
-    reference = earlier.sum(axis=0)
+    reference = _capped(earlier.sum(axis=0))
     if min(recent[:, RATED].sum(), reference[:, RATED].sum()) < MIN_RATED:
         return None
     before, now = _index(reference), _index(recent)
@@ -92,13 +106,30 @@ def _fall(total: Floats, span: int) -> tuple[float, float, float] | None:
         return None
     # Bucket by bucket: who always complains did so before as well.
     deviation = _deviations(recent, before) - _deviations(reference, before)
-    variance = float((deviation**2).sum()) + _spread(earlier, span, before)
+    weight = recent[:, GOOD] + recent[:, BAD]
+    chance = before * (1 - before) * float((weight**2).sum() / weight.sum() ** 2)
+    variance = max(float((deviation**2).sum()), CHANCE * chance) + _spread(earlier, span, before)
     return (before, now, math.sqrt(variance)) if variance > 0 else None
 
 
 def _index(sums: Floats) -> float | None:
     good, bad = float(sums[:, GOOD].sum()), float(sums[:, BAD].sum())
     return good / (good + bad) if good + bad > 0 else None
+
+
+def _capped(sums: Floats) -> Floats:
+    """Return *sums* (..., N_BUCKETS, N_SUMS) with the good and bad weight of those who bring too much scaled down."""
+    weight = sums[..., GOOD] + sums[..., BAD]
+    n_present = np.count_nonzero(weight > 0, axis=-1, keepdims=True)
+    share = np.maximum(CAP_SHARE, CAP_ACCOUNTS / np.maximum(n_present, 1))
+    kept = weight
+    for _ in range(CAP_STEPS):
+        kept = np.minimum(weight, share * kept.sum(axis=-1, keepdims=True))
+    part = np.where(weight > 0, kept / np.where(weight > 0, weight, 1.0), 1.0)
+    capped = sums.copy()
+    capped[..., GOOD] *= part
+    capped[..., BAD] *= part
+    return capped
 
 
 def _deviations(sums: Floats, center: float) -> Floats:
@@ -114,7 +145,7 @@ def _spread(bins: Floats, span: int, center: float) -> float:
     blocks = blocks[blocks[..., RATED].sum(axis=1) >= MIN_RATED]
     if len(blocks) < MIN_BLOCKS:
         return UNKNOWN_SPREAD
-    deviations = np.stack([_deviations(block, center) for block in blocks])
+    deviations = np.stack([_deviations(block, center) for block in _capped(blocks)])
     excess = deviations.sum(axis=1) ** 2 - (deviations**2).sum(axis=1)
     return max(float(excess.mean()), 0.0)
 
@@ -126,7 +157,7 @@ def _blame(grid: Floats, span: int) -> float | None:
     error is that under "both fell alike". None when either side has too few signals before or now.
     """
     recent, reference = grid[-span:].sum(axis=0), grid[-span - REFERENCE_BINS : -span].sum(axis=0)
-    now, before = _index(recent.sum(axis=0)), _index(reference.sum(axis=0))
+    now, before = _index(_capped(recent.sum(axis=0))), _index(_capped(reference.sum(axis=0)))
     untreated = [arm for arm in range(N_ARMS) if arm != TREATED]
     sides = [_side(recent[arms].sum(axis=0), reference[arms].sum(axis=0)) for arms in ([TREATED], untreated)]
     if now is None or before is None or sides[0] is None or sides[1] is None:
@@ -150,6 +181,7 @@ class _Side:
 
 
 def _side(recent: Floats, reference: Floats) -> _Side | None:
+    recent, reference = _capped(recent), _capped(reference)
     now, before = _index(recent), _index(reference)
     if now is None or before is None or min(recent[:, RATED].sum(), reference[:, RATED].sum()) < MIN_RATED:
         return None

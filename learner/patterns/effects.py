@@ -3,8 +3,14 @@
 score = sum_v (c_v + o_v / kappa) effect_v + sum_v o_v bias_v + noise, with c_v the centred coin of column v and o_v its
 centred natural value. An effect is the sum of an org-wide part, one of the question type and one of the group; the bias
 absorbs confounding, so that the trials decide how far the records are believed. Source: PATTERNS, section 4.3.
+
+Coins and natural values are two bodies of evidence: their products, 0 but for chance by design, are left out. With them
+the natural values would explain the untreated (who alone have natural values, and whose share of a value is only known
+from earlier responses), and take from an instruction what it truly does against none. So what the randomised part says
+of an effect is the same contrast that its e-value bets on.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -23,6 +29,7 @@ COMPLIANCE: Final = 0.85  # kappa: share of replies that do what a pattern says
 OBSERVATIONAL_WEIGHT: Final = 0.5  # of the natural values ...
 SMALL_WEIGHT: Final = 1.0  # ... and for a tenant with few signals. Source: PATTERNS, section 4.5
 DESIGN_EFFECT: Final = 1.1  # of conversations and users on a variance
+CROWDED: Final = 2.0  # times the variance from which accounts on it are dependent; less is chance among few accounts
 POOL_PRIOR: Final = 10.0  # effects that the prior scale is worth
 TAIL_DF: Final = 4.0  # Student's: one strong pattern must not widen the prior of all
 EM_RATE: Final = 0.25  # of the step towards a new prior scale
@@ -84,10 +91,10 @@ class NaturalCounts(Sums):
 
 
 class Regression(Sums):
-    """Products by cell, each row counted half after the half-life; axes of 2: coins, then natural values."""
+    """Products by cell, each row counted half after the half-life; axes of 2: coins, natural values."""
 
     AXES: ClassVar[dict[str, Shape]] = {
-        "gram": ("q", "s", 2, "f", 2, "f"),
+        "gram": ("q", "s", 2, "f", "f"),
         "cross": ("q", "s", 2, "f", len(FAMILIES)),
         "responses": ("q", "s"),
         "as_of_s": (1,),
@@ -101,18 +108,18 @@ class Regression(Sums):
         """Add *chunk* with its *coins* (n, f) and centred *natural* values (n, f)."""
         self._age(float(chunk.created_s.max()), half_life_days)
         age = self._decay(chunk, half_life_days)
-        design = np.concatenate([coins, natural], 1)
-        weighted = design * (found.weight * age)[:, None]
-        n_groups, n_columns = self.responses.shape[1], coins.shape[1]
+        weight = (found.weight * age)[:, None]
+        n_groups = self.responses.shape[1]
         cell = chunk.question_type * n_groups + chunk.group
         order = np.argsort(cell, kind="stable")
         bounds = np.searchsorted(cell[order], np.arange(self.responses.size + 1))
         for index in np.flatnonzero(np.diff(bounds)).tolist():
             rows = order[bounds[index] : bounds[index + 1]]
             place = divmod(index, n_groups)
-            left = weighted[rows].T
-            self.gram[place] += (left @ design[rows]).reshape(2, n_columns, 2, n_columns)
-            self.cross[place] += (left @ found.outcomes[rows, :RATING]).reshape(2, n_columns, -1)
+            for index_of_part, design in enumerate((coins[rows], natural[rows])):
+                left = (design * weight[rows]).T
+                self.gram[(*place, index_of_part)] += left @ design
+                self.cross[(*place, index_of_part)] += left @ found.outcomes[rows, :RATING]
         self.responses += np.bincount(cell, age, self.responses.size).reshape(self.responses.shape)
 
     def amend(self, chunk: Coded, coins: Floats, natural: Floats, found: Residuals, half_life_days: float) -> None:
@@ -125,20 +132,32 @@ class Regression(Sums):
 
     def together(self) -> Floats:
         """Return how natural values go together within cells: correlations (f, f), 0 for those never seen."""
-        products = self.gram[:, :, 1, :, 1].sum((0, 1))
+        products = self.gram[:, :, 1].sum((0, 1))
         size = np.sqrt(np.diag(products))
         return np.asarray(products / np.maximum(np.outer(size, size), 1e-12), np.float64)
 
     def discount(self, cells: tuple[slice, slice], column: int, keep: float) -> None:
-        """Keep the part *keep* of what is known about *column* in *cells*."""
-        gram, cross = self.gram[cells], self.cross[cells]
-        gram[:, :, :, column] *= keep**0.5
-        gram[:, :, :, :, :, column] *= keep**0.5
-        cross[:, :, :, column] *= keep
+        """Keep the part *keep* of what is known about *column* in *cells*: its effect has changed since.
+
+        What the sums say of it is as it was, but less sure; what they say of the others is what is left when it is not
+        known.
+        """
+        for gram, cross in zip(_flat(self.gram[cells]), _flat(self.cross[cells]), strict=True):
+            _forget(gram, cross, column, keep)
+
+    def thinned(self, crowding: Floats) -> "Regression":
+        """Return sums in which each column's coins (q, s, f) weigh as much as independent responses would."""
+        crowded = np.argwhere(crowding > CROWDED)
+        if not len(crowded):
+            return self
+        thin = self.copy()
+        for q, s, column in crowded.tolist():
+            _forget(thin.gram[q, s, 0], thin.cross[q, s, 0], column, 1 / float(crowding[q, s, column]))
+        return thin
 
     def seen(self, weights: Floats) -> tuple[Floats, Floats]:
         """Return scores and information (q, s, f) of what replies were like of their own accord, without any prior."""
-        information = np.einsum("qsfnf->qsfn", self.gram[:, :, 1])[:, :, :, 1]
+        information = np.einsum("qsff->qsf", self.gram[:, :, 1])
         return self.cross[:, :, 1] @ weights, np.array(information, np.float64)
 
     def fading(self, now_s: float, half_life_days: float) -> float:
@@ -177,11 +196,20 @@ class Effects:
 
 
 def solve(
-    sums: Regression, scales: Scales, weights: Floats, variance: float, *, fading: float, is_small: bool
+    sums: Regression,
+    scales: Scales,
+    weights: Floats,
+    variance: float,
+    *,
+    fading: float,
+    is_small: bool,
+    crowding: Floats | None = None,
 ) -> Effects:
     """Return the posterior of all effects, and move *scales* one step towards what it shows.
 
     A part that would be the same for all responses (of the only question type, or the only group) is left out.
+    *crowding* (q, s, f) says how many times as large the variance of a column's contrast is as that of as many
+    independent responses: what one account says a thousand times is little evidence. None: nowhere larger.
     """
     n_types, n_groups = sums.responses.shape
     n_columns = sums.cross.shape[3]
@@ -192,7 +220,8 @@ def solve(
         + [BIAS]
     )
     part = np.searchsorted([1, 1 + MAX_TYPES, 1 + MAX_TYPES + MAX_GROUPS], places, side="right")
-    matrix, vector = _normal_equations(sums, weights, fading, SMALL_WEIGHT if is_small else OBSERVATIONAL_WEIGHT)
+    seen = sums if crowding is None else sums.thinned(crowding)
+    matrix, vector = _normal_equations(seen, weights, fading, SMALL_WEIGHT if is_small else OBSERVATIONAL_WEIGHT)
     base = PART_SD**2 * variance
     scales.variance = np.where(scales.variance > 0, scales.variance, base)
     wide = scales.variance[part][:, None]
@@ -216,10 +245,9 @@ def _normal_equations(sums: Regression, weights: Floats, fading: float, observat
     f = sums.cross.shape[3]
     root = observational**0.5
     natural = root / COMPLIANCE
-    gram = sums.gram * fading
-    coins, mixed, seen = gram[:, :, 0, :, 0], gram[:, :, 0, :, 1], gram[:, :, 1, :, 1]
-    effect = coins + natural * (mixed + np.swapaxes(mixed, -1, -2)) + natural**2 * seen
-    effect_bias = root * (mixed + natural * seen)
+    coins, seen = sums.gram[:, :, 0] * fading, sums.gram[:, :, 1] * fading
+    effect = coins + natural**2 * seen
+    effect_bias = root * natural * seen
     cross = (sums.cross * fading) @ weights
     score = cross[:, :, 0] + natural * cross[:, :, 1]
     types = range(n_types) if n_types > 1 else range(0)
@@ -251,6 +279,25 @@ def _normal_equations(sums: Regression, weights: Floats, fading: float, observat
     vector[last] = root * over(cross[:, :, 1], None, None)
     matrix[last, last] = observational * over(seen, None, None)
     return matrix, vector
+
+
+def _flat(sums: Floats) -> Iterator[Floats]:
+    """Yield each cell's and part's sums, to be changed in place: q, s and the part are the first axes."""
+    for place in np.ndindex(sums.shape[:3]):
+        yield sums[place]
+
+
+def _forget(gram: Floats, cross: Floats, column: int, keep: float) -> None:
+    """Keep the part *keep* of the information on *column* in *gram* (f, f) and *cross* (f, ...), changed in place.
+
+    Source: Kalman's prediction step in information form, G' = (G^-1 + q e e^T)^-1 with q such that G'_ee = keep G_ee,
+    and h' = G' G^-1 h.
+    """
+    own = float(gram[column, column])
+    if own > 0:
+        lost = (1 - keep) / own * gram[column]
+        cross -= np.multiply.outer(lost, cross[column])
+        gram -= np.outer(lost, gram[column])
 
 
 def _tails(second: Floats, variance: Floats) -> Floats:

@@ -133,6 +133,20 @@ class Ledger(Sums):
         information = np.asarray(self.information[places].sum(1), np.float64)
         return psi.sum(1), information, np.maximum(by_user, self.psi_squares[outcome][places])
 
+    def crowding(self, places: Integers) -> Floats:
+        """Return how many times as large the variance of keys (K, f) is by account as it is by row, around their lift.
+
+        1 where accounts are of one mind only by what the instruction does, and where nothing is known.
+        """
+        psi, information = self.psi[SCORE][places], self.information[places]
+        total = information.sum(1)
+        lift = psi.sum(1) / np.where(total > 0, total, 1.0)
+        by_user = ((psi - lift[:, None] * information) ** 2).sum(1)
+        squares = self.psi_squares[SCORE][places], self.cross_squares[places], self.information_squares[places]
+        by_row = squares[0] - 2 * lift * squares[1] + lift**2 * squares[2]
+        is_known = (total > 0) & (by_row > 0)
+        return np.asarray(np.where(is_known, by_user / np.where(is_known, by_row, 1.0), 1.0), np.float64)
+
     def harm_z(self, places: Integers) -> Floats:
         """Return the standard errors from 0 of the recent scores of the scopes *places* (K, f); 0 without rows."""
         recent = self.recent_psi[places]

@@ -43,7 +43,7 @@ class Fit(Sums):
 class Statistics:
     """The sums of one tenant."""
 
-    VERSION: Final = 1
+    VERSION: Final = 2
 
     def __init__(
         self, settings: PatternsSection, family_weights: Mapping[str, float], strata_field: GroupField | None
@@ -104,6 +104,7 @@ class Statistics:
             variance,
             fading=self.regression.fading(now_s, self.settings.half_life_days),
             is_small=n_signals < SMALL_TENANT,
+            crowding=self._crowding(),
         )
         self.fit.cell_mean = effects.cell_mean
         return self._beliefs(effects, variance, n_signals)
@@ -214,6 +215,13 @@ class Statistics:
             seen_score=seen_score,
             seen_information=seen_information,
         )
+
+    def _crowding(self) -> Floats:
+        """Return how far accounts crowd each column (q, s, f): the worst of all, its question type and its group."""
+        by_key = self.ledger.crowding(self.axes.scope_places)
+        n_types = len(self.axes.question_types)
+        by_type, by_group = by_key[1 : 1 + n_types], by_key[1 + n_types :]
+        return np.asarray(np.maximum(np.maximum(by_type[:, None], by_group[None]), by_key[0]), np.float64)
 
     def _contrasts(self, outcome: int) -> dict[tuple[int, int], Contrast]:
         found = {}

@@ -108,6 +108,41 @@ def test_a_single_account_is_never_a_crash_however_much_it_complains() -> None:
     assert not is_crash(history)
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_one_account_that_floods_the_votes_is_no_crash(share: float) -> None:
+    history = history_of(0.7, 0.7)
+    n = round(300 * share / (1 - share))
+    ones = np.ones(n)
+    history.add(
+        created_s=np.linspace(NOW_S - FALL_H * 3600, NOW_S, n),
+        users=["flooder"] * n,
+        conversations=[f"flood-{i}" for i in range(n)],
+        is_holdout=ones < 0,
+        is_treated=ones > 0,
+        n_responses=ones,
+        n_rated=ones,
+        good=0 * ones,
+        bad=ones,
+    )
+
+    assert not is_crash(history)
+
+
+def test_who_looks_every_hour_is_not_alarmed_more_often_than_who_looks_every_six() -> None:
+    """Chance alone; a threshold at which even that alarms, so that there is something to count."""
+    nervous = replace(PATTERNS, crash_z=1.5, crash_drop=0.1)
+    rare, often = 0, 0
+    for seed in range(6):
+        history = history_of(0.7, 0.7, n_a_day=130, seed=seed)
+        bins = [NOW_S - back * BIN_S for back in range(28)]
+        rare += sum(find_crash(history, end_s, nervous) is not None for end_s in bins)
+        hours = [[end_s - hour * 3600 for hour in range(6)] for end_s in bins]
+        often += sum(any(find_crash(history, at_s, nervous) is not None for at_s in day) for day in hours)
+
+    assert rare >= 3
+    assert often <= 1.5 * rare
+
+
 @settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5))
 def test_sums_do_not_depend_on_the_order_and_the_parts_in_which_they_came(seed: int, parts: int) -> None:

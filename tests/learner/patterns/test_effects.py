@@ -18,7 +18,7 @@ def trial(truth: Floats, n: int, seed: int) -> Regression:
     for q, s in np.ndindex(n_types, n_groups):
         coins = (rng.random((n, n_columns)) < 0.5) - 0.5
         score = coins @ truth[q, s] + rng.normal(0, VARIANCE**0.5, n)
-        sums.gram[q, s, 0, :, 0] = coins.T @ coins
+        sums.gram[q, s, 0] = coins.T @ coins
         sums.cross[q, s, 0, :, 0] = coins.T @ score
         sums.responses[q, s] = n
     return sums
@@ -79,3 +79,28 @@ def test_a_single_stratum_has_no_part_of_its_own(shape: tuple[int, int]) -> None
     assert cell_mean.shape == (*shape, 2)
     assert key_mean.shape == (1 + sum(shape), 2)
     np.testing.assert_allclose(cell_mean, 0.2, atol=0.06)
+
+
+def test_what_changed_is_as_it_was_but_less_sure_and_the_others_are_what_is_left_without_it() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.normal(size=(500, 3)) @ np.array([[1.0, -0.8, 0.0], [0.0, 0.5, 0.3], [0.0, 0.0, 1.0]])
+    score = rows @ np.array([0.4, -0.2, 0.1]) + rng.normal(0, 0.5, 500)
+    sums = Regression({"q": 1, "s": 1, "f": 3})
+    sums.gram[0, 0, 0] = rows.T @ rows
+    sums.cross[0, 0, 0, :, 0] = rows.T @ score
+    before = sums.gram[0, 0, 0].copy()
+    mean = np.linalg.solve(before, sums.cross[0, 0, 0, :, 0])
+
+    sums.discount((slice(None), slice(None)), 0, 0.2)
+
+    after = sums.gram[0, 0, 0]
+    added = np.linalg.inv(after) - np.linalg.inv(before)
+    np.testing.assert_allclose(np.linalg.solve(after, sums.cross[0, 0, 0, :, 0]), mean)
+    np.testing.assert_allclose(after[0, 0], 0.2 * before[0, 0])
+    np.testing.assert_allclose(added[1:], 0.0, atol=1e-12)
+    assert added[0, 0] > 0
+
+    sums.discount((slice(None), slice(None)), 0, 0.0)
+
+    without = np.delete(np.delete(np.linalg.inv(before), 0, 0), 0, 1)
+    np.testing.assert_allclose(np.linalg.inv(sums.gram[0, 0, 0][1:, 1:]), without)

@@ -124,6 +124,38 @@ def test_without_a_trial_confounded_records_convince_nobody() -> None:
     assert beliefs.confidence().max() < 0.975
 
 
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("effect", [-0.3, 0.3])
+@pytest.mark.parametrize("is_praised", [True, False])
+def test_belief_and_randomised_evidence_agree_whatever_the_records_say(
+    seed: int, effect: float, is_praised: bool
+) -> None:
+    """The records praise tables, or blame them, and replies have ever fewer of their own accord."""
+    trial = Truth(effects=(0.0, 0.0, effect, 0.0), confounding=3.0, shares=(0.3, 0.2, 0.8, 0.4), rating=1.0)
+    before = replace(trial, shares=(0.0, 0.0, 0.0, 0.0))
+    statistics = absorbed(with_tables(observe(400, seed, before), is_praised=is_praised, every=1))
+    statistics.refit(START_S)
+    for run in range(4):
+        statistics.absorb(with_tables(observe(300, 100 * seed + run, trial), is_praised=is_praised, every=4))
+        beliefs = statistics.refit(END_S)
+    table = beliefs.columns.index(COLUMNS[TABLE])
+    confidence, log_e = float(beliefs.confidence()[0, table]), float(beliefs.log_e[0, table])
+    found = beliefs.contrasts[key(TABLE)]
+
+    assert beliefs.seen_score is not None
+    assert (float(beliefs.seen_score[:, :, table].sum()) > 0) == is_praised
+    assert log_e < math.log(20) or confidence > 0.8
+    assert found.score > -3 * math.sqrt(found.variance()) or confidence < 0.25
+
+
+def with_tables(observations: Observations, *, is_praised: bool, every: int) -> Observations:
+    """Return *observations* in which the content have tables (or have none), kept in every so many replies."""
+    natural = observations.natural
+    has = natural.has.copy()
+    has[:, TABLE] = (has[:, TABLE] == is_praised) & (np.arange(len(has)) % every == 0)
+    return replace(observations, natural=replace(natural, has=has))
+
+
 def test_looking_at_every_batch_rarely_takes_nothing_for_something() -> None:
     n_false = 0
     for seed in range(20):
@@ -213,8 +245,10 @@ def test_a_flooder_cannot_decide() -> None:
     beliefs = absorbed(whole, loud).refit(END_S)
 
     found = beliefs.contrasts[key(TABLE)]
+    column = beliefs.columns.index(COLUMNS[TABLE])
     assert found.score <= 3 * math.sqrt(found.variance())
-    assert beliefs.log_e[0, beliefs.columns.index(COLUMNS[TABLE])] < math.log(20)
+    assert beliefs.log_e[0, column] < math.log(20)
+    assert beliefs.confidence()[0, column] < 0.975
 
 
 def test_two_instructions_that_spoil_each_other_are_told_apart_from_good_ones() -> None:

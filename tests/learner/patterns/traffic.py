@@ -135,6 +135,11 @@ def likes_tables_sometimes(is_table: bool, draw: float) -> SignalType | None:
     return "thumbs_up" if (draw * 3 < 0.8) == is_table else "thumbs_down"
 
 
+def loves_tables(is_table: bool, draw: float) -> SignalType:
+    """Always vote, up for a table, either way for anything else."""
+    return "thumbs_up" if is_table or draw < 0.5 else "thumbs_down"
+
+
 def hates_tables(is_table: bool, draw: float) -> SignalType:
     """Always vote, down for a table, up for anything else."""
     return "thumbs_down" if is_table else "thumbs_up"
