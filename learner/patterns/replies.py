@@ -4,7 +4,8 @@ from typing import Final
 
 import msgspec
 
-from learner.patterns.characteristics import VERSION, characterise, reply_of
+from learner.patterns.characteristics import VERSION, characterise
+from learner.patterns.reply_text import reply_of
 from learner.patterns.terminology import Ordinary, terms_in
 from store.characteristics import (
     Characteristics,
