@@ -114,9 +114,9 @@ def _learn(path: Path, now_s: float) -> Cost:
 def _report(n: int, first: Cost, later: Cost, idle: Cost) -> None:
     print("## What a pattern run costs\n")
     print(
-        f"{n:,} responses of one tenant over {DAYS:.0f} days: prose, Markdown, tables and code of 600 to "
-        "1,500 characters, all read; 0.6 signals a response, the follow-ups among them found in the traffic, and late votes on "
-        "settled responses before the second run; six patterns in trial in each conversation. CPU seconds of a run, from "
+        f"{n:,} responses of one tenant in {DAYS:.0f} days: prose, Markdown, tables and code of 600 to 1,500 letters. "
+        "All are read; 0.6 signals a response, the follow-ups among them found in the traffic; late votes on settled "
+        "responses before the second run; six patterns in trial in each conversation. CPU seconds of a run, from "
         "finding signals in the traffic and reading what replies were like to the published generation.\n"
     )
     rows = [

@@ -14,8 +14,7 @@ _SUMMARY: Final = re.compile(
 _NUMBERED: Final = re.compile(
     r"^\s{0,6}(?:\d{1,2}[.)]|[-*+]?\s*\**step\s+\d{1,2}\b[:.)*\s-]*)\s*\W{0,4}(\w*)", re.MULTILINE
 )
-_ITEM_INDENT: Final = 7  # characters within which a line shows whether it is an item, as _NUMBERED reads it
-_ITEM_STARTS: Final = frozenset("0123456789*+-s")
+_ITEM: Final = re.compile(r"\n(?=[^\S\n]{0,6}(?:\d|[-*+]?\s*\**step))")
 _STEP: Final = re.compile(r"^\W{0,8}step\s+\d{1,2}\b", re.MULTILINE)
 _FIRST_THEN: Final = re.compile(
     r"(?:^|[.!\n]\s*)first(?:ly)?,.{1,600}\b(?:then|next|second(?:ly)?)\b.{1,800}\bfinally\b", re.DOTALL
@@ -30,6 +29,7 @@ _ACTIONS: Final = frozenset(
     unplug update upload use verify visit wait wipe write""".split()  # noqa: SIM905 - readable
 )
 _EXAMPLES: Final = ("for example", "for instance", " e.g.", "(e.g.", "here's an example", "here is an example")
+_EXAMPLE_HINTS: Final = frozenset(("example", "instance", "e.g."))
 _EXAMPLE: Final = re.compile(r"^\W{0,8}example\b[^\n]{0,40}:", re.MULTILINE)
 _SOURCES: Final = re.compile(
     r"^\W{0,8}(?:sources?|references?)\b\W*:|^\W{0,8}#\s*(?:sources?|references?)\s*$"
@@ -37,14 +37,14 @@ _SOURCES: Final = re.compile(
     r"|\baccording to (?:the|our) (?:documentation|docs|manual|policy|handbook|guide|report|data)",
     re.MULTILINE,
 )
-_SOURCE_HINTS: Final = ("source", "reference", "according to")
+_SOURCE_HINTS: Final = frozenset(("source", "reference", "according"))
 _NOTE_MARK: Final = re.compile(r"\[(?<=[ .,]\[)\^?\d{1,2}\](?!\()")
 _CAVEAT: Final = re.compile(
     r"\bnote that\b|\bplease note\b|^\W{0,8}note\W{0,4}:|\b(?:keep|bear) in mind\b|\bcaveats?\b"
     r"|\b(?:i'm|i am|this|we) assum|\bassuming that\b",
     re.MULTILINE,
 )
-_CAVEAT_HINTS: Final = ("note", "in mind", "caveat", "assum")
+_CAVEAT_HINTS: Final = frozenset(("note", "mind", "caveat", "assum"))
 _CLARIFYING: Final = re.compile(
     r"\b(?:which|what|who|when|where|how many|how much|do you (?:mean|have|want|prefer)|are you|did you"
     r"|is (?:it|this|that)|(?:could|can|would) you (?:please )?(?:clarify|tell|specify|share|provide|say))\b"
@@ -61,9 +61,12 @@ def strategy(read: Read) -> tuple[str, ...] | None:
     found = []
     if _SUMMARY.match(prose):
         found.append("summary_first")
-    if _is_stepwise(prose):
+    if _is_stepwise(prose, read.hints):
         found.append("step_by_step")
-    if has_any(prose, _EXAMPLES) or _is_within(_EXAMPLE, prose, ("example",), 8, 60):
+    hints = read.hints
+    if not hints.isdisjoint(_EXAMPLE_HINTS) and (
+        has_any(prose, _EXAMPLES) or _is_within(_EXAMPLE, prose, ("example",), 8, 60)
+    ):
         found.append("example")
     if (
         len(lower) <= _CLARIFYING_CHARS
@@ -72,19 +75,19 @@ def strategy(read: Read) -> tuple[str, ...] | None:
         and _CLARIFYING.search(lower)
     ):
         found.append("clarify")
-    if _NOTE_MARK.search(prose) or _is_within(_SOURCES, prose, _SOURCE_HINTS, 10, 60):
+    if _NOTE_MARK.search(prose) or _is_within(_SOURCES, prose, hints & _SOURCE_HINTS, 10, 60):
         found.append("sources")
-    if _is_within(_CAVEAT, prose, _CAVEAT_HINTS, 10, 20):
+    if _is_within(_CAVEAT, prose, hints & _CAVEAT_HINTS, 10, 20):
         found.append("caveats")
     return tuple(found)
 
 
-def _is_stepwise(prose: str) -> bool:
-    if "finally" in prose and "first" in prose and _FIRST_THEN.search(prose):
+def _is_stepwise(prose: str, hints: frozenset[str]) -> bool:
+    if "finally" in hints and "first" in prose and _FIRST_THEN.search(prose):
         return True
     if "2" not in prose or "1" not in prose:
         return False
-    steps = span_of(prose, ("step",), 8, 20)
+    steps = span_of(prose, ("step",), 8, 20) if "step" in hints else None
     if steps is not None and len(_STEP.findall(prose, *steps)) >= 2:
         return True
     numbered = _numbered(prose)
@@ -93,14 +96,13 @@ def _is_stepwise(prose: str) -> bool:
 
 def _numbered(prose: str) -> list[str]:
     """Return the first word of each numbered item, as ``_NUMBERED`` finds them line by line."""
-    found, at = [], 0
-    while at >= 0:
-        start, at = at, prose.find("\n", at) + 1 or -1
-        if prose[start : start + _ITEM_INDENT].lstrip()[:1] in _ITEM_STARTS:
-            match = _NUMBERED.match(prose, start)
-            if match is not None:
-                found.append(match[1])
-                at = prose.find("\n", max(match.end() - 1, start)) + 1 or -1
+    found, end = [], 0
+    for line in _ITEM.finditer(f"\n{prose}"):  # a pattern that begins with one character is looked for at once
+        start = line.start()
+        match = _NUMBERED.match(prose, start) if start >= end else None
+        if match is not None:
+            found.append(match[1])
+            end = match.end()
     return found
 
 

@@ -21,9 +21,9 @@ Extractor = Callable[[Read], tuple[str, ...] | None]
 """Values that a reply has; empty: none of the named ones; None: the dimension means nothing for it."""
 
 
-def characterise(reply: Reply) -> dict[str, tuple[str, ...]]:
-    """Return the reply's values by dimension, those left out that mean nothing for it."""
-    facts = read(reply)
+def characterise(reply: Reply, hints: frozenset[str] | None = None) -> dict[str, tuple[str, ...]]:
+    """Return the reply's values by dimension, those left out that mean nothing for it; *hints* as for ``read``."""
+    facts = read(reply, hints)
     return {name: found for name, _, values_of in EXTRACTORS if (found := values_of(facts)) is not None}
 
 

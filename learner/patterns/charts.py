@@ -15,7 +15,7 @@ _CHARTS: Final = (
         re.compile(r"\bflow ?charts?\b|\b(?:sequence|flow|architecture|class|state|entity[- ]relationship|er) diagram"),
     ),
 )
-_CHART_HINTS: Final = ("chart", "graph", "plot", "gram")
+_CHART_HINTS: Final = frozenset(("chart", "graph", "plot", "gram"))
 _NO_CHART: Final = re.compile(r"\b(?:no|not|never|cannot|unable|without|instead of|rather than|avoid)\b|n't\b")
 _DRAWN: Final = frozenset(("mermaid", "plantuml", "dot", "graphviz", "d2"))
 _MARK: Final = re.compile(
@@ -37,7 +37,7 @@ def chart(read: Read) -> tuple[str, ...] | None:
             if mark is not None:
                 return (_MARKS.get(mark[1], mark[1]),)
     prose = read.prose
-    span = span_of(prose, _CHART_HINTS, 40, 20)
+    span = span_of(prose, read.hints & _CHART_HINTS, 40, 20)
     if span is None:
         return ()
     for name, pattern in _CHARTS:

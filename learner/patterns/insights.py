@@ -11,6 +11,7 @@ _ABOVE: Final = (
     r"(?:above|over|beyond|more than|at least|exceed(?:s|ed|ing)?|greater than|larger than|higher than|>=?|≥)\s*"
 )
 _THRESHOLD: Final = re.compile(_ABOVE + r"(?:by\s+)?[+±]?(\d{1,4}(?:\.\d{1,4})?)\s*(?:%|percent\b)")
+_PERCENTS: Final = frozenset(("%", "percent"))
 _PERCENT: Final = re.compile(r"\d\s*(?:%|percent\b)")
 _MOVEMENT: Final = re.compile(
     r"\b(?:chang|increas|decreas|dropp?|fall|fell|ris(?:e|ing)|rose|gr[eo]w|spik|deviat|alert|notif|warn|flag|threshold|anomal"
@@ -27,7 +28,7 @@ _NEAR_CHARS: Final = 80  # before and after a threshold, within which something 
 def threshold(read: Read) -> tuple[str, ...] | None:
     """Return the change in percent from which on the reply reports one, None where nothing is in percent."""
     prose = read.prose
-    span = span_of(prose, ("%", "percent"), 60, 8)
+    span = span_of(prose, read.hints & _PERCENTS, 60, 8)
     if span is None:
         return None
     for match in _THRESHOLD.finditer(prose, *span):
@@ -40,7 +41,7 @@ def threshold(read: Read) -> tuple[str, ...] | None:
 def min_count(read: Read) -> tuple[str, ...] | None:
     """Return the count from which on the reply reports something, None where nothing is reported."""
     prose = read.prose
-    if not has_any(prose, _ALERTING):
+    if read.hints.isdisjoint(_ALERTING) or not has_any(prose, _ALERTING):
         return None
     for match in _COUNT.finditer(prose):
         if has_any(_around(prose, match), _ALERTING):
@@ -59,6 +60,7 @@ _SEVERITY: Final = re.compile(
     r"\b(low|minor|medium|moderate|high|critical|severe)[- ](?:severity|priority)\b"
     r"|\b(?:severity|priority)\b\W{1,8}(?:is\s+)?(low|minor|medium|moderate|high|critical|severe)\b"
 )
+_SEVERITY_HINTS: Final = frozenset(("severity", "priority"))
 _SEVERITIES: Final = {
     "low": "low", "minor": "low", "medium": "medium", "moderate": "medium",
     "high": "high", "critical": "high", "severe": "high",
@@ -68,7 +70,7 @@ _SEVERITIES: Final = {
 def severity(read: Read) -> tuple[str, ...] | None:
     """Return the least severity that the reply reports, None without any."""
     prose = read.prose
-    span = span_of(prose, ("severity", "priority"), 20, 40)
+    span = span_of(prose, read.hints & _SEVERITY_HINTS, 20, 40)
     if span is None:
         return None
     found = {_SEVERITIES["".join(words)] for words in _SEVERITY.findall(prose, *span)}

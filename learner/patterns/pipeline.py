@@ -36,7 +36,7 @@ from store.config import Config
 from store.database import Database
 from store.generations import plans_since
 from store.ids import new_id
-from store.learner_states import LearnerState, load_learner_state
+from store.learner_states import LearnerState, has_lost_sums, load_learner_state
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
 from store.removals import newest_removal
 from store.runs import last_completed_run
@@ -75,8 +75,8 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     )
     since = _cursor(db, tenant_id)
     rows = all_patterns(db, tenant_id)
-    is_due_row = any(is_due(row, situation) for row in rows)
-    if not settings.enabled or (_newest(db, tenant_id, since) == since and not is_due_row):
+    is_due_anyway = has_lost_sums(db, tenant_id) or any(is_due(row, situation) for row in rows)
+    if not settings.enabled or (_newest(db, tenant_id, since) == since and not is_due_anyway):
         return publish_run(db, run, Outcome(until=since))
     window_at = days_before(now_s, settings.window_days)
     source = Source(db, tenant_id, settings, config.feedback, rows, window_at)

@@ -56,5 +56,6 @@ def _read(unread: UnreadReply, ordinary: Ordinary) -> Characteristics:
         length_band=unread.length_band,
         offers_tools=bool(unread.tool_set),
     )
-    terms = terms_in(reply.text, unread.question, ordinary)
-    return Characteristics(unread.seq, msgspec.json.encode(characterise(reply)).decode(), " ".join(terms))
+    words = ordinary.read(reply.text)
+    values = msgspec.json.encode(characterise(reply, words.hints)).decode()
+    return Characteristics(unread.seq, values, " ".join(terms_in(words, unread.question)))

@@ -13,6 +13,11 @@ import msgspec
 
 READ_CHARS: Final = 20_000  # of a reply, and its end
 TAIL_CHARS: Final = 400  # of a reply, where it leads on
+HINTS: Final = (  # words, or parts of words, without which whole groups of patterns cannot match; in lower case
+    *("finally", "step", "example", "instance", "e.g.", "source", "reference", "according"),
+    *("note", "mind", "caveat", "assum", "%", "percent", "alert", "notif", "flag", "severity", "priority"),
+    *("chart", "graph", "plot", "gram"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +40,7 @@ class Read:
     blocks: tuple[tuple[str, str], ...]  # language and content of each block of code, in lower case
     prose: str  # what stands outside of blocks of code, in lower case
     tail: str  # the end of that
+    hints: frozenset[str]  # of HINTS, all that the prose holds and perhaps others
 
 
 def reply_of(reply_json: str, messages_json: str, *, format: str, length_band: str, offers_tools: bool) -> Reply:  # noqa: A002
@@ -46,8 +52,17 @@ def reply_of(reply_json: str, messages_json: str, *, format: str, length_band: s
     return Reply(_text(message), format, length_band, offers_tools, tuple(dict.fromkeys(tools)))
 
 
-def read(reply: Reply) -> Read:
-    """Return the reply in the form in which extractors take it."""
+def hints_in(text: str) -> frozenset[str]:
+    """Return which of ``HINTS`` a text in lower case holds.
+
+    >>> sorted(hints_in("a footnote, for instance"))
+    ['instance', 'note']
+    """
+    return frozenset(word for word in HINTS if word in text)
+
+
+def read(reply: Reply, hints: frozenset[str] | None = None) -> Read:
+    """Return the reply in the form in which extractors take it; *hints* when it is known which ones its text holds."""
     text = reply.text
     if len(text) > READ_CHARS:  # the end is where a reply leads on
         text = f"{text[:READ_CHARS]}\n{text[-TAIL_CHARS:]}"
@@ -59,7 +74,8 @@ def read(reply: Reply) -> Read:
         blocks, prose = _fenced(lower)
     else:
         blocks, prose = (), lower
-    return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:])
+    known = hints_in(prose) if hints is None else hints
+    return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:], known)
 
 
 _CODE: Final = re.compile(r"(?:```|~~~)([^\n]*)\n(.*?)(?:```|~~~|\Z)", re.DOTALL)

@@ -8,10 +8,12 @@ a capital and are none. It is no word of ordinary English, the user did not say 
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, filterfalse
-from typing import Final
+from typing import Final, NamedTuple
 
+from learner.patterns.reply_text import hints_in
 from store.tokens import TokenCounter
 
 MAX_TERMS: Final = 20  # of a tenant, most used first
@@ -34,28 +36,60 @@ _SUFFIXES: Final = ("s", "es", "d", "ed", "r", "er", "st", "est", "ing", "ly", "
 MIN_STEM: Final = 3
 
 
+class Piece(NamedTuple):
+    """What a piece of text, between blanks, holds."""
+
+    rare: tuple[str, ...]  # words that are not ordinary
+    hints: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A text, code left out, as the words in it that say something."""
+
+    prose: str
+    n_pieces: int  # between blanks
+    rare: tuple[str, ...]  # words that are not ordinary, in their order, each time that they come
+    hints: frozenset[str]  # of what the text holds, code included
+
+
 class Ordinary:
-    """Knows the words of ordinary English: those that cl100k_base, learned from the web, has one token for."""
+    """Knows the words of ordinary English: those that cl100k_base, learned from the web, has one token for.
+
+    Most pieces of text come again and again. What was seen once is looked up, and no loop in Python looks at pieces
+    that are plain.
+    """
 
     def __init__(self, tokens: TokenCounter) -> None:
         self._tokens = tokens
-        self._plain: set[str] = set()  # pieces of text without a word that is not ordinary
-        self._rare: dict[str, tuple[str, ...]] = {}  # others, with those words
+        self._plain: set[str] = set()  # pieces of text without a word that is not ordinary, and without a hint
+        self._known: dict[str, Piece] = {}  # others
         self.is_ordinary = lru_cache(maxsize=CACHED_WORDS)(self._is_ordinary)
 
-    def rare_in(self, pieces: Iterable[str]) -> list[tuple[str, ...]]:
-        """Return the words that are not ordinary of each piece of text, between blanks, that holds any."""
-        # Most pieces come again and again, and no loop in Python has to look at them.
-        strange = filterfalse(self._plain.__contains__, pieces)
-        return [words for piece in strange if (words := self._rare.get(piece) or self._words(piece))]
+    def read(self, text: str) -> Words:
+        """Return the words of *text*."""
+        prose = text if text.isascii() else _plain_quotes(text)
+        code: list[str] = []
+        if "`" in prose:
+            code, prose = _CODE.findall(prose), _CODE.sub(" ", prose)
+        pieces = prose.split()
+        strange = [
+            self._known.get(piece) or self._look(piece) for piece in filterfalse(self._plain.__contains__, pieces)
+        ]
+        rare = tuple(chain.from_iterable(one.rare for one in strange))
+        hints = frozenset(chain.from_iterable(one.hints for one in strange if one.hints))
+        return Words(prose, len(pieces), rare, hints | hints_in("\n".join(code).lower()) if code else hints)
 
-    def _words(self, piece: str) -> tuple[str, ...]:
-        words = () if _ADDRESS.search(piece) else tuple(w for w in _WORD.findall(piece) if not self.is_ordinary(w))
-        if words and len(self._rare) < CACHED_WORDS:
-            self._rare[piece] = words
-        elif not words and len(self._plain) < CACHED_WORDS:
+    def _look(self, piece: str) -> "Piece":
+        is_address = _ADDRESS.search(piece) is not None
+        rare = () if is_address else tuple(word for word in _WORD.findall(piece) if not self.is_ordinary(word))
+        found = Piece(rare, tuple(hints_in(piece.lower())))
+        if rare or found.hints:
+            if len(self._known) < CACHED_WORDS:
+                self._known[piece] = found
+        elif len(self._plain) < CACHED_WORDS:
             self._plain.add(piece)
-        return words
+        return found
 
     def _is_ordinary(self, word: str) -> bool:
         small = word.lower()
@@ -73,16 +107,11 @@ def _stems(word: str) -> Iterable[str]:
             yield from (form for form in (stem, f"{stem}e", doubled, f"{stem[:-1]}y") if len(form) >= MIN_STEM)
 
 
-def terms_in(text: str, question: str, ordinary: Ordinary) -> tuple[str, ...]:
+def terms_in(words: Words, question: str) -> tuple[str, ...]:
     """Return what may be terms in a reply, as written; none for a reply that is not in English."""
-    prose = _CODE.sub(" ", text) if "`" in text else text
-    prose = prose if prose.isascii() else _plain_quotes(prose)
-    pieces = prose.split()
-    rare = ordinary.rare_in(pieces)
-    if not rare or sum(map(len, rare)) > MAX_RARE * len(pieces):
+    if not words.rare or len(words.rare) > MAX_RARE * words.n_pieces:
         return ()
-    words = dict.fromkeys(chain.from_iterable(rare))
-    found = [word for word in words if word.isascii() and _is_ever_within(prose, word)]
+    found = [word for word in dict.fromkeys(words.rare) if word.isascii() and _is_ever_within(words.prose, word)]
     if not found:
         return ()
     asked = {word.lower() for word in _WORD.findall(_plain_quotes(question))}
