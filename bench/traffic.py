@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 
+from bench.replies import reply
 from store.clock import iso
 from store.database import Database
 from store.patterns import insert_pattern, new_pattern
@@ -24,7 +25,10 @@ QUESTION_TYPES: Final = tuple(f"type-{number}" for number in range(10))
 SEGMENTS: Final = ("free", "pro", "team", "enterprise")
 HOLDOUT: Final = 0.05
 SHARE: Final = 0.5
-SIGNALS: Final = (("follow_up", 0.32, -0.2), ("copy", 0.18, 0.3), ("thumbs_up", 0.05, 1.0), ("thumbs_down", 0.03, -1.0))
+SIGNALS: Final = (("copy", 0.18, 0.3), ("thumbs_up", 0.05, 1.0), ("thumbs_down", 0.03, -1.0))
+FOLLOWED: Final = 0.5  # of the turns that another one follows: so soon that it is a follow-up, found in the records
+SOON_S, LATER_S = 12.0, 240.0  # between two turns of a conversation
+LATE_VOTES: Final = 0.05  # thumbs for each new response, on responses of before
 ARMS: Final[tuple[tuple[PatternType, str, str, str], ...]] = (
     ("response_format", "response_format", "table", "Present the answer as a Markdown table."),
     ("response_format", "length", "short", "Keep the answer short: a few sentences at most."),
@@ -33,35 +37,6 @@ ARMS: Final[tuple[tuple[PatternType, str, str, str], ...]] = (
     ("follow_up_style", "follow_up", "suggestions", "End with two or three next steps that the user could take."),
     ("visualization_preference", "visualization", "bar", "Show comparisons of quantities as a bar chart."),
 )
-SENTENCES: Final = (
-    "The monthly plan renews on the day on which it was bought and can be ended at any time.",
-    "Open the settings, choose the account and press the button at the bottom of the page.",
-    "The connection was refused because the certificate of the server has expired.",
-    "A refund reaches the card within five business days, sooner for small amounts.",
-    "You will find the invoice in the mail that was sent when the order was placed.",
-    "The older device keeps working, but it no longer gets new features after the spring.",
-    "Both accounts can be joined as long as they belong to the same owner.",
-    "The driver calls before the parcel arrives, and leaves it with a neighbour if asked to.",
-    "Large files are split into parts, and every part is checked when it arrives.",
-    "If the light stays red after a restart, the battery has to be replaced.",
-    "The museum is closed on Mondays; tickets are sold at the entrance and on its site.",
-    "Water the plant once a week and keep it away from the window in winter.",
-    "The meeting was moved to the afternoon because the room was taken in the morning.",
-    "Members of the team see the same board, and guests see what was shared with them.",
-    "The lease ends with the year unless one of the two sides gives notice in time.",
-    "Prices include tax and delivery inside the country, and nothing else is added later.",
-    "Revenue grew by 12 percent in the second quarter, most of it in the north.",
-    "For example, an order of 40 euros is shipped for free within two working days.",
-    "Changes above 10% are listed in the report that is sent every Monday.",
-    "The SmartBasket keeps what was chosen for thirty days, also on another device.",
-)
-ENDS: Final = ("Would you like me to draft the message?", "Next steps: check the invoice and confirm.", "That is all.")
-TABLE: Final = "| plan | price |\n|---|---|\n| basic | 10 |\n| pro | 25 |\n"
-LIST: Final = "1. Open the page.\n2. Choose the account.\n3. Confirm.\n"
-SQL: Final = (
-    "```sql\nWITH recent AS (SELECT * FROM orders) SELECT region, sum(total) FROM recent GROUP BY region\n```\n"
-)
-BODIES: Final = (("prose", ""), ("table", TABLE), ("list", LIST), ("code", SQL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +84,23 @@ def add_records(db: Database, traffic: Traffic) -> None:
             db.execute_many(_INSERT_SIGNAL, _signals(chunk, rng))
 
 
+def add_late_votes(db: Database, traffic: Traffic) -> None:
+    """Write thumbs of the time of *traffic* on responses that came before it."""
+    rng = np.random.default_rng((traffic.seed, traffic.first, 1))
+    voted = rng.choice(traffic.first, int(LATE_VOTES * traffic.n), replace=False).tolist()
+    with db.transaction():
+        for number in voted:
+            user = db.value("SELECT user_id FROM responses WHERE id = :id", {"id": _response_id(number)})
+            signal = f"late-{traffic.first}-{number}"
+            kind, weight = ("thumbs_up", 1.0) if rng.random() < 0.6 else ("thumbs_down", -1.0)
+            row = (signal, DEFAULT_TENANT, _response_id(number), user, kind, "thumb", weight, iso(traffic.end_s))
+            db.execute_many(f"{_INSERT_SIGNAL} ON CONFLICT DO NOTHING", [row])
+
+
+def _response_id(number: int) -> str:
+    return f"resp-{number:08d}"
+
+
 _INSERT_SIGNAL: Final = """
 INSERT INTO response_feedback (id, tenant_id, response_id, user_id, signal_type, family, weight, metadata_json, source,
   created_at)
@@ -144,12 +136,12 @@ def _records(
         treated = rng.random(len(ARMS)) < SHARE * (not holdout)
         drawn = ",".join(pair[chosen].set for pair, chosen in zip(sets, treated.tolist(), strict=True))
         kind = QUESTION_TYPES[int(rng.integers(len(QUESTION_TYPES)))]
+        created_s = traffic.end_s - (traffic.n - index) * step_s - N_TURNS * LATER_S
         for turn in range(index, min(index + N_TURNS, traffic.n)):
-            created_s = traffic.end_s - (traffic.n - turn) * step_s
-            form, text = _reply(rng)
+            form, text = reply(rng)
             question = f"how do the plans compare, question {turn}?"
             yield ResponseRecord(
-                id=f"resp-{traffic.first + turn:08d}",
+                id=_response_id(traffic.first + turn),
                 tenant_id=DEFAULT_TENANT,
                 conversation_id=conversation,
                 endpoint="/v1/chat/completions",
@@ -175,13 +167,7 @@ def _records(
                 completed_at=iso(created_s + 1),
                 drawn=drawn,
             )
-
-
-def _reply(rng: np.random.Generator) -> tuple[str, str]:
-    form, body = BODIES[int(rng.integers(len(BODIES)))]
-    chosen = rng.integers(len(SENTENCES), size=int(rng.integers(4, 16)))
-    text = " ".join(SENTENCES[index] for index in chosen.tolist())
-    return form, f"{text}\n\n{body}\n{ENDS[int(rng.integers(len(ENDS)))]}"
+            created_s += SOON_S if rng.random() < FOLLOWED else LATER_S
 
 
 def _signals(records: list[ResponseRecord], rng: np.random.Generator) -> Iterator[tuple[str | float, ...]]:

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 from store.database import Database
 
-PASSED_AT_ONCE = 20_000  # replies in one short transaction
-
 
 @dataclass(frozen=True, slots=True)
 class UnreadReply:
@@ -57,42 +55,6 @@ def unread_replies(
         {"tenant_id": tenant_id, "after": after, "until": until, "since_at": since_at, "limit": limit},
     )
     return [UnreadReply(*row) for row in rows]
-
-
-def nth_newest_unread(db: Database, tenant_id: str, *, after: int, until: int, since_at: str, n: int) -> int | None:
-    """Return the ``seq`` of the newest reply in ``after < seq <= until`` that has *n* newer ones, or None."""
-    found = db.value(
-        """
-        SELECT seq FROM responses
-        WHERE +tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
-          AND outcome = 'ok' AND agent = 'ai'
-        ORDER BY seq DESC LIMIT 1 OFFSET :n
-        """,
-        {"tenant_id": tenant_id, "after": after, "until": until, "since_at": since_at, "n": n},
-    )
-    return None if found is None else int(found)
-
-
-def pass_over(db: Database, tenant_id: str, version: int, *, after: int, until: int, since_at: str) -> None:
-    """Note the replies in ``after < seq <= until`` as read with nothing found; what was found before stays."""
-    for start in range(after, until, PASSED_AT_ONCE):
-        with db.transaction():
-            db.execute(
-                """
-                INSERT INTO response_characteristics (seq, tenant_id, version, values_json, terms)
-                SELECT seq, tenant_id, :version, '{}', '' FROM responses
-                WHERE +tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
-                  AND outcome = 'ok' AND agent = 'ai'
-                ON CONFLICT (seq) DO NOTHING
-                """,
-                {
-                    "tenant_id": tenant_id,
-                    "version": version,
-                    "after": start,
-                    "until": min(start + PASSED_AT_ONCE, until),
-                    "since_at": since_at,
-                },
-            )
 
 
 def before_first(db: Database, tenant_id: str, *, since_at: str) -> int:

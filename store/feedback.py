@@ -3,9 +3,9 @@
 Written by the proxy (signals of users) and by the learner (signals found in the traffic).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -86,6 +86,27 @@ def record_signal(
     return answer
 
 
+def record_traffic_signals(
+    db: Database, tenant_id: str, signals: Iterable[tuple[Signal, float]], settings: FeedbackSection
+) -> None:
+    """Write signals that were found in the traffic, each with when it was given, in seconds since 1970.
+
+    They name responses by our own ids. A response that has a signal of the user and family keeps it: what was found
+    never replaces what somebody said.
+
+    Raises:
+        UnavailableError: the database is missing, locked or damaged; nothing was written.
+    """
+    with db.transaction():
+        db.execute_many(
+            f"{_INSERT} ON CONFLICT DO NOTHING",
+            [
+                _values(tenant_id, one.response_id, one, str(one.id), settings.weights[one.signal], "traffic", now_s)
+                for one, now_s in signals
+            ],
+        )
+
+
 def withdraw_signal(db: Database, tenant_id: str, signal_id: str) -> None:
     """Take a signal back.
 
@@ -136,32 +157,38 @@ def _answer_chars(response: ResponseRow) -> int:
     return len(content) if isinstance(content, str) else 0
 
 
+_INSERT: Final = """
+INSERT INTO response_feedback (id, tenant_id, response_id, user_id, signal_type, family, weight, value, comment,
+  correction, metadata_json, source, created_at)
+VALUES (:id, :tenant_id, :response_id, :user_id, :signal_type, :family, :weight, :value, :comment, :correction,
+  :metadata_json, :source, :created_at)
+"""
+
+
 def _insert(
     db: Database, response: ResponseRow, signal: Signal, answer: SignalAnswer, *, source: Source, now_s: float
 ) -> None:
-    db.execute(
-        """
-        INSERT INTO response_feedback (id, tenant_id, response_id, user_id, signal_type, family, weight, value,
-          comment, correction, metadata_json, source, created_at)
-        VALUES (:id, :tenant_id, :response_id, :user_id, :signal_type, :family, :weight, :value,
-          :comment, :correction, :metadata_json, :source, :created_at)
-        """,
-        {
-            "id": answer.id,
-            "tenant_id": response.tenant_id,
-            "response_id": response.id,
-            "user_id": signal.user,
-            "signal_type": signal.signal,
-            "family": signal_family(signal.signal),
-            "weight": answer.weight,
-            "value": signal.value,
-            "comment": signal.comment,
-            "correction": signal.correction,
-            "metadata_json": msgspec.json.encode(signal.metadata).decode(),
-            "source": source,
-            "created_at": iso(now_s),
-        },
-    )
+    db.execute(_INSERT, _values(response.tenant_id, response.id, signal, answer.id, answer.weight, source, now_s))
+
+
+def _values(  # noqa: PLR0917  # the row's own parts
+    tenant_id: str, response_id: str, signal: Signal, signal_id: str, weight: float, source: Source, now_s: float
+) -> dict[str, Any]:
+    return {
+        "id": signal_id,
+        "tenant_id": tenant_id,
+        "response_id": response_id,
+        "user_id": signal.user,
+        "signal_type": signal.signal,
+        "family": signal_family(signal.signal),
+        "weight": weight,
+        "value": signal.value,
+        "comment": signal.comment,
+        "correction": signal.correction,
+        "metadata_json": msgspec.json.encode(signal.metadata).decode(),
+        "source": source,
+        "created_at": iso(now_s),
+    }
 
 
 def _insert_receipt(db: Database, tenant_id: str, answer: SignalAnswer, now_s: float) -> None:

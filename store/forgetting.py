@@ -307,6 +307,8 @@ def _delete_records(work: _Work, extent: _Extent) -> None:
         responses=extent.responses,
     )
     work.delete("responses", "id IN (SELECT value FROM json_each(:responses))", responses=extent.responses)
+    if extent.responses or extent.signals:  # the sums are made anew: nothing has to be taken off them
+        work.db.execute("DELETE FROM removed_signals WHERE tenant_id = :tenant_id", {"tenant_id": work.tenant_id})
     work.delete("mined_conversations", "conversation_id IN (SELECT value FROM json_each(:whole))", whole=extent.whole)
     work.delete("model_calls", "true")  # whom an answer quotes is not known; the next run asks again
     work.delete("conversations", "id IN (SELECT value FROM json_each(:whole))", whole=extent.whole)

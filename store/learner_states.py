@@ -17,7 +17,7 @@ class LearnerState:
     """The state of one tenant's learner."""
 
     version: int
-    state: bytes
+    state: bytes  # empty: dropped, see forget_learner_state
     cursor: Mapping[str, Any]  # up to where the sums hold
     group_field: str = ""  # '' for none
     priorities: Mapping[str, float] = field(default_factory=dict)
@@ -62,9 +62,18 @@ def save_learner_state(db: Database, tenant_id: str, state: LearnerState, *, now
 
 
 def forget_learner_state(db: Database, tenant_id: str) -> None:
-    """Drop the state: the next run makes it anew from the records that are left."""
+    """Drop the sums: the next run makes them anew from the records that are left.
+
+    What is served by groups, and which evidence began anew when, is told by nobody's records alone and stays.
+    """
     with db.transaction():
-        db.execute("DELETE FROM learner_states WHERE tenant_id = :tenant_id", {"tenant_id": tenant_id})
+        db.execute("UPDATE learner_states SET state = x'' WHERE tenant_id = :tenant_id", {"tenant_id": tenant_id})
+
+
+def has_lost_sums(db: Database, tenant_id: str) -> bool:
+    """Return whether the sums were dropped and not made anew since."""
+    sql = "SELECT 1 FROM learner_states WHERE tenant_id = :tenant_id AND state = x''"
+    return db.value(sql, {"tenant_id": tenant_id}) is not None
 
 
 def plan_strata(db: Database, tenant_id: str) -> tuple[str, Mapping[str, float]]:

@@ -1,8 +1,10 @@
 """Tables ``responses`` and, for traffic, ``conversations``. Written by the recorder alone."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
+from typing import Final
 
 from store.database import Database, Row
 from store.injection_sets import SingleItems, insert_sets
@@ -155,6 +157,22 @@ def opening_facts(db: Database, tenant_id: str, conversation_id: str) -> Opening
         {"tenant_id": tenant_id, "conversation_id": conversation_id},
     )
     return OpeningFacts(*row) if row is not None else None
+
+
+def names_a_user(db: Database, tenant_id: str, word: str) -> bool:
+    """Return whether *word* is a user's name, or a part of one that consists of letters; case does not matter."""
+    rows = db.rows(
+        """
+        SELECT DISTINCT user_id FROM conversations
+        WHERE tenant_id = :tenant_id AND user_id <> '' AND instr(lower(user_id), :word)
+        """,
+        {"tenant_id": tenant_id, "word": word.lower()},
+    )
+    names = [row["user_id"].lower() for row in rows]
+    return any(word.lower() in (name, *_NO_LETTERS.split(name)) for name in names)
+
+
+_NO_LETTERS: Final = re.compile(r"[\W\d_]+")
 
 
 def _row(row: Row) -> ResponseRow:

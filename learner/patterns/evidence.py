@@ -91,9 +91,9 @@ class Contrast:
         return max(self.by_row.around(effect), self.by_user.around(effect), 0.0)
 
 
-def contrast(rows: Rows, decay: Floats | None = None) -> Contrast:
-    """Return the contrast of *rows*, each counted with its *decay* (k,) when given."""
-    weight = rows.weight if decay is None else rows.weight * decay
+def contrast(rows: Rows) -> Contrast:
+    """Return the contrast of *rows*: what the ledger keeps as sums, made from the rows themselves."""
+    weight = rows.weight
     coin = rows.treated - rows.propensity
     psi = coin * weight * rows.residual
     information = coin**2 * weight
@@ -205,15 +205,3 @@ def _bisect(is_excluded: Callable[[float], bool], excluded: float, allowed: floa
         else:
             allowed = middle
     return (excluded + allowed) / 2
-
-
-def harm_z(rows: Rows, now_s: float, half_life_days: float) -> float:
-    """Return how many standard errors below control the pattern is of late (negative: harm); 0 without rows."""
-    recent = contrast(rows, decay(rows.created_s, now_s, half_life_days))
-    return recent.score / math.sqrt(recent.variance()) if recent.variance() > 0 else 0.0
-
-
-def decay(created_s: Floats, now_s: float, half_life_days: float) -> Floats:
-    """Return each row's weight (k,) in (0, 1]: half after *half_life_days*."""
-    age_days = np.maximum(now_s - created_s, 0.0) / 86_400
-    return np.asarray(0.5 ** (age_days / half_life_days), np.float64)

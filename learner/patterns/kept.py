@@ -93,6 +93,9 @@ def restore(state: LearnerState | None, source: Source) -> Kept | None:
     """Return the sums in *state*, or None when they must be made anew: there are none, of another form, or damaged."""
     if state is None:
         return None
+    if not state.state:
+        log.info("tenant %s: sums that were dropped are made anew from the records", source.tenant_id)
+        return None
     if (state.version, state.cursor.get("versions")) != (FORM, _versions()):
         log.info("tenant %s: sums of another version are made anew from the records", source.tenant_id)
         return None

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from learner.patterns.characteristics import TYPES
+from learner.patterns.characteristics import TERMINOLOGY, TYPES
 from learner.patterns.deciding import Decisions, Split, decide, is_startable, resets_by_persons
 from learner.patterns.finding import Find
 from learner.patterns.kept import (
@@ -27,7 +27,7 @@ from learner.patterns.publishing import Candidate, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
 from learner.patterns.safety import MEMORY_S, Safety, safety_of
 from learner.patterns.states import Situation
-from learner.patterns.wording import word
+from learner.patterns.wording import AVOID, word
 from learner.report import Collaborators, RunReport
 from store.alerts import alerts_since
 from store.characteristics import before_first
@@ -36,9 +36,10 @@ from store.config import Config
 from store.database import Database
 from store.generations import plans_since
 from store.ids import new_id
-from store.learner_states import LearnerState, load_learner_state
+from store.learner_states import LearnerState, has_lost_sums, load_learner_state
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
 from store.removals import newest_removal
+from store.responses import names_a_user
 from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
@@ -46,6 +47,7 @@ from store.turns import newest_response, newest_signal
 from store.vocabulary import SERVED_STATES
 from store.windows import choose_group_field, settled_until
 
+NAMING: Final = ("tools", TERMINOLOGY)  # dimensions whose values are names that come from records
 GROUP_SAMPLE: Final = 20_000  # newest responses that say which field groups are values of
 GROUP_SHARE: Final = 0.05  # of them that a value must hold
 STEADY: Final = 0.25  # part by which a dimension's priority must move to be published: each plan begins prefixes anew
@@ -75,14 +77,14 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     )
     since = _cursor(db, tenant_id)
     rows = all_patterns(db, tenant_id)
-    is_due_row = any(is_due(row, situation) for row in rows)
-    if not settings.enabled or (_newest(db, tenant_id, since) == since and not is_due_row):
+    is_due_anyway = has_lost_sums(db, tenant_id) or any(is_due(row, situation) for row in rows)
+    if not settings.enabled or (_newest(db, tenant_id, since) == since and not is_due_anyway):
         return publish_run(db, run, Outcome(until=since))
-    window_at = days_before(now_s, settings.window_days)
+    # By the machine's clock when the run's is ahead of it: what a run passes over is not read again.
+    window_at = days_before(situation.traffic_s, settings.window_days)
     source = Source(db, tenant_id, settings, config.feedback, rows, window_at)
     until_response = newest_response(db, tenant_id, after=since.response)
-    readable_at = days_before(situation.traffic_s, settings.window_days)
-    read_replies(db, tenant_id, collaborators.tokens, until=until_response, since_at=min(window_at, readable_at))
+    read_replies(db, tenant_id, collaborators.tokens, until=until_response, since_at=window_at)
     with db.snapshot():
         until = replace(_newest(db, tenant_id, since), response=until_response)
         state = load_learner_state(db, tenant_id)
@@ -179,7 +181,7 @@ def _decide(run: Run, read: Read, situation: Situation, safety: Safety, tokens: 
     return Outcome(
         until=read.until,
         changes=decisions.changes,
-        candidates=_candidates(run, decisions, situation, tokens),
+        candidates=_candidates(run, decisions, situation, read.source, tokens),
         safety=safety,
         state=as_state(kept, steadied(before, decisions.priorities)),
         news=read.found.news,
@@ -208,8 +210,16 @@ def _rounded(value: float) -> float:
     return float(f"{value:.2g}")
 
 
-def _candidates(run: Run, decisions: Decisions, situation: Situation, tokens: TokenCounter) -> list[Candidate]:
-    found = [_candidate(run, one, tokens, situation.settings.max_rule_tokens) for one in decisions.finds]
+def _candidates(
+    run: Run, decisions: Decisions, situation: Situation, source: Source, tokens: TokenCounter
+) -> list[Candidate]:
+    found = [
+        _candidate(run, one, tokens, situation.settings.max_rule_tokens)
+        for one in decisions.finds
+        # What records alone can name, a word or a tool, may be somebody's name: no rule, and no model, is told it.
+        if one.column.dimension not in NAMING
+        or not names_a_user(source.db, source.tenant_id, one.column.value.removeprefix(AVOID))
+    ]
     return [
         *(one for one in found if one is not None),
         *(_split(run, one, situation.traffic_s) for one in decisions.splits),

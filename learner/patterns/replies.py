@@ -4,15 +4,14 @@ from typing import Final
 
 import msgspec
 
-from learner.patterns.characteristics import VERSION, characterise, reply_of
+from learner.patterns.characteristics import VERSION, characterise
+from learner.patterns.reply_text import reply_of
 from learner.patterns.terminology import Ordinary, terms_in
 from store.characteristics import (
     Characteristics,
     UnreadReply,
     before_first,
     last_read,
-    nth_newest_unread,
-    pass_over,
     save_characteristics,
     unread_replies,
 )
@@ -20,24 +19,16 @@ from store.database import Database
 from store.tokens import TokenCounter
 
 PAGE: Final = 1000  # replies in memory, and in one short transaction
-MAX_READ: Final = (
-    300_000  # replies of one run, the newest: about 60 us each. Older ones count with what was tried in them
-)
 
 
 def read_replies(db: Database, tenant_id: str, tokens: TokenCounter, *, until: int, since_at: str) -> int:
     """Read the tenant's replies that nobody has read yet, up to ``seq`` *until*; return how many.
 
-    Of more than ``MAX_READ`` the older ones are passed over: what is tried is measured in them all the same, and
-    candidates are found in the others. Doing it again changes nothing: it is no part of what a run publishes.
+    Doing it again changes nothing: it is no part of what a run publishes.
     """
     n_read = 0
     ordinary = Ordinary(tokens)
     after = max(last_read(db, tenant_id, VERSION), before_first(db, tenant_id, since_at=since_at))
-    oldest = nth_newest_unread(db, tenant_id, after=after, until=until, since_at=since_at, n=MAX_READ)
-    if oldest is not None:
-        pass_over(db, tenant_id, VERSION, after=after, until=oldest, since_at=since_at)
-        after = oldest
     while True:
         page = unread_replies(db, tenant_id, after=after, until=until, since_at=since_at, limit=PAGE)
         save_characteristics(db, tenant_id, VERSION, [_read(reply, ordinary) for reply in page])
@@ -55,5 +46,6 @@ def _read(unread: UnreadReply, ordinary: Ordinary) -> Characteristics:
         length_band=unread.length_band,
         offers_tools=bool(unread.tool_set),
     )
-    terms = terms_in(reply.text, unread.question, ordinary)
-    return Characteristics(unread.seq, msgspec.json.encode(characterise(reply)).decode(), " ".join(terms))
+    words = ordinary.read(reply.text)
+    values = msgspec.json.encode(characterise(reply, words.hints)).decode()
+    return Characteristics(unread.seq, values, " ".join(terms_in(words, unread.question)))

@@ -165,7 +165,10 @@ def test_a_user_leaves_with_records_signals_and_examples(db: Database) -> None:
     )
     assert [row.id for row in list_conversations(db, TENANT)[0]] == ["talk-2"]
     assert [row["id"] for row in db.rows("SELECT id FROM response_feedback")] == ["sig-bob-resp_2-copy"]
-    assert load_learner_state(db, TENANT) is None
+    state = load_learner_state(db, TENANT)
+    assert state is not None
+    assert state.state == b""
+    assert db.rows("SELECT * FROM removed_signals") == []
 
 
 def test_it_is_written_down_under_a_hash_that_only_who_knows_the_name_can_check(db: Database) -> None:

@@ -5,14 +5,23 @@ import time
 
 import pytest
 
-from learner.patterns.characteristics import EXTRACTORS, Reply, characterise, memberships, reply_of
+from learner.patterns.characteristics import EXTRACTORS, characterise
+from learner.patterns.reply_text import Reply, reply_of
+from learner.patterns.terminology import Ordinary
 from learner.patterns.wording import template
+from store.tokens import load_token_counter
 from store.vocabulary import PATTERN_TYPES
+
+ORDINARY = Ordinary(load_token_counter())
 
 
 def values(text: str = "", **changes: object) -> dict[str, tuple[str, ...]]:
+    """Return what is read off a reply, which is the same when the words that its text holds are known before."""
     facts = {"format": "prose", "length_band": "short", "offers_tools": False, "tools": (), **changes}
-    return characterise(Reply(text=text, **facts))  # type: ignore[arg-type]
+    reply = Reply(text=text, **facts)  # type: ignore[arg-type]
+    found = characterise(reply)
+    assert characterise(reply, ORDINARY.read(text).hints) == found
+    return found
 
 
 def test_every_type_of_pattern_has_an_extractor() -> None:
@@ -218,19 +227,6 @@ def test_text_in_parts_is_read() -> None:
     parts = json.dumps({"content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "there."}]})
 
     assert reply_of(parts, "", format="prose", length_band="short", offers_tools=False).text == "Hello\nthere."
-
-
-def test_a_value_is_compared_with_replies_that_its_dimension_fits() -> None:
-    (table, prose) = memberships(
-        ['{"response_format":["table"]}', '{"response_format":["prose"]}', "{}", '{"response_format":["prose"]}']
-    )[::-1]
-
-    assert (table.value, table.has.tolist(), table.others.tolist()) == (
-        "table",
-        [True, False, False, False],
-        [False, True, False, True],
-    )
-    assert prose.others.tolist() == [True, False, False, False]
 
 
 def test_what_can_be_asked_for_has_a_template() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.patterns.evidence import Rows, contrast, decay, harm_z, lift_interval, log_e_value
+from learner.patterns.evidence import Rows, contrast, lift_interval, log_e_value
 
 NOW_S = 1_000_000.0
 
@@ -35,7 +35,6 @@ def test_rows_that_say_nothing_leave_no_lift() -> None:
 
     assert contrast(empty).lift is None
     assert lift_interval(contrast(empty), 1.0) is None
-    assert harm_z(empty, NOW_S, 3.0) == 0.0
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.05, 0.95), st.floats(-2, 2)), min_size=1, max_size=60))
@@ -133,30 +132,3 @@ def test_a_pattern_that_harms_never_has_evidence_that_it_helps() -> None:
     found = contrast(rows(4000, 3, lift=-0.5))
 
     assert log_e_value(found, 1.09) < 0
-
-
-def test_recent_harm_shows_through_old_merit() -> None:
-    good, bad = rows(3000, 1, lift=0.5), rows(600, 2, lift=-0.6)
-    both = Rows(
-        *(
-            np.concatenate([old, new])
-            for old, new in [
-                (good.treated, bad.treated),
-                (good.propensity, bad.propensity),
-                (good.residual, bad.residual),
-                (good.weight, bad.weight),
-                (good.cluster, bad.cluster),
-                (good.created_s - 40 * 86_400, bad.created_s),
-                (good.is_rated, bad.is_rated),
-            ]
-        )
-    )
-
-    assert contrast(both).score > 0
-    assert harm_z(both, NOW_S, 3.0) < -2.5
-
-
-def test_a_record_counts_half_after_its_half_life() -> None:
-    weights = decay(np.array([NOW_S, NOW_S - 30 * 86_400, NOW_S + 60]), NOW_S, 30.0)
-
-    assert weights.tolist() == [1.0, 0.5, 1.0]

@@ -1,9 +1,8 @@
 """The tenant's own words: better none than a silly one."""
 
-import numpy as np
 import pytest
 
-from learner.patterns.terminology import Ordinary, term_memberships, terms_in
+from learner.patterns.terminology import Ordinary, tenant_terms, terms_in
 from store.tokens import load_token_counter
 from tutelage.demo.library import Library
 from tutelage.demo.sample import load_sample
@@ -16,10 +15,10 @@ def ordinary() -> Ordinary:
 
 def found(replies: list[str], ordinary: Ordinary, *, n_users: int = 50) -> dict[str, int]:
     """Return the terms of *replies*, which go to *n_users* users in turn, and how many replies hold each."""
-    terms = [" ".join(terms_in(reply, "", ordinary)) for reply in replies]
-    return {
-        member.value: int(member.has.sum()) for member in term_memberships(terms, np.arange(len(replies)) % n_users)
-    }
+    held = [terms_in(ordinary.read(reply), "") for reply in replies]
+    users = [index % n_users for index in range(len(replies))]
+    found = tenant_terms([" ".join(terms) for terms in held], users)
+    return {term: sum(term in terms for terms in held) for term in found}
 
 
 OTHERS = ["The order is on its way and should be there by the end of this week."] * 100
@@ -92,8 +91,8 @@ def test_a_term_needs_many_users_and_is_not_everywhere(ordinary: Ordinary) -> No
 def test_what_the_user_said_first_is_no_term_of_the_tenants(ordinary: Ordinary) -> None:
     reply = "We have asked the bank for a chargeback, which can take up to ten days."
 
-    assert terms_in(reply, "how long does the Chargeback take?", ordinary) == ()
-    assert terms_in(reply, "how long does it take?", ordinary) == ("chargeback",)
+    assert terms_in(ordinary.read(reply), "how long does the Chargeback take?") == ()
+    assert terms_in(ordinary.read(reply), "how long does it take?") == ("chargeback",)
 
 
 def test_code_and_addresses_are_no_prose(ordinary: Ordinary) -> None:
@@ -101,7 +100,7 @@ def test_code_and_addresses_are_no_prose(ordinary: Ordinary) -> None:
         "Run `chargeback` or call it like this, then have a look at https://chargeback.example/x.\n```\nescrow()\n```"
     )
 
-    assert terms_in(reply, "", ordinary) == ()
+    assert terms_in(ordinary.read(reply), "") == ()
 
 
 @pytest.mark.parametrize(
@@ -113,7 +112,7 @@ def test_code_and_addresses_are_no_prose(ordinary: Ordinary) -> None:
     ],
 )
 def test_another_language_has_no_terms(reply: str, ordinary: Ordinary) -> None:
-    assert terms_in(reply, "", ordinary) == ()
+    assert terms_in(ordinary.read(reply), "") == ()
 
 
 def test_real_conversations_about_travel_and_leisure_have_none(ordinary: Ordinary) -> None:

@@ -1,0 +1,77 @@
+"""From where on a reply reports something: a change in percent, a count, a severity."""
+
+import re
+from typing import Final
+
+from learner.patterns.reply_text import Read, has_any, span_of
+
+THRESHOLDS: Final = (1, 2, 5, 10, 15, 20, 25, 30, 50, 75, 90)  # percent, that a reply's threshold is rounded to
+_COUNTS: Final = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # that a reply's least count is rounded to
+_ABOVE: Final = (
+    r"(?:above|over|beyond|more than|at least|exceed(?:s|ed|ing)?|greater than|larger than|higher than|>=?|≥)\s*"
+)
+_THRESHOLD: Final = re.compile(_ABOVE + r"(?:by\s+)?[+±]?(\d{1,4}(?:\.\d{1,4})?)\s*(?:%|percent\b)")
+_PERCENTS: Final = frozenset(("%", "percent"))
+_PERCENT: Final = re.compile(r"\d\s*(?:%|percent\b)")
+_MOVEMENT: Final = re.compile(
+    r"\b(?:chang|increas|decreas|dropp?|fall|fell|ris(?:e|ing)|rose|gr[eo]w|spik|deviat|alert|notif|warn|flag|threshold|anomal"
+    r"|exceed|differ|var(?:y|iat)|swing|declin|outlier|trigger|error rate|utili[sz]ation|usage)"
+)
+_COUNT: Final = re.compile(
+    _ABOVE + r"(\d{1,6})\s+(?:failed\s+|new\s+|open\s+|consecutive\s+)?"
+    r"(?:times|events?|errors?|failures|occurrences|incidents|tickets|alerts|requests|cases|complaints|attempts|logins|orders|records|rows)\b"
+)
+_ALERTING: Final = ("alert", "notif", "flag")
+_NEAR_CHARS: Final = 80  # before and after a threshold, within which something must say what it is one of
+
+
+def threshold(read: Read) -> tuple[str, ...] | None:
+    """Return the change in percent from which on the reply reports one, None where nothing is in percent."""
+    prose = read.prose
+    span = span_of(prose, read.hints & _PERCENTS, 60, 8)
+    if span is None:
+        return None
+    for match in _THRESHOLD.finditer(prose, *span):
+        if _MOVEMENT.search(_around(prose, match)):
+            percent = float(match[1])
+            return (str(min(THRESHOLDS, key=lambda known: (abs(known - percent), known))),)
+    return () if _PERCENT.search(prose, *span) else None
+
+
+def min_count(read: Read) -> tuple[str, ...] | None:
+    """Return the count from which on the reply reports something, None where nothing is reported."""
+    prose = read.prose
+    if read.hints.isdisjoint(_ALERTING) or not has_any(prose, _ALERTING):
+        return None
+    for match in _COUNT.finditer(prose):
+        if has_any(_around(prose, match), _ALERTING):
+            count = float(match[1])
+            return (str(min(_COUNTS, key=lambda known: (abs(known - count), known))),)
+    return ()
+
+
+def _around(text: str, match: re.Match[str]) -> str:
+    """Return what stands around a match in its paragraph."""
+    before = text[max(match.start() - _NEAR_CHARS, 0) : match.start()].rpartition("\n")[2]
+    return f"{before}{match[0]}{text[match.end() : match.end() + _NEAR_CHARS].partition(chr(10))[0]}"
+
+
+_SEVERITY: Final = re.compile(
+    r"\b(low|minor|medium|moderate|high|critical|severe)[- ](?:severity|priority)\b"
+    r"|\b(?:severity|priority)\b\W{1,8}(?:is\s+)?(low|minor|medium|moderate|high|critical|severe)\b"
+)
+_SEVERITY_HINTS: Final = frozenset(("severity", "priority"))
+_SEVERITIES: Final = {
+    "low": "low", "minor": "low", "medium": "medium", "moderate": "medium",
+    "high": "high", "critical": "high", "severe": "high",
+}  # fmt: skip
+
+
+def severity(read: Read) -> tuple[str, ...] | None:
+    """Return the least severity that the reply reports, None without any."""
+    prose = read.prose
+    span = span_of(prose, read.hints & _SEVERITY_HINTS, 20, 40)
+    if span is None:
+        return None
+    found = {_SEVERITIES["".join(words)] for words in _SEVERITY.findall(prose, *span)}
+    return next(((name,) for name in ("low", "medium", "high") if name in found), None)

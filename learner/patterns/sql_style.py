@@ -1,0 +1,52 @@
+"""Which features of SQL the queries in a reply use."""
+
+import re
+from typing import Final
+
+from learner.patterns.reply_text import Read
+
+_NO_SQL: Final = re.compile(r"--[^\n]*|/\*.{0,2000}?\*/|'(?:[^'\n]|'')*'", re.DOTALL)
+_QUERY: Final = re.compile(
+    r"(?:^|[\"'`(;])\s{0,40}(?:select\s+(?:distinct\s+|top\s+\d+\s+)?[\w*\"`\[(.])"
+    r"[^;]{0,4000}?\bfrom\s+[\w\"`\[(]",
+    re.MULTILINE,
+)
+_CTE: Final = re.compile(
+    r"\bwith\s+(?:recursive\s+)?[\w\"`]+\s*(?:\([^)]{0,400}\)\s*)?as\s*(?:not\s+)?(?:materialized\s*)?\("
+)
+_SUBQUERY: Final = re.compile(r"\(\s*select\b")
+_CTE_BODY: Final = re.compile(r"\bas\s*(?:not\s+)?(?:materialized\s*)?\(\s*select\b")
+_QUERY_FEATURES: Final = (
+    ("join", re.compile(r"\bjoin\s+[\w\"`\[(]")),
+    ("aggregation", re.compile(r"\bgroup\s+by\b|\b(?:count|sum|avg|min|max)\s*\(")),
+    ("window", re.compile(r"\bover\s*\(|\bover\s+\w+\s*[,\n)]")),
+    ("limit", re.compile(r"\blimit\s+\S|\bselect\s+top\s*\(?\d|\bfetch\s+(?:first|next)\b")),
+    ("select_all", re.compile(r"\bselect\s+(?:distinct\s+)?(?:\w+\.)?\*")),
+)
+_QUERY_CHARS: Final = 20_000  # of code are read
+
+
+def query(read: Read) -> tuple[str, ...] | None:
+    """Return the features of the reply's queries, None without a query."""
+    if not read.blocks or "select" not in read.lower:
+        return None
+    blocks = [
+        (language, body)
+        for language, body in read.blocks
+        if "select" in body
+        and "from" in body
+        and (language in _PLAIN_LANGUAGES or "sql" in language or '"' in body or "'" in body)
+    ]
+    code = "\n;\n".join(body for _, body in blocks)[:_QUERY_CHARS]
+    if not code or not _QUERY.search(code):
+        return None
+    code = _NO_SQL.sub(" ", code) if any("sql" in language or not language for language, _ in blocks) else code
+    found = []
+    if _CTE.search(code):
+        found.append("cte")
+    if len(_SUBQUERY.findall(code)) > len(_CTE_BODY.findall(code)):
+        found.append("subquery")
+    return (*found, *(name for name, pattern in _QUERY_FEATURES if pattern.search(code)))
+
+
+_PLAIN_LANGUAGES: Final = frozenset(("", "text", "txt", "postgres", "postgresql", "bigquery", "snowflake", "duckdb"))
