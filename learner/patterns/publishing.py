@@ -16,6 +16,7 @@ from store.clock import Clock
 from store.database import Database
 from store.learner_states import LearnerState, save_learner_state
 from store.patterns import PatternRow, all_patterns, insert_pattern, publish_patterns_if_changed, save_pattern
+from store.plan import Conditions
 from store.removals import forget_removals
 from store.reverting import revert
 from store.runs import finish_run
@@ -181,7 +182,9 @@ def _evidence(row: PatternRow) -> Mapping[str, Any]:
 
 
 def _line(before: str, row: PatternRow, reason: str) -> str:
-    where = ", ".join(row.conditions.question_type) or "all question types"
+    fields = {name: getattr(row.conditions, name) for name in Conditions.__struct_fields__}
+    named = [f"{name.replace('_', ' ')} {' or '.join(values)}" for name, values in fields.items() if values]
+    where = ", ".join(named) or "all conversations"
     return f"{row.id} {row.type} {row.rule!r} ({where}): {before} -> {row.state}: {reason}"
 
 
