@@ -76,7 +76,8 @@ def find(rows: Sequence[PatternRow], readings: Readings, situation: Situation, r
     room = settings.max_candidates - sum(row.state == "candidate" for row in rows)
     options = _guarded(_options(rows, readings, situation, rng), settings.discovery_q)
     finds: list[Find] = []
-    for option in options:
+    # What is to be avoided comes after the plain value that it may be the same as.
+    for option in sorted(options, key=lambda one: (-round(one.odds, 2), one.column != one.source)):
         if len(finds) >= room:
             break
         conditions = conditions_of(option.scope, beliefs.strata.field)
@@ -335,18 +336,25 @@ def _n_arms(column: Column, conditions: Conditions, rows: Sequence[PatternRow], 
 def _is_shadow(
     option: _Option, conditions: Conditions, rows: Sequence[PatternRow], finds: Sequence[Find], beliefs: Beliefs
 ) -> bool:
-    """Return whether the characteristic always comes together with one of another dimension that is tried already."""
+    """Return whether the characteristic cannot be told apart from one that is tried already.
+
+    It always comes together with one of another dimension; or it is to be avoided, and all replies without it have one
+    other value of its dimension: to ask for that is the same, and plainer.
+    """
     if beliefs.together is None:
         return False
+    is_avoiding = option.column != option.source
     place = {column: index for index, column in enumerate(beliefs.columns)}
     tried = [
         Column(row.dimension, row.value)
         for row in rows
         if row.state in LIVE_STATES and row.value and overlaps(row.conditions, conditions)
     ] + [one.column for one in finds if overlaps(one.conditions, conditions)]
+    own = place[option.source]
+    correlations = [(column, float(beliefs.together[own, place[column]])) for column in tried if column in place]
     return any(
-        column.dimension != option.source.dimension
-        and column in place
-        and abs(float(beliefs.together[place[option.source], place[column]])) >= DUPLICATE_CORRELATION
-        for column in tried
+        abs(value) >= DUPLICATE_CORRELATION
+        if column.dimension != option.source.dimension
+        else is_avoiding and value <= -DUPLICATE_CORRELATION
+        for column, value in correlations
     )

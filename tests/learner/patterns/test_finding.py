@@ -183,6 +183,17 @@ def test_what_displeases_in_one_question_type_that_it_is_common_in_is_avoided_th
     assert avoided(replace(beliefs, natural=np.zeros(natural.shape))) == []
 
 
+def test_avoiding_one_of_two_values_is_not_tried_beside_the_other() -> None:
+    beliefs = learned(learned(beliefs_of([PROSE, TABLE]), PROSE, lift=-0.05), TABLE, lift=0.05)
+    only_two = replace(beliefs, together=np.array([[1.0, -0.97], [-0.97, 1.0]]))
+    avoiding = with_settings(avoid=True)
+    avoid = Column("response_format", "avoid:prose")
+
+    assert columns(found(only_two, situation=avoiding)) == [TABLE]
+    assert found(only_two, pattern("active", share=0.9), situation=avoiding) == []
+    assert columns(found(replace(only_two, together=np.eye(2)), situation=avoiding)) == [TABLE, avoid]
+
+
 def test_what_avoiding_did_in_its_own_trial_counts_more_than_what_replies_were_like() -> None:
     avoid = Column("response_format", "avoid:prose")
     beliefs = learned(learned(beliefs_of([PROSE, avoid]), PROSE, lift=-0.05), avoid, lift=-0.05)
