@@ -1,5 +1,6 @@
 """Back to what an earlier generation served, in one step. Written by the learner and, for a person, the command."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,12 +26,21 @@ class Reverted:
 
 
 def revert(
-    db: Database, tenant_id: str, generation: int, *, actor: str, reason: str, now_s: float, run_id: str | None = None
+    db: Database,
+    tenant_id: str,
+    generation: int,
+    *,
+    actor: str,
+    reason: str,
+    now_s: float,
+    run_id: str | None = None,
+    suspects: Collection[str] = (),
 ) -> Reverted:
     """Serve again what *generation* served, as the next generation, and return what that changed.
 
     Patterns of it get its rule, conditions, state and shares; others that were learned are retired. What a person
-    pinned, unpinned or disabled since then stays as the person left it. Knowledge entries are not touched.
+    pinned, unpinned or disabled since then stays as the person left it. So do *suspects* that the generation served
+    already: they are back in trial, and must not be active again by this. Knowledge entries are not touched.
 
     Raises:
         NotFoundError: the tenant has no such generation.
@@ -43,7 +53,8 @@ def revert(
         plan = {pattern.id: pattern for pattern in plan_of(db, tenant_id, generation).patterns}
         for row in all_patterns(db, tenant_id):
             then = plan.get(row.id)
-            after = _as_then(row, then, now_s)
+            is_suspect = then is not None and row.id in suspects
+            after = row if is_suspect else _as_then(row, then, now_s)
             if after is None:
                 kept.append(row.id)
             elif after != row:
