@@ -454,11 +454,16 @@ _MORE_THAN_ZERO = {
 }
 
 
+MAX_WEIGHT: Final = 10  # of a signal: a response's satisfaction ends at 1, and squares of weights must stay finite
+
+
 def _check_number(name: str, value: float) -> None:
     section, _, key = re.sub(r"\[\d+\]", "", name).rpartition(".")
     if not math.isfinite(value):
         raise ConfigError(f"{name} must be a finite number, not {value!r}")
     if section == "feedback.weights":
+        if abs(value) > MAX_WEIGHT:
+            raise ConfigError(f"{name} must be between -{MAX_WEIGHT} and {MAX_WEIGHT}, not {value!r}")
         return
     if value < 0:
         raise ConfigError(f"{name} must not be negative, not {value!r}")

@@ -1,5 +1,6 @@
 """Back to what an earlier generation served, in one step. Written by the learner and, for a person, the command."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,19 +26,28 @@ class Reverted:
 
 
 def revert(
-    db: Database, tenant_id: str, generation: int, *, actor: str, reason: str, now_s: float, run_id: str | None = None
+    db: Database,
+    tenant_id: str,
+    generation: int,
+    *,
+    actor: str,
+    reason: str,
+    now_s: float,
+    run_id: str | None = None,
+    suspects: Collection[str] = (),
 ) -> Reverted:
     """Serve again what *generation* served, as the next generation, and return what that changed.
 
     Patterns of it get its rule, conditions, state and shares; others that were learned are retired. What a person
-    pinned, unpinned or disabled since then stays as the person left it. Knowledge entries are not touched.
+    pinned, unpinned or disabled since then stays as the person left it. So do *suspects* that the generation served
+    already: they are back in trial, and must not be active again by this. Knowledge entries are not touched.
 
     Raises:
         NotFoundError: the tenant has no such generation.
     """
     why = f"back to generation {generation}: {reason}"
     with db.transaction():
-        step = step_back(db, tenant_id, generation, now_s=now_s)
+        step = step_back(db, tenant_id, generation, now_s=now_s, suspects=suspects)
         for row, after in (*step.restored, *step.retired):
             save_pattern(db, row, after, actor=actor, reason=why, now_s=now_s, run_id=run_id, is_event=True)
         restored, retired = ([after.id for _, after in changes] for changes in (step.restored, step.retired))
@@ -72,7 +82,9 @@ class StepBack:
     kept: tuple[PatternRow, ...]  # a person's word since then goes before the plan
 
 
-def step_back(db: Database, tenant_id: str, generation: int, *, now_s: float) -> StepBack:
+def step_back(
+    db: Database, tenant_id: str, generation: int, *, now_s: float, suspects: Collection[str] = ()
+) -> StepBack:
     """Return what ``revert`` would change; nothing is written.
 
     Raises:
@@ -83,7 +95,8 @@ def step_back(db: Database, tenant_id: str, generation: int, *, now_s: float) ->
     retired: list[tuple[PatternRow, PatternRow]] = []
     kept: list[PatternRow] = []
     for row in patterns_in_play(db, tenant_id, plan):
-        after = _as_then(row, plan.get(row.id), now_s)
+        is_suspect = row.id in plan and row.id in suspects
+        after = row if is_suspect else _as_then(row, plan.get(row.id), now_s)
         if after is None:
             kept.append(row)
         elif after != row:

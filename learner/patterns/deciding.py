@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,8 @@ from store.plan import Conditions
 from store.vocabulary import SERVED_STATES
 
 UNMEASURED_STATES: Final = ("retired", "disabled")
+TRIAL_BEGINS: Final = "trial begins: a random share of matching conversations"
+TRIAL_WAITS: Final = "trial begins without a share: what else is tried there looks better so far"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ def decide(rows: Sequence[PatternRow], beliefs: Beliefs, situation: Situation, r
     after = {change.after.id: change.after for change in changes}
     rows_now = [after.get(row.id, row) for row in rows]
     return Decisions(
-        changes=dealt.changes,
+        changes=[_said_truly(change) for change in dealt.changes],
         finds=find(rows_now, readings, situation, rng),
         splits=_splits(rows_now, readings, situation, passed),
         resets=[Reset(key_of(one.change.before, field), situation.traffic_s) for one in steps if one.reset],
@@ -123,12 +125,19 @@ def _with_trials(changes: Sequence[Change], situation: Situation, field: GroupFi
         elif is_startable(row, situation) and _has_room(row, served, situation, field):
             after = started(row, situation.traffic_s)
             served.append(after)
-            settled.append(Change(change.before, after, "trial begins: a random share of matching conversations"))
+            settled.append(Change(change.before, after, TRIAL_BEGINS))
         elif _has_waited(row, situation):
             settled.append(Change(change.before, retired(row, situation.now_s), "waited too long for a trial"))
         else:
             settled.append(change)
     return settled
+
+
+def _said_truly(change: Change) -> Change:
+    """Return the change with another reason where a trial that begins was dealt nothing."""
+    row = change.after
+    has_share = row.share > 0 or any(cell.share > 0 for cell in row.cells)
+    return replace(change, reason=TRIAL_WAITS) if change.reason == TRIAL_BEGINS and not has_share else change
 
 
 def is_startable(row: PatternRow, situation: Situation) -> bool:

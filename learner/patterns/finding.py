@@ -5,7 +5,7 @@ Never proof: a find becomes a candidate, and randomised exposure decides. Source
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -15,7 +15,7 @@ from learner.patterns.dealing import cells_of, lifts_of, normals
 from learner.patterns.keys import column_of, conditions_of, overlaps
 from learner.patterns.lifecycle import DAY_S, HARMFUL, is_cooled_down
 from learner.patterns.normal import Floats
-from learner.patterns.observations import Column
+from learner.patterns.observations import Booleans, Column
 from learner.patterns.readings import Readings
 from learner.patterns.states import Situation
 from store.clock import parse_iso
@@ -28,7 +28,8 @@ LIVE_STATES: Final = ("candidate", "trial", "active", "warmdown", "pinned")
 LEAST_BEST: Final = 0.01  # P(best in some cell) of a find
 AVOID: Final = "avoid:"
 AVOID_CONFIDENCE: Final = 0.9  # P(lift < 0) from which it is worth trying to avoid a characteristic ...
-AVOID_SHARE: Final = 0.2  # ... that this part of the replies has
+AVOID_OWN_CONFIDENCE: Final = 0.975  # ... and in one question type alone, of which there are many
+AVOID_SHARE: Final = 0.2  # ... that this part of the replies there has
 STANDS_OUT: Final = 0.9  # P(lift > 0) in one scope that is tried there alone ...
 NOT_EVERYWHERE: Final = 0.8  # ... while it is less than this over all
 OWN_PART: Final = 0.5  # of the effect in the scope, that the rest does not share
@@ -75,7 +76,8 @@ def find(rows: Sequence[PatternRow], readings: Readings, situation: Situation, r
     room = settings.max_candidates - sum(row.state == "candidate" for row in rows)
     options = _guarded(_options(rows, readings, situation, rng), settings.discovery_q)
     finds: list[Find] = []
-    for option in options:
+    # What is to be avoided comes after the plain value that it may be the same as.
+    for option in sorted(options, key=lambda one: (-round(one.odds, 2), one.column != one.source)):
         if len(finds) >= room:
             break
         conditions = conditions_of(option.scope, beliefs.strata.field)
@@ -100,7 +102,7 @@ def _find(option: _Option, conditions: Conditions, situation: Situation, revives
         reason=(
             f"{what} {'please' if option.lift > 0 else 'may yet please'} more: {option.lift:+.3f} "
             f"(standard error {option.sd:.3f}) expected from "
-            f"{option.n_signals:.0f} rated replies, confidence {option.confidence:.2f} before any trial"
+            f"{option.n_signals:.0f} replies with signals, confidence {option.confidence:.2f} before any trial"
         ),
         detail={
             "difference": round(option.lift, 4),
@@ -132,17 +134,24 @@ def _options(
             continue
         if float(beliefs.n_observed[:, :, index].sum()) < settings.min_signals:
             continue
-        if odds[index] >= LEAST_BEST and _has_others(beliefs, index):
+        if odds[index] >= LEAST_BEST and _has_others(beliefs, index, Scope()):
             options.extend(_option(readings, column, scope, odds[index]) for scope in _scopes(readings, index))
-        if settings.avoid and _displeases(beliefs, index, situation):
-            options.append(_avoiding(readings, column))
+        if settings.avoid:
+            options.extend(_avoiding(readings, column, scope) for scope in _displeased(readings, index, settings))
     return [one for one in options if _has_users(one, readings, settings)]
 
 
-def _has_others(beliefs: Beliefs, f: int) -> bool:
-    """Return whether there are replies without the value to compare those that have it with."""
-    share = float((beliefs.natural[:, :, f] * beliefs.traffic).sum())
-    return float(beliefs.n_observed[:, :, f].sum()) * (1 - share) >= MIN_OTHERS * share
+def _has_others(beliefs: Beliefs, f: int, scope: Scope) -> bool:
+    """Return whether *scope* has replies without the value to compare those that have it with."""
+    share = _natural_share(beliefs, scope, f)
+    return _n_observed(beliefs, scope, f) * (1 - share) >= MIN_OTHERS * share
+
+
+def _natural_share(beliefs: Beliefs, scope: Scope, f: int) -> float:
+    """Return the part of the replies in *scope* that have the value by themselves."""
+    is_in = _cells(beliefs, scope)
+    traffic = np.where(is_in, beliefs.traffic, 0.0)
+    return float((beliefs.natural[:, :, f] * traffic).sum() / max(float(traffic.sum()), 1e-300))
 
 
 def _is_own(column: Column, rows: Iterable[PatternRow]) -> bool:
@@ -209,19 +218,24 @@ def _own_types(beliefs: Beliefs, f: int) -> list[Scope]:
 def _stands_out(readings: Readings, index: int, scope: Scope) -> bool:
     beliefs = readings.beliefs
     here = float(beliefs.key_mean[readings.scopes[scope], index])
-    strata = beliefs.strata
-    is_in = np.array(
-        [
-            [scope.question_type == q or (scope.group is not None and scope.group == g) for g in strata.groups]
-            for q in strata.question_types
-        ],
-        np.bool_,
-    )
+    is_in = _cells(beliefs, scope)
     if not beliefs.n_observed[:, :, index][is_in].sum() > 0 or is_in.all():
         return False
     rest = float(beliefs.cell_mean[:, :, index][~is_in].mean())
     is_sure = readings.confidence(scope, beliefs.columns[index]) >= STANDS_OUT
     return is_sure and here > 0 and here - max(rest, 0.0) >= OWN_PART * here
+
+
+def _cells(beliefs: Beliefs, scope: Scope) -> Booleans:
+    """Return the cells (q, s) that *scope* covers."""
+    strata = beliefs.strata
+    return np.array(
+        [
+            [scope.question_type in (None, q) and scope.group in (None, g) for g in strata.groups]
+            for q in strata.question_types
+        ],
+        np.bool_,
+    )
 
 
 def _option(readings: Readings, column: Column, scope: Scope, odds: float) -> _Option:
@@ -248,32 +262,32 @@ def _n_observed(beliefs: Beliefs, scope: Scope, f: int) -> float:
     return float(observed.sum())
 
 
-def _displeases(beliefs: Beliefs, f: int, situation: Situation) -> bool:
-    mean, sd = float(beliefs.key_mean[0, f]), float(beliefs.key_sd[0, f])
-    is_common = float((beliefs.natural[:, :, f] * beliefs.traffic).sum()) >= AVOID_SHARE
-    return is_common and float(beliefs.confidence()[0, f]) <= 1 - AVOID_CONFIDENCE and mean < 0 < sd
+def _displeased(readings: Readings, f: int, settings: PatternsSection) -> list[Scope]:
+    """Return where a common characteristic displeases: everywhere, else the question types in which it surely does."""
+    if _displeases(readings, f, Scope(), settings, AVOID_CONFIDENCE):
+        return [Scope()]
+    types = [scope for scope in readings.scopes if scope.question_type]
+    return [scope for scope in types if _displeases(readings, f, scope, settings, AVOID_OWN_CONFIDENCE)]
 
 
-def _avoiding(readings: Readings, column: Column) -> _Option:
-    seen = _option(readings, column, Scope(), 0.0)
-    known = readings.columns.get(Column(column.dimension, AVOID + column.value))
+def _displeases(readings: Readings, f: int, scope: Scope, settings: PatternsSection, sureness: float) -> bool:
+    beliefs, k = readings.beliefs, readings.scopes[scope]
+    mean, sd = float(beliefs.key_mean[k, f]), float(beliefs.key_sd[k, f])
+    if not mean < 0 < sd or readings.confidence(scope, beliefs.columns[f]) > 1 - sureness:
+        return False
+    is_seen = _n_observed(beliefs, scope, f) >= settings.min_signals and _has_others(beliefs, f, scope)
+    return is_seen and _natural_share(beliefs, scope, f) >= AVOID_SHARE
+
+
+def _avoiding(readings: Readings, column: Column, scope: Scope) -> _Option:
+    seen = _option(readings, column, scope, 0.0)
+    avoid = Column(column.dimension, AVOID + column.value)
     # Once it was tried, the trial itself says what avoiding does.
-    if known is not None:
-        tried = _option(readings, Column(column.dimension, AVOID + column.value), Scope(), 0.0)
-        return _Option(
-            tried.column, column, Scope(), tried.confidence, tried.confidence, tried.lift, tried.sd, seen.n_signals
-        )
+    if avoid in readings.columns:
+        tried = _option(readings, avoid, scope, 0.0)
+        return replace(tried, source=column, odds=tried.confidence, n_signals=seen.n_signals)
     confidence = 1 - seen.confidence
-    return _Option(
-        Column(column.dimension, AVOID + column.value),
-        column,
-        Scope(),
-        confidence,
-        confidence,
-        -seen.lift,
-        seen.sd,
-        seen.n_signals,
-    )
+    return replace(seen, column=avoid, confidence=confidence, odds=confidence, lift=-seen.lift)
 
 
 def _has_users(option: _Option, readings: Readings, settings: PatternsSection) -> bool:
@@ -322,18 +336,25 @@ def _n_arms(column: Column, conditions: Conditions, rows: Sequence[PatternRow], 
 def _is_shadow(
     option: _Option, conditions: Conditions, rows: Sequence[PatternRow], finds: Sequence[Find], beliefs: Beliefs
 ) -> bool:
-    """Return whether the characteristic always comes together with one of another dimension that is tried already."""
+    """Return whether the characteristic cannot be told apart from one that is tried already.
+
+    It always comes together with one of another dimension; or it is to be avoided, and all replies without it have one
+    other value of its dimension: to ask for that is the same, and plainer.
+    """
     if beliefs.together is None:
         return False
+    is_avoiding = option.column != option.source
     place = {column: index for index, column in enumerate(beliefs.columns)}
     tried = [
         Column(row.dimension, row.value)
         for row in rows
         if row.state in LIVE_STATES and row.value and overlaps(row.conditions, conditions)
     ] + [one.column for one in finds if overlaps(one.conditions, conditions)]
+    own = place[option.source]
+    correlations = [(column, float(beliefs.together[own, place[column]])) for column in tried if column in place]
     return any(
-        column.dimension != option.source.dimension
-        and column in place
-        and abs(float(beliefs.together[place[option.source], place[column]])) >= DUPLICATE_CORRELATION
-        for column in tried
+        abs(value) >= DUPLICATE_CORRELATION
+        if column.dimension != option.source.dimension
+        else is_avoiding and value <= -DUPLICATE_CORRELATION
+        for column, value in correlations
     )

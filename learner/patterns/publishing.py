@@ -16,6 +16,7 @@ from store.clock import Clock
 from store.database import Database
 from store.learner_states import LearnerState, save_learner_state
 from store.patterns import PatternRow, all_patterns, insert_pattern, publish_patterns_if_changed, save_pattern
+from store.plan import Conditions
 from store.removals import forget_removals
 from store.reverting import revert
 from store.runs import finish_run
@@ -70,7 +71,7 @@ def publish_run(db: Database, run: Run, outcome: Outcome) -> RunReport:
         if outcome.state is not None:
             save_learner_state(db, run.tenant_id, outcome.state, now_s=run.now_s)
             forget_removals(db, run.tenant_id, until=outcome.until.removal)
-        generation = _publish(db, run, outcome.safety)
+        generation = _publish(db, run, outcome.safety, _quarantined(outcome))
         counts = _counts(outcome, all_patterns(db, run.tenant_id))
         finish_run(
             db,
@@ -91,7 +92,12 @@ def publish_run(db: Database, run: Run, outcome: Outcome) -> RunReport:
     return RunReport("patterns", run.id, generation, counts, tuple(lines), costs)
 
 
-def _publish(db: Database, run: Run, safety: Safety | None) -> int | None:
+def _quarantined(outcome: Outcome) -> list[str]:
+    """Return the active patterns that a crash put back into trial."""
+    return [one.after.id for one in outcome.changes if (one.before.state, one.after.state) == ("active", "trial")]
+
+
+def _publish(db: Database, run: Run, safety: Safety | None, quarantined: Sequence[str]) -> int | None:
     reason = f"pattern run {run.id}"
     if safety is not None and safety.revert_to is not None:
         back = revert(
@@ -102,6 +108,7 @@ def _publish(db: Database, run: Run, safety: Safety | None) -> int | None:
             reason=safety.reason,
             now_s=run.now_s,
             run_id=run.id,
+            suspects=quarantined,
         )
         if back.generation is not None:
             return back.generation
@@ -151,10 +158,10 @@ def _write_candidate(db: Database, run: Run, candidate: Candidate) -> str:
 
 def _write_crash(db: Database, run: Run, outcome: Outcome, safety: Safety, crash: Crash) -> str:
     assert safety.crash is not None
-    reverted = [c.after.id for c in outcome.changes if c.before.state == "active" and c.after.state == "trial"]
+    reverted = _quarantined(outcome)
     message = f"{safety.reason}; {len(reverted)} recently activated patterns are back in trial"
     if safety.revert_to is not None:
-        message += f"; back to generation {safety.revert_to}"
+        message += f"; all others are as in generation {safety.revert_to}"
     raise_alert(
         db,
         run.tenant_id,
@@ -181,7 +188,9 @@ def _evidence(row: PatternRow) -> Mapping[str, Any]:
 
 
 def _line(before: str, row: PatternRow, reason: str) -> str:
-    where = ", ".join(row.conditions.question_type) or "all question types"
+    fields = {name: getattr(row.conditions, name) for name in Conditions.__struct_fields__}
+    named = [f"{name.replace('_', ' ')} {' or '.join(values)}" for name, values in fields.items() if values]
+    where = ", ".join(named) or "all conversations"
     return f"{row.id} {row.type} {row.rule!r} ({where}): {before} -> {row.state}: {reason}"
 
 

@@ -169,6 +169,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(write: Write, text: 
             "upstream[0].connect_timeout_s must be more than 0",
         ),
         ({"feedback": {"weights": {"copy": float("nan")}}}, "feedback.weights.copy must be a finite number, not nan"),
+        ({"feedback": {"weights": {"copy": -11}}}, "feedback.weights.copy must be between -10 and 10, not -11.0"),
         ({"feedback": {"weights": {"copy": "much"}}}, "feedback.weights.copy must be float, not 'much'"),
         ({"tenancy": {"mode": "closed"}}, "tenancy.mode must be one of open, keys, not 'closed'"),
         ({"upstream": []}, "at least one [[upstream]] is needed"),

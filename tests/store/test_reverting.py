@@ -63,6 +63,21 @@ def test_what_is_served_is_again_what_that_generation_served(db: Database) -> No
     assert (entry.action, entry.object_id, entry.actor) == ("generations.revert", str(good), "learner")
 
 
+def test_a_suspect_that_the_generation_served_already_stays_in_trial(db: Database) -> None:
+    row = change(db, add(db), state="active", grade="proven", share=0.7)
+    other = change(db, add(db, "Use a table."), state="active", share=0.7)
+    good = publish_rows(db)
+    change(db, other, state="warmdown", share=0.1)
+    back = change(db, row, state="trial", grade="none", share=0.5)
+    publish_rows(db)
+
+    done = revert(db, DEFAULT_TENANT, good, actor="learner", reason="crash", now_s=NOW_S, suspects=[row.id])
+
+    assert done.restored == (other.id,)
+    assert get_pattern(db, DEFAULT_TENANT, row.id) == back
+    assert {one.id: one.share for one in current_plan(db, DEFAULT_TENANT).patterns} == {row.id: 0.5, other.id: 0.7}
+
+
 def test_a_retired_pattern_comes_back(db: Database) -> None:
     row = change(db, add(db), state="active", share=0.7)
     good = publish_rows(db)

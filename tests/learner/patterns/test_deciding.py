@@ -207,6 +207,16 @@ def test_a_candidate_is_tried_in_the_run_after_it_was_found_as_far_as_there_is_r
     assert only(decided(UNKNOWN, replace(waiting, is_approved=True), situation=asked)).after.state == "trial"
 
 
+def test_a_trial_that_begins_beside_something_surely_better_says_that_it_has_no_share() -> None:
+    beliefs = learned(learned(beliefs_of([TABLE, PROSE]), TABLE, lift=0.3), PROSE, lift=-0.3)
+    waiting = pattern("candidate", PROSE, name="pat_9")
+
+    change = decided(beliefs, pattern(share=0.4), waiting).changes[-1]
+
+    assert (change.after.state, change.after.share) == ("trial", 0.0)
+    assert change.reason == "trial begins without a share: what else is tried there looks better so far"
+
+
 def test_a_candidate_that_nobody_allows_for_a_month_is_retired_unless_it_was_tried_before() -> None:
     asked = replace(SITUATION, needs_approval=True)
     old = pattern("candidate", created_at=iso(NOW_S - 31 * DAY_S), trial_since=None)

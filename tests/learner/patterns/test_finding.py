@@ -45,7 +45,7 @@ def test_what_may_be_the_best_is_found_and_what_cannot_be_is_not() -> None:
 
     assert (one.column, one.type, one.conditions, one.revives) == (TABLE, "response_format", Conditions(), None)
     assert one.reason == (
-        "replies with it please more: +0.050 (standard error 0.020) expected from 100 rated replies, "
+        "replies with it please more: +0.050 (standard error 0.020) expected from 100 replies with signals, "
         "confidence 0.99 before any trial"
     )
     assert one.detail["n_rated"] == 100
@@ -158,6 +158,40 @@ def test_what_displeases_and_is_common_is_tried_to_be_avoided() -> None:
     assert one.reason.startswith("replies without it please more: +0.050")
     assert found(beliefs) == []
     assert found(rare, situation=avoiding) == []
+
+
+def test_what_every_reply_has_is_not_found_for_avoiding_it() -> None:
+    beliefs = learned(beliefs_of([PROSE]), PROSE, lift=-0.05)
+    always = replace(beliefs, natural=np.ones(beliefs.natural.shape))
+
+    assert found(always, situation=with_settings(avoid=True)) == []
+
+
+def test_what_displeases_in_one_question_type_that_it_is_common_in_is_avoided_there() -> None:
+    types = ("refund", *(f"t{n}" for n in range(9)))
+    beliefs = learned(beliefs_of([PROSE], types=types), PROSE, lift=-0.05, scope=Scope(question_type="refund"))
+    natural = np.zeros(beliefs.natural.shape)
+    natural[0] = 0.5
+    unsure = learned(beliefs, PROSE, lift=-0.03, scope=Scope(question_type="refund"))
+
+    def avoided(beliefs: Beliefs) -> list[Conditions]:
+        finds = found(beliefs, situation=with_settings(avoid=True))
+        return [one.conditions for one in finds if one.column == Column("response_format", "avoid:prose")]
+
+    assert avoided(replace(beliefs, natural=natural)) == [REFUND]
+    assert avoided(replace(unsure, natural=natural)) == []
+    assert avoided(replace(beliefs, natural=np.zeros(natural.shape))) == []
+
+
+def test_avoiding_one_of_two_values_is_not_tried_beside_the_other() -> None:
+    beliefs = learned(learned(beliefs_of([PROSE, TABLE]), PROSE, lift=-0.05), TABLE, lift=0.05)
+    only_two = replace(beliefs, together=np.array([[1.0, -0.97], [-0.97, 1.0]]))
+    avoiding = with_settings(avoid=True)
+    avoid = Column("response_format", "avoid:prose")
+
+    assert columns(found(only_two, situation=avoiding)) == [TABLE]
+    assert found(only_two, pattern("active", share=0.9), situation=avoiding) == []
+    assert columns(found(replace(only_two, together=np.eye(2)), situation=avoiding)) == [TABLE, avoid]
 
 
 def test_what_avoiding_did_in_its_own_trial_counts_more_than_what_replies_were_like() -> None:

@@ -17,7 +17,7 @@ from store.pattern_review import approve_trial, set_state
 from store.patterns import get_pattern, pattern_history, publish_patterns_if_changed, save_pattern
 from store.runs import start_run
 from store.tenants import ensure_tenant
-from store.vocabulary import DEFAULT_TENANT, UNKNOWN_QUESTION_TYPE
+from store.vocabulary import DEFAULT_TENANT, UNKNOWN_QUESTION_TYPE, SignalType
 from tests.conftest import NOW_S, SECRET
 from tests.learner.patterns.traffic import (
     TABLE_RULE,
@@ -160,6 +160,27 @@ def test_a_crash_puts_what_was_activated_last_back_into_trial_and_raises_an_aler
     world.visit(20, hates_everything, tables=0.0)
     world.learn(after_h=6)
     assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 1
+
+
+def test_a_pattern_that_is_to_blame_for_a_crash_does_not_come_back_with_the_generation_before(
+    db: Database, config: Config
+) -> None:
+    def now_hates_tables(is_table: bool, draw: float) -> SignalType:
+        return "thumbs_down" if is_table or draw < 0.2 else "thumbs_up"
+
+    world = active(db, config)
+    for _ in range(3):
+        world.visit(60, likes_tables)
+        world.learn(after_h=6)
+    world.visit(200, now_hates_tables)
+
+    world.learn(after_h=1)
+
+    row = world.table()
+    assert (row.state, row.grade) == ("trial", "none")
+    (alert,) = list_alerts(db, DEFAULT_TENANT)[0]
+    assert alert.detail["patterns"] == [row.id]
+    assert "all others are as in generation" in alert.message
 
 
 def test_a_tenant_that_asks_for_it_lets_a_person_decide_about_trials(db: Database, config: Config) -> None:

@@ -42,7 +42,7 @@ def test_wordings_stop_at_the_cap_and_templates_do_the_rest(db: Database, config
             api_base=server.base_url,
             max_cost_usd_per_run=0.1,
         )
-        world.collaborators = replace(world.collaborators, models=load_models(section))
+        world.collaborators = replace(world.collaborators, models=load_models(section, {}))
         report = world.learn()
 
     assert len(world.patterns()) > 1
