@@ -54,7 +54,7 @@ def _with_diffs(revisions: list[RevisionRow]) -> list[dict[str, Any]]:
     before = [*(revision.answer for revision in revisions[1:]), ""]
     return [
         {**plain(revision), "diff": word_diff(answer, revision.answer)}
-        for revision, answer in zip(revisions, before, strict=True)
+        for revision, answer in zip(revisions, before, strict=False)
     ]
 
 
