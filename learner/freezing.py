@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 
 from store.alerts import last_alert
-from store.clock import iso, parse_iso
+from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
 from store.database import Database
 from store.patterns import has_advanced_since
 from store.vocabulary import LEARNER
-
-DAY_S = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from math import floor
 from time import time
-from typing import Protocol
+from typing import Final, Protocol
+
+DAY_S: Final = 86_400.0
 
 
 class Clock(Protocol):

@@ -22,6 +22,7 @@ from learner.patterns.normal import Floats
 from learner.patterns.observations import FAMILIES, Integers
 from learner.patterns.residuals import RATING, Residuals
 from learner.patterns.sums import Shape, Sums
+from store.clock import DAY_S
 
 PARTS: Final = ("org", "question_type", "group", "bias")
 PART_SD: Final = np.array([0.05, 0.025, 0.025, 0.05])  # prior, in standard deviations of a residual score
@@ -38,8 +39,6 @@ STEPS: Final = 6  # ... so many solves shrink what is noise, and a large effect 
 MIN_SCALE: Final = 1e-6
 NATURAL_PRIOR: Final = 10.0  # responses that the wider share of a value is worth in a narrower stratum
 BIAS: Final = N_SCOPES  # place of the biases after the scopes
-
-SECONDS_PER_DAY: Final = 86_400.0
 
 
 class NaturalCounts(Sums):
@@ -162,7 +161,7 @@ class Regression(Sums):
 
     def fading(self, now_s: float, half_life_days: float) -> float:
         """Return what a row that counted fully counts at *now_s*."""
-        return float(0.5 ** (max(now_s - float(self.as_of_s[0]), 0.0) / SECONDS_PER_DAY / half_life_days))
+        return float(0.5 ** (max(now_s - float(self.as_of_s[0]), 0.0) / DAY_S / half_life_days))
 
     def _age(self, moment_s: float, half_life_days: float) -> None:
         if moment_s <= self.as_of_s[0]:
@@ -174,7 +173,7 @@ class Regression(Sums):
         self.as_of_s[0] = moment_s
 
     def _decay(self, chunk: Coded, half_life_days: float) -> Floats:
-        age_days = np.maximum(self.as_of_s[0] - chunk.created_s, 0.0) / SECONDS_PER_DAY
+        age_days = np.maximum(self.as_of_s[0] - chunk.created_s, 0.0) / DAY_S
         return np.asarray(0.5 ** (age_days / half_life_days), np.float64)
 
 

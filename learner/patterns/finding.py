@@ -13,12 +13,12 @@ import numpy as np
 from learner.patterns.beliefs import Beliefs, Scope
 from learner.patterns.dealing import cells_of, lifts_of, normals
 from learner.patterns.keys import column_of, conditions_of, overlaps
-from learner.patterns.lifecycle import DAY_S, HARMFUL, is_cooled_down
+from learner.patterns.lifecycle import HARMFUL, is_cooled_down
 from learner.patterns.normal import Floats
 from learner.patterns.observations import Booleans, Column
 from learner.patterns.readings import Readings
 from learner.patterns.states import Situation
-from store.clock import parse_iso
+from store.clock import DAY_S, parse_iso
 from store.config import PatternsSection
 from store.patterns import PatternRow
 from store.plan import Conditions

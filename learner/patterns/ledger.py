@@ -16,6 +16,7 @@ from learner.patterns.normal import Floats
 from learner.patterns.observations import FAMILIES, Booleans, Integers
 from learner.patterns.residuals import RATING, Residuals
 from learner.patterns.sums import Shape, Sums
+from store.clock import DAY_S
 
 SCORE: Final = 0  # place of the decision score among the outcomes that are contrasted; the guardrails follow
 GUARDRAILS: Final = {
@@ -25,7 +26,6 @@ GUARDRAILS: Final = {
 }
 N_CONTRASTED: Final = 1 + len(GUARDRAILS)
 HARM_HALF_LIFE_DAYS: Final = 3.0  # Source: PATTERNS, section 4.7
-SECONDS_PER_DAY: Final = 86_400.0
 
 
 class Ledger(Sums):
@@ -71,7 +71,7 @@ class Ledger(Sums):
         psi = [weighted * left, *(weighted * outcome for outcome in contrasted)]
         information = coin * weighted
         treated = (draws.treated[live] & chunk.is_rated[row]).astype(np.float64)
-        age_days = np.maximum(self.as_of_s[0] - chunk.created_s, 0.0) / SECONDS_PER_DAY
+        age_days = np.maximum(self.as_of_s[0] - chunk.created_s, 0.0) / DAY_S
         recent = psi[SCORE] * (0.5 ** (age_days / HARM_HALF_LIFE_DAYS))[row]
         scopes = (np.zeros_like(row), 1 + chunk.question_type[row], 1 + MAX_TYPES + chunk.group[row])
         has_reset = bool(self.since_s.any())
@@ -158,7 +158,7 @@ class Ledger(Sums):
     def _age(self, moment_s: float) -> None:
         if moment_s <= self.as_of_s[0]:
             return
-        factor = 0.5 ** ((moment_s - self.as_of_s[0]) / SECONDS_PER_DAY / HARM_HALF_LIFE_DAYS)
+        factor = 0.5 ** ((moment_s - self.as_of_s[0]) / DAY_S / HARM_HALF_LIFE_DAYS)
         self.recent_psi *= factor
         self.recent_squares *= factor**2
         self.as_of_s[0] = moment_s

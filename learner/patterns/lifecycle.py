@@ -9,11 +9,10 @@ from typing import Final
 
 import numpy as np
 
-from store.clock import iso, parse_iso
+from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
 from store.patterns import PatternRow
 
-DAY_S: Final = 86_400.0
 HARMFUL: Final = 0.05  # P(lift > 0) under which a pattern counts as harmful, not as useless
 HARM_SHARE: Final = 0.6  # a trial with more than this share is watched like an active pattern
 FAMILY_SHARES: Final = {"org": 0.6, "type": 0.2, "group": 0.2}  # of the false-discovery budget

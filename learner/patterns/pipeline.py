@@ -22,7 +22,7 @@ from learner.patterns.kept import (
     restore,
     with_resets,
 )
-from learner.patterns.lifecycle import DAY_S, started
+from learner.patterns.lifecycle import started
 from learner.patterns.publishing import Candidate, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
 from learner.patterns.safety import MEMORY_S, Safety, safety_of
@@ -31,7 +31,7 @@ from learner.patterns.wording import AVOID, word
 from learner.report import Collaborators, RunReport
 from store.alerts import alerts_since
 from store.characteristics import before_first
-from store.clock import days_before, parse_iso
+from store.clock import DAY_S, days_before, parse_iso
 from store.config import Config
 from store.database import Database
 from store.generations import plans_since

@@ -7,11 +7,10 @@ from typing import Final
 from learner.patterns.crash import REFERENCE_BINS, SPANS, Crash, find_crash, is_recovered
 from learner.patterns.history import BIN_S, History
 from store.alerts import Alert
-from store.clock import parse_iso
+from store.clock import DAY_S, parse_iso
 from store.config import PatternsSection
 from store.generations import GenerationRow
 
-DAY_S: Final = 86_400.0
 SUSPECT_DAYS: Final = 7.0  # what was activated this recently before a fall may have caused it
 SLACK_S: Final = BIN_S  # by which a fall may have begun before the bin that shows it
 MEMORY_S: Final = (REFERENCE_BINS + max(SPANS)) * BIN_S  # so long a fall can be seen, and must not be told twice

@@ -12,9 +12,9 @@ from typing import Final
 from learner.patterns.beliefs import Beliefs, Key, Tally
 from learner.patterns.crash import Crash
 from learner.patterns.keys import key_of
-from learner.patterns.lifecycle import DAY_S, HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined, retired
+from learner.patterns.lifecycle import HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined, retired
 from learner.patterns.readings import Reading, Readings, measured
-from store.clock import iso, parse_iso
+from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
 from store.patterns import PatternRow
 from store.vocabulary import PatternType

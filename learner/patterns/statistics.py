@@ -24,9 +24,9 @@ from learner.patterns.residuals import Baselines
 from learner.patterns.saved import State, pack, unpack
 from learner.patterns.sums import Shape, Sums
 from learner.patterns.tallies import Account, copied, count_uses
+from store.clock import DAY_S
 from store.config import PatternsSection
 
-SECONDS_PER_DAY: Final = 86_400.0
 SIGNAL_DAYS: Final = 90.0  # over which signals are counted to tell a small tenant
 SMALL_TENANT: Final = 2000.0  # signals. Source: PATTERNS, section 4.5
 WEIGHING_DAYS: Final = 7.0  # between two looks at what families are worth
@@ -92,7 +92,7 @@ class Statistics:
 
     def refit(self, now_s: float) -> Beliefs:
         """Return what the sums show at *now_s*, and predict by it from now on."""
-        if abs(now_s - self.weighed_s) >= WEIGHING_DAYS * SECONDS_PER_DAY:
+        if abs(now_s - self.weighed_s) >= WEIGHING_DAYS * DAY_S:
             self.weights = self.moments.weights(self.configured)
             self.weighed_s = now_s
         n_signals = self._n_signals(now_s)
@@ -168,14 +168,14 @@ class Statistics:
         self.pairs.amend(coins, found)
 
     def _count_signals(self, batch: Coded) -> None:
-        days = (batch.created_s // SECONDS_PER_DAY).astype(np.int64)
+        days = (batch.created_s // DAY_S).astype(np.int64)
         distinct, inverse = np.unique(days, return_inverse=True)
         counts = np.bincount(inverse, (batch.signals != 0).sum(1))
         for day, count in zip(distinct.tolist(), counts.tolist(), strict=True):
             self.signals_by_day[day] = self.signals_by_day.get(day, 0.0) + count
 
     def _n_signals(self, now_s: float) -> float:
-        last = now_s // SECONDS_PER_DAY
+        last = now_s // DAY_S
         return sum(n for day, n in self.signals_by_day.items() if last - SIGNAL_DAYS < day <= last)
 
     def _beliefs(self, effects: Effects, variance: float, n_signals: float) -> Beliefs:

@@ -30,7 +30,6 @@ from tutelage.demo.options import DemoOptions
 from tutelage.demo.sample import load_sample
 from tutelage.demo.server import serve_in_thread
 
-DAY_S = 86400.0
 SWAP_TIMEOUT_S = 10.0  # for the proxy to serve a new generation; it takes a few hundredths
 SWAP_POLL_S = 0.005
 

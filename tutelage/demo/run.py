@@ -9,12 +9,12 @@ from tempfile import mkdtemp
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from store.clock import Clock
+from store.clock import DAY_S, Clock
 from store.context_review import approve_context
 from store.contexts import list_contexts
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.demo.client import DemoError
-from tutelage.demo.installation import DAY_S, Installation, install
+from tutelage.demo.installation import Installation, install
 from tutelage.demo.library import Library
 from tutelage.demo.model import MODEL_NAME, create_model
 from tutelage.demo.options import DATABASE, DemoOptions, demo_config, demo_settings, to_toml
