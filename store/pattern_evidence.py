@@ -13,11 +13,11 @@ from store.database import Database, Row
 from store.paging import decode_cursor, encode_cursor
 from store.pattern_blocks import BLOCK, blocks_of
 from store.patterns import PatternRow
+from store.vocabulary import AVOID
 
 Arm = Literal["treated", "control", "natural"]
 
 ARMS: Final = get_args(Arm)
-AVOID: Final = "avoid:"  # begins the value of a pattern that asks for replies without a characteristic
 MAX_BLOCKS: Final = 60  # looked through for one page: 7,680 responses, about 0.06 s
 MAX_TURNS: Final = 200  # of a conversation that are looked at, the newest
 MAX_QUESTION_CHARS: Final = 300

@@ -29,6 +29,7 @@ SERVED_STATES: Final = ("trial", "active", "warmdown", "pinned")
 SIGNAL_TYPES: Final = get_args(SignalType)
 CONTEXT_STATUSES: Final = get_args(ContextStatus)
 UNKNOWN_QUESTION_TYPE: Final = "unknown"
+AVOID: Final = "avoid:"  # begins the value of a pattern that asks for replies without what follows
 DEFAULT_TENANT: Final = "default"
 LEARNER: Final = "learner"  # as store.presence knows it
 

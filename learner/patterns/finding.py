@@ -22,11 +22,10 @@ from store.clock import DAY_S, parse_iso
 from store.config import PatternsSection
 from store.patterns import PatternRow
 from store.plan import Conditions
-from store.vocabulary import PatternType
+from store.vocabulary import AVOID, PatternType
 
 LIVE_STATES: Final = ("candidate", "trial", "active", "warmdown", "pinned")
 LEAST_BEST: Final = 0.01  # P(best in some cell) of a find
-AVOID: Final = "avoid:"
 AVOID_CONFIDENCE: Final = 0.9  # P(lift < 0) from which it is worth trying to avoid a characteristic ...
 AVOID_OWN_CONFIDENCE: Final = 0.975  # ... and in one question type alone, of which there are many
 AVOID_SHARE: Final = 0.2  # ... that this part of the replies there has

@@ -27,7 +27,7 @@ from learner.patterns.publishing import Candidate, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
 from learner.patterns.safety import MEMORY_S, Safety, safety_of
 from learner.patterns.states import Situation
-from learner.patterns.wording import AVOID, word
+from learner.patterns.wording import word
 from learner.report import Collaborators, RunReport
 from store.alerts import alerts_since
 from store.characteristics import before_first
@@ -44,7 +44,7 @@ from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
 from store.turns import newest_response, newest_signal
-from store.vocabulary import SERVED_STATES
+from store.vocabulary import AVOID, SERVED_STATES
 from store.windows import choose_group_field, settled_until
 
 NAMING: Final = ("tools", TERMINOLOGY)  # dimensions whose values are names that come from records

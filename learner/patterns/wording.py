@@ -14,7 +14,7 @@ from learner.models import Message, Model
 from learner.patterns.rule_checks import objection
 from store.blocks import pattern_line
 from store.tokens import TokenCounter
-from store.vocabulary import PatternType
+from store.vocabulary import AVOID, PatternType
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,6 @@ TEMPLATES: Final = {
     ("severity", "medium"): "Report only findings of at least medium severity.",
     ("severity", "high"): "Report only findings of high severity.",
 }
-AVOID: Final = "avoid:"  # begins a value that asks for a reply without what follows
 AVOIDING: Final = {
     ("response_format", "table"): "Do not use tables unless the user asks for one.",
     ("response_format", "list"): "Do not use bullet points or lists unless the user asks for them.",

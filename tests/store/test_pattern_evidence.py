@@ -15,12 +15,13 @@ from store.feedback import Signal, record_signal
 from store.injection_sets import SingleItems
 from store.migrations import PATTERN_BLOCKS
 from store.pattern_blocks import BLOCK, blocks_of
-from store.pattern_evidence import AVOID, Arm, EvidenceSignal, PatternConversation, pattern_conversations
+from store.pattern_evidence import Arm, EvidenceSignal, PatternConversation, pattern_conversations
 from store.patterns import PatternRow, insert_pattern, new_pattern
 from store.plan import Conditions
 from store.records import InjectionRecord, ResponseRecord, make_set
 from store.responses import insert_records
 from store.tenants import ensure_default_tenant, ensure_tenant
+from store.vocabulary import AVOID
 from tests.conftest import NOW_S
 
 ARM_SETS = {
