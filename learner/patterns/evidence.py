@@ -24,6 +24,7 @@ LEVEL: Final = 20.0  # of the e-value at which an effect is excluded: each end o
 LARGEST_LIFT: Final = 2.0  # satisfaction lies in [-1, 1]
 LARGEST_END: Final = 4.0  # of an interval around the largest lift, so that an estimate is always inside its own
 STEPS: Final = 40  # of a bisection: twelve digits
+MAX_LOG_E: Final = 700.0  # a REAL holds no larger e-value
 FIRST_STEP: Final = 0.01  # of the search for an excluded effect
 
 
@@ -124,6 +125,15 @@ def log_e_value(found: Contrast, residual_variance: float, effect: float = 0.0) 
     Source: PATTERNS, section 4.6; Robbins 1970, Ann. Math. Stat. 41(5).
     """
     return log_bets(found.score - effect * found.information, found.variance(effect), residual_variance)
+
+
+def e_value_of(log_e: float) -> float:
+    """Return the e-value of its logarithm, at most what a REAL of SQLite holds.
+
+    >>> e_value_of(0.0)
+    1.0
+    """
+    return math.exp(min(log_e, MAX_LOG_E))
 
 
 def log_bets(score: float, variance: float, residual_variance: float, sizes: Sequence[float] = EFFECTS) -> float:

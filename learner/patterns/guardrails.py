@@ -8,9 +8,8 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-import numpy as np
-
 from learner.patterns.beliefs import Guardrails
+from learner.patterns.evidence import e_value_of
 from store.config import PatternsSection
 
 WORDS: Final = (
@@ -34,14 +33,10 @@ def objection(guardrails: Guardrails, scope: int, column: int, settings: Pattern
         difference = float(guardrails.difference[metric][scope, column])
         if log_e >= math.log(settings.guardrail_e_value) and _is_material(metric, difference, guardrails, settings):
             what = words.get(metric, f"{metric} is worse")
-            return f"guardrail: {what} ({difference:+.3f}, e-value {_e_value(log_e):.3g} against no worsening)"
+            return f"guardrail: {what} ({difference:+.3f}, e-value {e_value_of(log_e):.3g} against no worsening)"
     return None
 
 
 def _is_material(metric: str, difference: float, guardrails: Guardrails, settings: PatternsSection) -> bool:
     rates: Mapping[str, float] = guardrails.rates
     return metric not in rates or abs(difference) >= settings.guardrail_change * rates[metric]
-
-
-def _e_value(log_e: float) -> float:
-    return float(np.exp(min(log_e, 700.0)))

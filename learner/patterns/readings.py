@@ -6,14 +6,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from learner.patterns.beliefs import Beliefs, Key, Scope, Tally
-from learner.patterns.evidence import Contrast, lift_interval
+from learner.patterns.evidence import Contrast, e_value_of, lift_interval
 from learner.patterns.guardrails import differences, objection
 from learner.patterns.observations import Column
 from store.clock import iso
 from store.config import PatternsSection
 from store.patterns import PatternRow
-
-MAX_LOG_E: Final = 700.0  # a REAL holds no larger e-value
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +105,7 @@ def measured(row: PatternRow, reading: Reading, tally: Tally) -> PatternRow:
         lift=reading.lift,
         lift_low=low,
         lift_high=high,
-        e_value=math.exp(min(reading.log_e, MAX_LOG_E)) if reading.is_measured else None,
+        e_value=e_value_of(reading.log_e) if reading.is_measured else None,
         last_used_at=max(filter(None, (row.last_used_at, last_used_at)), default=None),
         guardrails=dict(reading.guardrails),
     )

@@ -11,6 +11,7 @@ from typing import Final
 
 from learner.patterns.beliefs import Beliefs, Key, Tally
 from learner.patterns.crash import Crash
+from learner.patterns.evidence import e_value_of
 from learner.patterns.keys import key_of
 from learner.patterns.lifecycle import HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined, retired
 from learner.patterns.readings import Reading, Readings, measured
@@ -142,9 +143,8 @@ def is_due(reading: Reading, settings: PatternsSection, *, is_proven: bool) -> b
 def in_figures(reading: Reading) -> str:
     """Return the evidence for an activation in words."""
     lift = "unknown" if reading.lift is None else f"{reading.lift:+.3f}"
-    e_value = math.exp(min(reading.log_e, 700.0))
     return (
-        f"lift {lift}, confidence {reading.confidence:.3f}, e-value {e_value:.3g}, "
+        f"lift {lift}, confidence {reading.confidence:.3f}, e-value {e_value_of(reading.log_e):.3g}, "
         f"{reading.n_treated:.0f} responses with signals"
     )
 
