@@ -71,7 +71,7 @@ def publish_run(db: Database, run: Run, outcome: Outcome) -> RunReport:
         if outcome.state is not None:
             save_learner_state(db, run.tenant_id, outcome.state, now_s=run.now_s)
             forget_removals(db, run.tenant_id, until=outcome.until.removal)
-        generation = _publish(db, run, outcome.safety, _quarantined(outcome))
+        generation = _publish(db, run, outcome)
         counts = _counts(outcome, all_patterns(db, run.tenant_id))
         finish_run(
             db,
@@ -97,8 +97,8 @@ def _quarantined(outcome: Outcome) -> list[str]:
     return [one.after.id for one in outcome.changes if (one.before.state, one.after.state) == ("active", "trial")]
 
 
-def _publish(db: Database, run: Run, safety: Safety | None, quarantined: Sequence[str]) -> int | None:
-    reason = f"pattern run {run.id}"
+def _publish(db: Database, run: Run, outcome: Outcome) -> int | None:
+    reason, safety = f"pattern run {run.id}", outcome.safety
     if safety is not None and safety.revert_to is not None:
         back = revert(
             db,
@@ -108,7 +108,7 @@ def _publish(db: Database, run: Run, safety: Safety | None, quarantined: Sequenc
             reason=safety.reason,
             now_s=run.now_s,
             run_id=run.id,
-            suspects=quarantined,
+            suspects={*safety.suspects, *_quarantined(outcome)},
         )
         if back.generation is not None:
             return back.generation

@@ -182,6 +182,12 @@ def test_a_pattern_that_is_to_blame_for_a_crash_does_not_come_back_with_the_gene
     assert alert.detail["patterns"] == [row.id]
     assert "all others are as in generation" in alert.message
 
+    world.visit(300, hates_everything)
+    world.learn(after_h=6)
+
+    assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 2  # it fell as far again
+    assert world.table().state != "active"
+
 
 def test_a_tenant_that_asks_for_it_lets_a_person_decide_about_trials(db: Database, config: Config) -> None:
     careful = replace(config, patterns=replace(config.patterns, require_trial_approval=True))
