@@ -15,7 +15,7 @@ class UnreadReply:
     response_format: str
     length_band: str
     tool_set: str
-    messages_json: str
+    messages_json: str  # what the turn added; '' where no tools were offered
     reply_json: str
 
 
@@ -45,7 +45,7 @@ def unread_replies(
     """Return the next replies with ``after < seq <= until`` from *since_at* on, in order of arrival."""
     rows = db.rows(
         """
-        SELECT seq, question, response_format, length_band, tool_set, messages_json,
+        SELECT seq, question, response_format, length_band, tool_set, iif(tool_set = '', '', messages_json),
           coalesce(reply_json, '') AS reply_json
         FROM responses
         WHERE +tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
@@ -72,18 +72,9 @@ def save_characteristics(db: Database, tenant_id: str, version: int, found: Iter
         db.execute_many(
             """
             INSERT INTO response_characteristics (seq, tenant_id, version, values_json, terms)
-            VALUES (:seq, :tenant_id, :version, :values_json, :terms)
+            VALUES (?, ?, ?, ?, ?)
             ON CONFLICT (seq) DO UPDATE SET version = excluded.version, values_json = excluded.values_json,
               terms = excluded.terms
             """,
-            [
-                {
-                    "seq": one.seq,
-                    "tenant_id": tenant_id,
-                    "version": version,
-                    "values_json": one.values_json,
-                    "terms": one.terms,
-                }
-                for one in found
-            ],
+            [(one.seq, tenant_id, version, one.values_json, one.terms) for one in found],
         )

@@ -21,8 +21,9 @@ _COUNT: Final = re.compile(
     _ABOVE + r"(\d{1,6})\s+(?:failed\s+|new\s+|open\s+|consecutive\s+)?"
     r"(?:times|events?|errors?|failures|occurrences|incidents|tickets|alerts|requests|cases|complaints|attempts|logins|orders|records|rows)\b"
 )
-_ALERTING: Final = ("alert", "notif", "flag")
+_ALERTING: Final = frozenset(("alert", "notif", "flag"))
 _NEAR_CHARS: Final = 80  # before and after a threshold, within which something must say what it is one of
+_COUNT_REACH: Final = _NEAR_CHARS + 100  # from such a word to the far end of the longest count
 
 
 def threshold(read: Read) -> tuple[str, ...] | None:
@@ -41,9 +42,10 @@ def threshold(read: Read) -> tuple[str, ...] | None:
 def min_count(read: Read) -> tuple[str, ...] | None:
     """Return the count from which on the reply reports something, None where nothing is reported."""
     prose = read.prose
-    if read.hints.isdisjoint(_ALERTING) or not has_any(prose, _ALERTING):
+    span = span_of(prose, read.hints & _ALERTING, _COUNT_REACH, _COUNT_REACH)
+    if span is None:
         return None
-    for match in _COUNT.finditer(prose):
+    for match in _COUNT.finditer(prose, *span):
         if has_any(_around(prose, match), _ALERTING):
             count = float(match[1])
             return (str(min(_COUNTS, key=lambda known: (abs(known - count), known))),)

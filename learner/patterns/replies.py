@@ -41,7 +41,7 @@ def read_replies(db: Database, tenant_id: str, tokens: TokenCounter, *, until: i
 def _read(unread: UnreadReply, ordinary: Ordinary) -> Characteristics:
     reply = reply_of(
         unread.reply_json,
-        unread.messages_json if unread.tool_set else "",
+        unread.messages_json,
         format=unread.response_format,
         length_band=unread.length_band,
         offers_tools=bool(unread.tool_set),
