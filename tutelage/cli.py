@@ -13,6 +13,7 @@ from tutelage import (
     cli_alerts,
     cli_contexts,
     cli_demo,
+    cli_feedback,
     cli_forget,
     cli_import,
     cli_keys,
@@ -54,6 +55,7 @@ app.add_typer(cli_contexts.app, name="contexts")
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("import")(cli_import.import_file)
 app.command("forget")(cli_forget.forget)
+app.add_typer(cli_feedback.app, name="feedback")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_tenants.app, name="tenants")
 app.command("demo")(cli_demo.demo)
