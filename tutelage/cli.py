@@ -11,6 +11,7 @@ from learner.errors import LearnerError
 from store.errors import StoreError
 from tutelage import (
     cli_alerts,
+    cli_backup,
     cli_contexts,
     cli_demo,
     cli_feedback,
@@ -53,6 +54,8 @@ app.command("runs")(cli_learn.runs)
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
 app.add_typer(cli_alerts.app, name="alerts")
+app.command("backup")(cli_backup.backup)
+app.command("restore")(cli_backup.restore)
 app.command("import")(cli_import.import_file)
 app.command("forget")(cli_forget.forget)
 app.add_typer(cli_feedback.app, name="feedback")
