@@ -22,6 +22,7 @@ from tutelage import (
     cli_patterns,
     cli_serve,
     cli_tenants,
+    cli_why,
 )
 from tutelage.demo.client import DemoError
 from tutelage.dispatch import load
@@ -53,6 +54,7 @@ app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
+app.command("why")(cli_why.why)
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)
