@@ -143,6 +143,12 @@ def find_answer(db: Database, tenant_id: str, text: str, question: str, *, since
     return None if found is None else str(found)
 
 
+def newest_response_at(db: Database, tenant_id: str) -> str | None:
+    """Return when the tenant's newest response was asked for, None without any."""
+    found = db.value("SELECT max(created_at) FROM responses WHERE tenant_id = :tenant_id", {"tenant_id": tenant_id})
+    return None if found is None else str(found)
+
+
 def find_history(db: Database, tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:
     """Return the conversation with a turn that ended with one of *history_hashes*, and which; the first known wins."""
     for index, history_hash in enumerate(history_hashes):

@@ -14,6 +14,7 @@ from tutelage import (
     cli_backup,
     cli_contexts,
     cli_demo,
+    cli_doctor,
     cli_feedback,
     cli_forget,
     cli_import,
@@ -54,6 +55,7 @@ app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
+app.command("doctor")(cli_doctor.doctor)
 app.command("why")(cli_why.why)
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("backup")(cli_backup.backup)
