@@ -15,6 +15,7 @@ from tutelage import (
     cli_contexts,
     cli_demo,
     cli_doctor,
+    cli_export,
     cli_feedback,
     cli_forget,
     cli_import,
@@ -60,6 +61,7 @@ app.command("why")(cli_why.why)
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)
+app.command("export")(cli_export.export)
 app.command("import")(cli_import.import_file)
 app.command("forget")(cli_forget.forget)
 app.add_typer(cli_feedback.app, name="feedback")
