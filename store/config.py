@@ -254,6 +254,16 @@ class TrainingSection:
 class LogSection:
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
     format: Literal["text", "json"]
+    requests: bool
+    messages: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySection:
+    otlp_endpoint: str
+    interval_s: float
+    max_waiting: int
+    messages: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +287,7 @@ class Config:
     alerts: AlertsSection
     training: TrainingSection
     log: LogSection
+    telemetry: TelemetrySection
 
 
 def default_config_path() -> Path:
@@ -452,6 +463,7 @@ _MORE_THAN_ZERO = {
     ),
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
+    "telemetry": ("interval_s", "max_waiting"),
 }
 
 

@@ -44,7 +44,9 @@ class OpeningFacts:
 
 
 # Values by position: names cost as much as the insertion itself.
-_COLUMNS = tuple(name for name in ResponseRecord.__struct_fields__ if name not in ("injections", "drawn"))
+_COLUMNS = tuple(
+    name for name in ResponseRecord.__struct_fields__ if name not in ("injections", "drawn", "trace_parent")
+)
 _response_values = attrgetter(*_COLUMNS)
 
 _INSERT_RESPONSE = f"""
