@@ -77,6 +77,11 @@ def m012_removed_signals(tool: Tool) -> None:
     _run(tool, REMOVED_SIGNALS)
 
 
+@MIGRATIONS()
+def m013_nlu_models(tool: Tool) -> None:
+    _run(tool, NLU_MODELS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -639,4 +644,27 @@ BEGIN
   INSERT INTO removed_signals (tenant_id, signal_seq, response_id, signal_type, weight)
   VALUES (OLD.tenant_id, OLD.seq, OLD.response_id, OLD.signal_type, OLD.weight);
 END;
+"""
+
+NLU_MODELS: Final = """
+CREATE TABLE nlu_models (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- from 1
+  dataset_id TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  embedding_model TEXT NOT NULL, -- whose vectors it reads
+  n_intents INTEGER NOT NULL,
+  n_examples INTEGER NOT NULL, -- distinct texts
+  fingerprint TEXT NOT NULL, -- of the examples and all that decides what is made of them
+  report_json TEXT NOT NULL,
+  model BLOB NOT NULL, -- trained on all examples: what is served
+  assessed BLOB NOT NULL, -- trained without the held-out part: what the next version is compared with
+  created_at TEXT NOT NULL,
+  published_at TEXT, -- NULL: it was never served
+  withdrawn_at TEXT, -- a person went back to the version before
+  PRIMARY KEY (tenant_id, version)
+) STRICT;
+
+CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
+  WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
 """
