@@ -20,8 +20,11 @@ def learn(
     now_s: float,
     author: Author | None = None,
     clock: Clock | None = None,
+    dataset_id: str | None = None,
 ) -> list[RunReport]:
     """Return what one run did; *author* lends its embedder and token counter when they are loaded already.
+
+    *dataset_id* is what nlu trains on, None for the configured one.
 
     Raises:
         StoreError: as ``run_once``.
@@ -34,4 +37,4 @@ def learn(
         rng=np.random.default_rng(),
         clock=clock or SystemClock(),
     )
-    return run_once(db, config, tenant_id, kind, collaborators=collaborators, now_s=now_s)
+    return run_once(db, config, tenant_id, kind, collaborators=collaborators, now_s=now_s, dataset_id=dataset_id)

@@ -2,15 +2,18 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final, Literal
 
 from learner.knowledge.pipeline import run_knowledge
+from learner.nlu.pipeline import run_nlu
 from learner.patterns.pipeline import run_patterns
 from learner.report import Collaborators, RunReport
 from learner.signals import find_traffic_signals
 from store.alerts import raise_alert
 from store.config import Config, segment_directory
 from store.database import Database
+from store.datasets import get_dataset, has_dataset
 from store.run_lock import run_lock
 from store.runs import RunKind, fail_interrupted_runs, fail_run, last_completed_run, start_run
 from store.segments import ingest_orphans
@@ -22,16 +25,23 @@ log = logging.getLogger(__name__)
 Kind = Literal["patterns", "knowledge", "nlu", "all"]
 Pipeline = Callable[[Database, Config, str, Collaborators, str, float], RunReport]
 
-PIPELINES: Final[Mapping[RunKind, Pipeline]] = {"patterns": run_patterns, "knowledge": run_knowledge}
 KINDS: Final[Mapping[Kind, tuple[RunKind, ...]]] = {
     "patterns": ("patterns",),
     "knowledge": ("knowledge",),
-    "all": ("patterns", "knowledge"),
+    "nlu": ("nlu",),
+    "all": ("patterns", "knowledge", "nlu"),
 }
 
 
 def run_once(
-    db: Database, config: Config, tenant_id: str, kind: Kind, *, collaborators: Collaborators, now_s: float
+    db: Database,
+    config: Config,
+    tenant_id: str,
+    kind: Kind,
+    *,
+    collaborators: Collaborators,
+    now_s: float,
+    dataset_id: str | None = None,
 ) -> list[RunReport]:
     """Return what one run of *tenant_id* did, one report for each kind of learning.
 
@@ -39,24 +49,36 @@ def run_once(
         db: a connection of this thread's own.
         config: all settings.
         tenant_id: whose records.
-        kind: ``all`` is patterns, then knowledge.
+        kind: ``all`` is patterns, then knowledge, then nlu if there is a dataset to train on.
         collaborators: embedding, tokens, models, chance and the machine's clock.
         now_s: the run's time for all that depends on time; seconds since 1970.
+        dataset_id: what nlu trains on; None: ``[training] dataset_id``.
 
     Raises:
         ValueError: there is no pipeline for *kind*.
         ConflictError: another run of the tenant did not end within ``[learner] run_wait_s``.
-        NotFoundError: there is no such tenant.
+        NotFoundError: there is no such tenant, or no such dataset to train on.
         UnavailableError: the database is missing, locked or damaged; nothing was published.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind!r}")
     get_tenant(db, tenant_id)
+    dataset_id = dataset_id or config.training.dataset_id
+    if kind == "nlu":
+        get_dataset(db, tenant_id, dataset_id)
     with run_lock(db.path, tenant_id, wait_s=config.learner.run_wait_s):
         fail_interrupted_runs(db, tenant_id, finished_s=collaborators.clock.now_s())
         ingest_orphans(db, segment_directory(config))
-        _find_signals(db, config, tenant_id)
-        return [_run(db, config, tenant_id, one, collaborators, now_s) for one in KINDS[kind]]
+        pipelines: dict[RunKind, Pipeline] = {
+            "patterns": run_patterns,
+            "knowledge": run_knowledge,
+            "nlu": partial(run_nlu, dataset_id=dataset_id),
+        }
+        if kind != "nlu":
+            _find_signals(db, config, tenant_id)
+        is_wanted = kind == "nlu" or has_dataset(db, tenant_id, dataset_id)
+        kinds = [one for one in KINDS[kind] if one != "nlu" or is_wanted]
+        return [_run(db, config, tenant_id, one, pipelines[one], collaborators, now_s) for one in kinds]
 
 
 def _find_signals(db: Database, config: Config, tenant_id: str) -> None:
@@ -66,13 +88,19 @@ def _find_signals(db: Database, config: Config, tenant_id: str) -> None:
 
 
 def _run(  # noqa: PLR0917  # the signature of every kind of run
-    db: Database, config: Config, tenant_id: str, kind: RunKind, collaborators: Collaborators, now_s: float
+    db: Database,
+    config: Config,
+    tenant_id: str,
+    kind: RunKind,
+    pipeline: Pipeline,
+    collaborators: Collaborators,
+    now_s: float,
 ) -> RunReport:
     """Return the report of one pipeline; a failure stays as a failed run and an alert, and is raised."""
     clock = collaborators.clock
     run_id = start_run(db, tenant_id, kind, now_s, clock.now_s())
     try:
-        return PIPELINES[kind](db, config, tenant_id, collaborators, run_id, now_s)
+        return pipeline(db, config, tenant_id, collaborators, run_id, now_s)
     except Exception as exc:
         log.exception("run %s (%s) of tenant %s failed", run_id, kind, tenant_id)
         error = f"{type(exc).__name__}: {exc}"

@@ -45,10 +45,18 @@ class Worker:
 
     def __call__(self, job: JobRow) -> str | None:
         """Do *job* and return the id of its (last) run."""
-        kind: RunKind = "knowledge" if job.kind == "knowledge" else "patterns"
+        kind: RunKind = "nlu" if job.kind == "nlu-train" else job.kind
         now_s = SystemClock().now_s()
         with open_database(self._config.store) as db:
-            reports = learn(db, self._config, job.tenant_id, kind, now_s=now_s, author=self._author)
+            reports = learn(
+                db,
+                self._config,
+                job.tenant_id,
+                kind,
+                now_s=now_s,
+                author=self._author,
+                dataset_id=job.dataset_id,
+            )
         return reports[-1].run_id if reports else None
 
 

@@ -194,6 +194,7 @@ class DataPlane:
             "records": read_trouble(segment_directory(self._config)),
             "recorder": recorder_problem,
             "embedder": self._understanding.problem,
+            "classifier": self._snapshots.classifier_problem,
             "prices": self._prices.problem,
             "learner": LEARNER_DIED if has_died(database_path(self._config.store), LEARNER) else None,
         }

@@ -115,10 +115,13 @@ class Snapshots:
         return self._tenants.get(tenant_id)
 
     def lacks_contexts(self, tenant_id: str) -> bool:
-        """Return whether a request of the tenant may want contexts that are not loaded."""
+        """Return whether a request of the tenant may want contexts, or a classifier, that are not loaded."""
         tenant = self._tenants.get(tenant_id)
         return (
-            tenant is not None and tenant.search is None and tenant.snapshot.learning and self._config.contexts.enabled
+            tenant is not None
+            and tenant.search is None
+            and tenant.snapshot.learning
+            and (self._config.contexts.enabled or not tenant.snapshot.is_classifier_loaded)
         )
 
     def learns(self, tenant_id: str) -> bool:
@@ -137,6 +140,12 @@ class Snapshots:
     def problem(self) -> str | None:
         """What keeps snapshots from being read; None when all is well."""
         return self._problem
+
+    @property
+    def classifier_problem(self) -> str | None:
+        """What keeps trained classifiers from being used, tenant by tenant; None when all is well."""
+        problems = {tenant_id: one.snapshot.classifier_problem for tenant_id, one in self._tenants.items()}
+        return "; ".join(f"tenant {name}: {problem}" for name, problem in problems.items() if problem) or None
 
     def generations(self) -> Mapping[str, int]:
         """Return the generation served to each tenant."""
@@ -212,10 +221,16 @@ class Snapshots:
         previous, search = (known.snapshot, known.search) if known else (None, None)
         if loaded is not None and search is None:
             previous, search = loaded.snapshot, loaded.search
-        elif known and (known.snapshot.learning, known.snapshot.generation) == (version.learning, version.generation):
+        elif known and _version_of(known.snapshot) == version:
             return known
         model = self._embedding_model if search is not None else None
         snapshot = load_snapshot(db, version.tenant_id, embedding_model=model, previous=previous)
+        if snapshot.classifier_problem and not (known and known.snapshot.classifier_problem):
+            logger.error(
+                "tenant %s: the built-in question types serve, for the trained classifier of %s",
+                version.tenant_id,
+                snapshot.classifier_problem,
+            )
         if snapshot.contexts is not None:
             found_with = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
             search = found_with.packed_like(search)
@@ -229,7 +244,7 @@ class Snapshots:
             return
         now_s = self._monotonic_s()
         idle = {
-            tenant_id: replace(tenant, snapshot=replace(tenant.snapshot, contexts=None), search=None)
+            tenant_id: replace(tenant, snapshot=_without_contexts(tenant.snapshot), search=None)
             for tenant_id, tenant in self._tenants.items()
             if tenant.search is not None and tenant.use.idle_s(now_s) >= unload_after_s
         }
@@ -246,6 +261,15 @@ class Snapshots:
         if self._db is not None:
             self._db.close()
             self._db = None
+
+
+def _version_of(snapshot: TenantSnapshot) -> TenantVersion:
+    return TenantVersion(snapshot.tenant_id, snapshot.learning, snapshot.generation, snapshot.nlu_version)
+
+
+def _without_contexts(snapshot: TenantSnapshot) -> TenantSnapshot:
+    """Return *snapshot* without what is loaded for the tenants in use alone."""
+    return replace(snapshot, contexts=None, classifier=None, classifier_problem=None)
 
 
 class HistoryReader:

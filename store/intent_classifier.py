@@ -4,6 +4,7 @@ Linear over the embedding that each question has anyway: two products of some hu
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -16,6 +17,7 @@ from store.errors import DamagedModelError
 
 FORMAT: Final = 1
 DIGEST_BYTES: Final = 16
+LEAST: Final = 1e-6  # of a probability: below, it is none
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -23,6 +25,8 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     intents: tuple[str, ...]
     dimensions: int
     familiar_similarity: float
+    slope: float
+    offset: float
     rows: bytes  # float32, little-endian: weights, then centres
     bias: bytes
 
@@ -35,14 +39,26 @@ class IntentClassifier:
         weights: (n, d); the temperature is in them already.
         bias: (n,).
         centres: (n, d) unit rows, the mean embedding of each intent's examples.
-        familiar_similarity: cosine to the nearest centre under which the confidence shrinks in proportion.
+        familiar_similarity: cosine to the nearest centre under which the probability shrinks in proportion.
+        slope: more than 0; what a unit of the log odds of that counts in those of the confidence.
+        offset: of the log odds.
     """
 
     def __init__(
-        self, intents: Sequence[str], weights: Vector, bias: Vector, centres: Vector, familiar_similarity: float
+        self,
+        intents: Sequence[str],
+        weights: Vector,
+        bias: Vector,
+        centres: Vector,
+        *,
+        familiar_similarity: float,
+        slope: float,
+        offset: float,
     ) -> None:
         self.intents = tuple(intents)
         self.familiar_similarity = familiar_similarity
+        self.slope = slope
+        self.offset = offset
         self._n_intents = len(self.intents)
         self._rows = np.concatenate([weights, centres]).astype(np.float32, copy=False)
         self._bias = bias.astype(np.float32, copy=False)
@@ -58,7 +74,12 @@ class IntentClassifier:
         best = int(logits.argmax())
         probability = 1.0 / float(np.exp(logits - logits[best]).sum())
         similarity = float(scores[self._n_intents :].max())
-        return self.intents[best], probability * min(1.0, max(0.0, similarity / self.familiar_similarity))
+        plausible = probability * min(1.0, similarity / self.familiar_similarity)
+        if plausible < LEAST:
+            return self.intents[best], 0.0
+        plausible = min(plausible, 1.0 - LEAST)
+        log_odds = self.slope * math.log(plausible / (1.0 - plausible)) + self.offset
+        return self.intents[best], 1.0 / (1.0 + math.exp(-log_odds))
 
     def classify_all(self, embeddings: Vector) -> tuple[NDArray[np.int64], Vector]:
         """Return for each of *embeddings* (m, d) the index of its intent and the confidence, as ``classify`` does."""
@@ -67,7 +88,9 @@ class IntentClassifier:
         best = logits.argmax(axis=1)
         probabilities = 1.0 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
         similarities = scores[:, self._n_intents :].max(axis=1)
-        return best, probabilities * np.clip(similarities / self.familiar_similarity, 0.0, 1.0)
+        plausible = probabilities * np.minimum(similarities / self.familiar_similarity, 1.0)
+        confidences = 1.0 / (1.0 + np.exp(-(self.slope * log_odds(plausible) + self.offset)))
+        return best, np.where(plausible < LEAST, 0.0, confidences).astype(np.float32)
 
     def encode(self) -> bytes:
         """Return the classifier as bytes, with a digest before them."""
@@ -77,6 +100,8 @@ class IntentClassifier:
                 self.intents,
                 self._rows.shape[1],
                 self.familiar_similarity,
+                self.slope,
+                self.offset,
                 self._rows.astype("<f4").tobytes(),
                 self._bias.astype("<f4").tobytes(),
             )
@@ -102,7 +127,22 @@ def decode_classifier(blob: bytes) -> IntentClassifier:
     rows = np.frombuffer(stored.rows, dtype="<f4").astype(np.float32).reshape(-1, stored.dimensions)
     bias = np.frombuffer(stored.bias, dtype="<f4").astype(np.float32)
     n_intents = len(stored.intents)
-    return IntentClassifier(stored.intents, rows[:n_intents], bias, rows[n_intents:], stored.familiar_similarity)
+    return IntentClassifier(
+        stored.intents,
+        rows[:n_intents],
+        bias,
+        rows[n_intents:],
+        familiar_similarity=stored.familiar_similarity,
+        slope=stored.slope,
+        offset=stored.offset,
+    )
+
+
+def log_odds(probabilities: Vector) -> Vector:
+    """Return the log odds of *probabilities*, which are kept LEAST away from 0 and 1."""
+    kept = np.clip(probabilities, LEAST, 1.0 - LEAST)
+    found: Vector = np.log(kept / (1.0 - kept))
+    return found
 
 
 def _digest(payload: bytes) -> bytes:

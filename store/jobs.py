@@ -119,14 +119,17 @@ def list_jobs(
 def last_due(db: Database, kind: JobKind) -> dict[str, str]:
     """Return ``{tenant id: when its latest job of this kind was due, or when it was made before the first}``.
 
-    Of all tenants that learn: the scheduler serves them all.
+    Of all tenants that learn: the scheduler serves them all. A classifier is trained only for those with a dataset.
     """
     rows = db.rows(
         """
         SELECT t.id, coalesce(
           (SELECT max(j.due_at) FROM training_jobs AS j WHERE j.tenant_id = t.id AND j.kind = :kind), t.created_at)
           AS due_at
-        FROM tenants AS t WHERE t.learning = 'on' ORDER BY t.id
+        FROM tenants AS t
+        WHERE t.learning = 'on'
+          AND (:kind <> 'nlu-train' OR EXISTS (SELECT 1 FROM datasets AS d WHERE d.tenant_id = t.id))
+        ORDER BY t.id
         """,
         {"kind": kind},
     )

@@ -54,9 +54,7 @@ def add_model(
 ) -> int:
     """Return the version that *new* became; the oldest beyond *keep_versions* go, but never the one that serves."""
     with db.transaction():
-        newest = db.value(
-            "SELECT max(version) FROM nlu_models WHERE tenant_id = :tenant_id", {"tenant_id": tenant_id}
-        )
+        newest = db.value("SELECT max(version) FROM nlu_models WHERE tenant_id = :tenant_id", {"tenant_id": tenant_id})
         version = int(newest or 0) + 1
         db.execute(
             """

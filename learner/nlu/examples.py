@@ -35,6 +35,8 @@ def choose(examples: Iterable[LabelledText], section: NluSection) -> TrainingSet
     Intents with fewer than ``min_examples`` texts are left out. A text is held out by its hash, so that it is judged
     by in each training and the next model is compared with the last on texts that neither has seen.
     """
+    examples = list(examples)
+    spelled = {_evened(example.text): example.text for example in reversed(examples)}
     chosen = _distinct(examples)
     sizes = Counter(intent for intent, _ in chosen.values())
     left_out = {intent: n for intent, n in sorted(sizes.items()) if n < section.min_examples}
@@ -45,7 +47,7 @@ def choose(examples: Iterable[LabelledText], section: NluSection) -> TrainingSet
     labels = np.array([index[chosen[text][0]] for text in texts], dtype=np.int64)
     reviewed = np.array([chosen[text][1] for text in texts], dtype=bool)
     return TrainingSet(
-        texts=texts,
+        texts=tuple(spelled[text] for text in texts),
         intents=intents,
         labels=labels,
         importance=_importance(labels, reviewed, len(intents), section.reviewed_weight),
@@ -59,7 +61,7 @@ def _distinct(examples: Iterable[LabelledText]) -> dict[str, tuple[str, bool]]:
     reviewed: dict[str, tuple[str, str]] = {}
     counted: dict[str, Counter[str]] = {}
     for example in examples:
-        text = " ".join(example.text.split()).casefold()
+        text = _evened(example.text)
         if example.reviewed_at:
             reviewed[text] = max(reviewed.get(text, ("", "")), (example.reviewed_at, example.intent))
         else:
@@ -69,6 +71,10 @@ def _distinct(examples: Iterable[LabelledText]) -> dict[str, tuple[str, bool]]:
         for text, intents in counted.items()
     }
     return by_channels | {text: (intent, True) for text, (_, intent) in reviewed.items()}
+
+
+def _evened(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def _position(text: str) -> float:

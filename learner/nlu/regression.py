@@ -112,7 +112,7 @@ def _times_inverse_hessian(gradient: Vector, history: deque[tuple[Vector, Vector
 
 def softmax(logits: Vector) -> Vector:
     """Return (m, n) probabilities, each row summing to 1."""
-    shifted = logits - logits.max(axis=1, keepdims=True)
+    shifted: Vector = logits - logits.max(axis=1, keepdims=True)
     np.exp(shifted, out=shifted)
     shifted /= shifted.sum(axis=1, keepdims=True)
     return shifted
