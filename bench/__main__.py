@@ -64,6 +64,11 @@ def _retrieval(options: Options) -> Part:
     return _printed("retrieval", "How well entries are found", *chosen)
 
 
+def _nlu(options: Options) -> Part:
+    chosen = [*(["--quick"] if options.is_quick else []), *(["--data", options.data] if options.data else [])]
+    return _printed("nlu", "The classifier of question types", *chosen)
+
+
 def _crash(options: Options) -> Part:
     return _printed("crash", "The crash alarm", *(["--quick"] if options.is_quick else []))
 
@@ -88,6 +93,7 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "workers": lambda options: workers.run(is_quick=options.is_quick),
     "selection": _selection,
     "retrieval": _retrieval,
+    "nlu": _nlu,
     "crash": _crash,
     "simworld": _simulation,
     "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
@@ -101,7 +107,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the gateway's cells")
-    parser.add_argument("--data", help="folder with BANKING77 and CLINC150, for retrieval")
+    parser.add_argument("--data", help="folder with BANKING77 and CLINC150, for retrieval and nlu")
     parser.add_argument("--simworld", help="folder with the simulated world, for the learner")
     arguments = parser.parse_args()
     failed = []

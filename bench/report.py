@@ -14,6 +14,7 @@ ORDER = (
     "workers",
     "selection",
     "retrieval",
+    "nlu",
     "budget",
     "simworld",
     "crash",
