@@ -223,6 +223,7 @@ class LearnerSection:
     port: int
     run_interval_h: float
     knowledge_interval_h: float
+    nlu_interval_h: float
     poll_s: float
     run_wait_s: float
     job_attempts: int
@@ -247,6 +248,20 @@ class AlertsSection:
 class TrainingSection:
     dataset_id: str
     review_below_confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class NluSection:
+    enabled: bool
+    min_examples: int
+    max_examples: int
+    held_out: float
+    reviewed_weight: float
+    penalty: float
+    unfamiliar: float
+    min_accuracy: float
+    margin: float
+    keep_versions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +290,7 @@ class Config:
     learner: LearnerSection
     alerts: AlertsSection
     training: TrainingSection
+    nlu: NluSection
     log: LogSection
 
 
@@ -410,6 +426,7 @@ _SHARES = {
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
     "training": ("review_below_confidence",),
+    "nlu": ("held_out", "unfamiliar", "min_accuracy", "margin"),
 }
 
 
@@ -443,6 +460,7 @@ _MORE_THAN_ZERO = {
     "learner": (
         "run_interval_h",
         "knowledge_interval_h",
+        "nlu_interval_h",
         "poll_s",
         "job_attempts",
         "job_lease_s",
@@ -451,6 +469,7 @@ _MORE_THAN_ZERO = {
     ),
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
+    "nlu": ("min_examples", "max_examples", "held_out", "reviewed_weight", "penalty", "keep_versions"),
 }
 
 

@@ -12,6 +12,7 @@ from store.errors import StoreError
 from tutelage import (
     cli_alerts,
     cli_contexts,
+    cli_datasets,
     cli_demo,
     cli_forget,
     cli_import,
@@ -51,6 +52,7 @@ app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
+app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("import")(cli_import.import_file)
 app.command("forget")(cli_forget.forget)
