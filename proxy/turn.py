@@ -70,6 +70,7 @@ class _Blocks(msgspec.Struct):
     embedding: NDArray[np.float32] | None = None
     question_type: str = ""
     question_type_confidence: float | None = None
+    nlu_version: int = 0  # of the classifier that told the type
     contexts_generation: int = NEVER
     contexts: Selection = NOTHING
 
@@ -268,7 +269,7 @@ class Learning:
         """Return the body to send, and note in *draft* what went into it."""
         blocks = self._blocks_of(draft, served)
         if not draft.facts.question_type and (draft.facts.question or blocks.question_type):
-            self._classify(draft, blocks)
+            self._classify(draft, served, blocks)
         conversation = draft.place.conversation
         is_known = conversation.facts is not None
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
@@ -314,9 +315,17 @@ class Learning:
             blocks.embedding = self._embedder.embed_one(draft.facts.question)
         return blocks.embedding
 
-    def _classify(self, draft: Draft, blocks: _Blocks) -> None:
-        if not blocks.question_type:
-            question_type, confidence = self._classifier.classify(self._embedding(draft, blocks))
+    def _classify(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> None:
+        """Tell the question's type by the tenant's own classifier, or the built-in one when none was trained."""
+        snapshot = served.snapshot
+        served.use.is_marked = True
+        if not snapshot.is_classifier_loaded:
+            return  # it stays unknown: the built-in types are not the tenant's
+        is_outdated = blocks.nlu_version != snapshot.nlu_version and bool(draft.facts.question)
+        if not blocks.question_type or is_outdated:
+            classifier = snapshot.classifier or self._classifier
+            question_type, confidence = classifier.classify(self._embedding(draft, blocks))
+            blocks.nlu_version = snapshot.nlu_version
             is_sure = confidence >= self._config.question_types.min_confidence
             blocks.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE
             blocks.question_type_confidence = confidence
