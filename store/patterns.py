@@ -366,6 +366,11 @@ def without_evidence(row: PatternRow) -> PatternRow:
     return replace(row, grade="none", confidence=0.5, lift=None, lift_low=None, lift_high=None, e_value=None)
 
 
+def retired(row: PatternRow, now_s: float) -> PatternRow:
+    """Return the pattern taken out; its cooldown begins."""
+    return replace(row, state="retired", grade="none", share=0.0, cells=(), warm_step=0, removed_at=iso(now_s))
+
+
 def insert_pattern(
     db: Database,
     row: PatternRow,

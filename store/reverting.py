@@ -8,7 +8,7 @@ from store.audit import record
 from store.clock import iso
 from store.database import Database
 from store.generations import plan_of
-from store.patterns import PatternRow, patterns_in_play, publish_patterns, save_pattern, without_evidence
+from store.patterns import PatternRow, patterns_in_play, publish_patterns, retired, save_pattern, without_evidence
 from store.plan import ServedPattern
 
 PERSONS_STATES: Final = ("pinned", "disabled")  # a person's word, which stays
@@ -109,14 +109,10 @@ def _as_then(row: PatternRow, then: ServedPattern | None, now_s: float) -> Patte
     if then is None:
         if row.state == "pinned":
             return None
-        return _retired(row, now_s) if row.state in LEARNED_STATES else row
+        return retired(row, now_s) if row.state in LEARNED_STATES else row
     if row.state in PERSONS_STATES or then.state == "pinned":
         return row if row.state == then.state and row.rule == then.rule else None
     return _restored(row, then, now_s)
-
-
-def _retired(row: PatternRow, now_s: float) -> PatternRow:
-    return replace(row, state="retired", grade="none", share=0.0, cells=(), warm_step=0, removed_at=iso(now_s))
 
 
 def _restored(row: PatternRow, then: ServedPattern, now_s: float) -> PatternRow:

@@ -52,7 +52,7 @@ def differences_of(revised: Revised, columns: Mapping[str, Column], natural_of: 
 def add_to_history(history: History, batch: Batch) -> None:
     """Take the records of *batch* into *history*."""
     totals = _Totals(batch.signals, len(batch.responses.seq))
-    _add(history, batch, 1.0, (totals.is_rated.astype(np.float64), totals.good, totals.bad))
+    _add(history, batch, (totals.is_rated.astype(np.float64), totals.good, totals.bad))
 
 
 def revise_history(history: History, revised: Revised) -> None:
@@ -60,10 +60,10 @@ def revise_history(history: History, revised: Revised) -> None:
     n = len(revised.now.responses.seq)
     now, before = _Totals(revised.now.signals, n), _Totals(revised.before, n)
     is_rated = now.is_rated.astype(np.float64) - before.is_rated
-    _add(history, revised.now, 0.0, (is_rated, now.good - before.good, now.bad - before.bad))
+    _add(history, revised.now, (is_rated, now.good - before.good, now.bad - before.bad))
 
 
-def _add(history: History, batch: Batch, n_responses: float, sums: tuple[Floats, Floats, Floats]) -> None:
+def _add(history: History, batch: Batch, sums: tuple[Floats, Floats, Floats]) -> None:
     responses, injections = batch.responses, batch.injections
     n = len(responses.seq)
     n_rated, good, bad = sums
@@ -73,7 +73,6 @@ def _add(history: History, batch: Batch, n_responses: float, sums: tuple[Floats,
         conversations=responses.conversations,
         is_holdout=responses.is_holdout,
         is_treated=np.bincount(injections.response[injections.treated], minlength=n) > 0,
-        n_responses=np.full(n, n_responses),
         n_rated=n_rated,
         good=good,
         bad=bad,

@@ -11,11 +11,11 @@ from learner.patterns.beliefs import Beliefs, GroupField, Key
 from learner.patterns.dealing import deal
 from learner.patterns.finding import Find, find
 from learner.patterns.keys import column_of, conditions_of, key_of, overlaps
-from learner.patterns.lifecycle import Change, is_cooled_down, proven, retired, started
+from learner.patterns.lifecycle import Change, is_cooled_down, proven, started
 from learner.patterns.readings import Readings
 from learner.patterns.states import Reset, Situation, in_figures, is_due, step
 from store.clock import DAY_S, parse_iso
-from store.patterns import PatternRow
+from store.patterns import PatternRow, retired
 from store.plan import Conditions
 from store.vocabulary import SERVED_STATES
 

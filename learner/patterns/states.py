@@ -13,11 +13,11 @@ from learner.patterns.beliefs import Beliefs, Key, Tally
 from learner.patterns.crash import Crash
 from learner.patterns.evidence import e_value_of
 from learner.patterns.keys import key_of
-from learner.patterns.lifecycle import HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined, retired
+from learner.patterns.lifecycle import HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined
 from learner.patterns.readings import Reading, Readings, measured
 from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
-from store.patterns import PatternRow
+from store.patterns import PatternRow, retired
 from store.vocabulary import PatternType
 
 QUARANTINE_DAYS: Final = 7.0  # a crash takes back what was activated this recently
