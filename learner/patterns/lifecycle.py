@@ -35,6 +35,11 @@ def is_hopeless(confidence: float, n_signals: float, settings: PatternsSection) 
     return confidence < settings.prune_confidence and n_signals >= enough
 
 
+def gets_nothing(row: PatternRow) -> bool:
+    """Return whether the pattern has no share anywhere."""
+    return row.share <= 0 and not any(cell.share > 0 for cell in row.cells)
+
+
 def started(row: PatternRow, traffic_s: float) -> PatternRow:
     """Return the candidate in trial: evidence counts from records made after *traffic_s*."""
     return replace(row, state="trial", trial_since=iso(traffic_s), warm_step=0, share=0.0, cells=())

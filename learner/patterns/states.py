@@ -13,7 +13,7 @@ from learner.patterns.beliefs import Beliefs, Key, Tally
 from learner.patterns.crash import Crash
 from learner.patterns.evidence import e_value_of
 from learner.patterns.keys import key_of
-from learner.patterns.lifecycle import HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined
+from learner.patterns.lifecycle import HARM_SHARE, Change, gets_nothing, is_cooled_down, is_hopeless, quarantined
 from learner.patterns.readings import Reading, Readings, measured
 from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
@@ -157,16 +157,12 @@ def _why_hopeless(row: PatternRow, now: PatternRow, reading: Reading, situation:
         return f"confidence {now.confidence:.2f} after {reading.n_treated:.0f} signals"
     if is_judged and now.lift_high is not None and now.lift_high < settings.least_lift and not helps_somewhere:
         return f"futile: lifts by {now.lift_high:+.3f} at most, after {reading.n_treated:.0f} signals"
-    if _gets_nothing(row) and idle_days(now, situation.now_s) > settings.futility_days:
+    if gets_nothing(row) and idle_days(now, situation.now_s) > settings.futility_days:
         return (
             f"futile: no share for {settings.futility_days:g} days, others of its dimension are better "
             f"(confidence {now.confidence:.2f}, {reading.n_treated:.0f} signals)"
         )
     return None
-
-
-def _gets_nothing(row: PatternRow) -> bool:
-    return row.share <= 0 and not any(cell.share > 0 for cell in row.cells)
 
 
 def _decide_active(row: PatternRow, now: PatternRow, settings: PatternsSection) -> Change:
