@@ -11,7 +11,7 @@ from learner.patterns.beliefs import Beliefs, GroupField, Key
 from learner.patterns.dealing import FLOOR, deal
 from learner.patterns.finding import Find, find
 from learner.patterns.keys import column_of, conditions_of, key_of, overlaps
-from learner.patterns.lifecycle import Change, gets_nothing, is_cooled_down, proven, started
+from learner.patterns.lifecycle import HARMFUL, Change, gets_nothing, is_cooled_down, proven, started
 from learner.patterns.readings import Readings
 from learner.patterns.states import Reset, Situation, in_figures, is_due, step
 from store.clock import DAY_S, parse_iso
@@ -156,7 +156,8 @@ def _ended(change: Change, odds: Mapping[str, float], now_s: float) -> Change:
     if not is_idle or after.is_approved or odds.get(after.id, 0.0) >= FLOOR:
         return change
     reason = SURPASSED if after.id in odds else BARRED
-    return Change(before, retired(after, now_s), f"futile: {reason} (confidence {after.confidence:.2f})")
+    words = f"futile: {reason} (confidence {after.confidence:.2f})"
+    return Change(before, retired(after, now_s), words, is_harm=after.confidence < HARMFUL)
 
 
 def is_startable(row: PatternRow, situation: Situation) -> bool:

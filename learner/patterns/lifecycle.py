@@ -22,6 +22,7 @@ class Change:
     before: PatternRow
     after: PatternRow
     reason: str | None = None
+    is_harm: bool = False  # the pattern is taken out because it did harm
 
 
 def is_cooled_down(row: PatternRow, settings: PatternsSection, now_s: float) -> bool:

@@ -12,8 +12,16 @@ from typing import Final
 from learner.patterns.beliefs import Beliefs, Key, Tally
 from learner.patterns.crash import Crash
 from learner.patterns.evidence import e_value_of
-from learner.patterns.keys import key_of
-from learner.patterns.lifecycle import HARM_SHARE, Change, gets_nothing, is_cooled_down, is_hopeless, quarantined
+from learner.patterns.keys import key_of, name_of
+from learner.patterns.lifecycle import (
+    HARM_SHARE,
+    HARMFUL,
+    Change,
+    gets_nothing,
+    is_cooled_down,
+    is_hopeless,
+    quarantined,
+)
 from learner.patterns.readings import Reading, Readings, measured
 from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
@@ -67,7 +75,7 @@ def step(row: PatternRow, readings: Readings, situation: Situation, *, is_proven
     """Return what becomes of a pattern that is measured: any but a retired or disabled one."""
     beliefs: Beliefs = readings.beliefs
     reading = readings.of(key_of(row, beliefs.strata.field))
-    now = measured(row, reading, beliefs.tallies.get(row.id, NO_TALLY))
+    now = measured(row, reading, beliefs.tallies.get(name_of(row), NO_TALLY))
     if row.state == "candidate":
         return Step(Change(row, now))
     if row.state == "pinned":
@@ -84,12 +92,12 @@ def _safety(row: PatternRow, now: PatternRow, reading: Reading, situation: Situa
     if reading.harm_z < -settings.harm_z and (is_served_widely or row.share > HARM_SHARE):
         reason = f"harm: {-reading.harm_z:.1f} standard errors below control of late"
         if is_served_widely:
-            return Step(Change(row, retired(now, now_s), reason), reset=True, keep=HARM_KEEP)
+            return Step(Change(row, retired(now, now_s), reason, is_harm=True), reset=True, keep=HARM_KEEP)
         if is_cooled_down(row, settings, now_s):
             # A trial is only believed less, and its share falls by that: among many looks, many alarms are chance.
             return Step(Change(row, replace(now, removed_at=iso(now_s)), reason), keep=HARM_KEEP)
     if is_served_widely and reading.objection is not None:
-        return Step(Change(row, retired(now, now_s), reading.objection), reset=True)
+        return Step(Change(row, retired(now, now_s), reading.objection, is_harm=True), reset=True)
     # What was used since the last run has news to judge it by, however late this run is.
     if now.last_used_at == row.last_used_at and idle_days(now, now_s) > settings.prune_idle_days:
         return Step(Change(row, retired(now, now_s), f"unused for {settings.prune_idle_days:g} days"), reset=True)
@@ -122,7 +130,10 @@ def _step_trial(row: PatternRow, now: PatternRow, reading: Reading, situation: S
         active = replace(now, state="active", grade="proven" if is_proven else "provisional", warm_step=1)
         return Step(Change(row, active, f"helps: {in_figures(reading)}"))
     reason = _why_hopeless(row, now, reading, situation)
-    return Step(Change(row, now)) if reason is None else Step(Change(row, retired(now, situation.now_s), reason), True)
+    if reason is None:
+        return Step(Change(row, now))
+    is_harm = now.confidence < HARMFUL
+    return Step(Change(row, retired(now, situation.now_s), reason, is_harm=is_harm), reset=True)
 
 
 def is_due(reading: Reading, settings: PatternsSection, *, is_proven: bool) -> bool:

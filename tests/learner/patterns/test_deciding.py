@@ -107,7 +107,7 @@ def test_a_guardrail_keeps_a_pattern_out_that_wins_votes() -> None:
 
     assert trial.after.state == "trial"
     assert trial.after.guardrails == {"rating": 0.0, "follow_up": 0.08, "regenerate": 0.0}
-    assert (only(active).after.state, only(active).reason) == ("retired", reason)
+    assert (only(active).after.state, only(active).reason, only(active).is_harm) == ("retired", reason, True)
 
 
 def test_a_change_that_is_sure_but_small_is_no_objection() -> None:
@@ -130,6 +130,23 @@ def test_what_harms_is_taken_out_and_mostly_forgotten(state: PatternState) -> No
     assert only(found).reason == "harm: 2.6 standard errors below control of late"
     assert only(found).after.removed_at == iso(NOW_S)
     assert (found.resets, found.discounts) == ([Reset(ORG, NOW_S)], [(ORG, 0.2)])
+
+
+def test_what_is_taken_out_for_harm_is_told_from_what_is_of_no_use() -> None:
+    recently = learned(UNKNOWN, TABLE, lift=0.1, log_e=3.0, n_treated=80, harm_z=-2.6)
+    surely = learned(UNKNOWN, TABLE, lift=-0.05, log_e=-1.0, n_treated=240)
+    perhaps = learned(UNKNOWN, TABLE, lift=-0.015, log_e=-1.0, n_treated=240)
+    useless = learned(UNKNOWN, TABLE, lift=0.0, log_e=0.0, n_treated=80)
+
+    changes = [
+        only(decided(recently, pattern("active", share=0.9))),
+        only(decided(surely, pattern(share=0.1))),
+        only(decided(perhaps, pattern(share=0.1))),
+        only(decided(useless, pattern("warmdown", share=0.2, warm_step=1))),
+    ]
+
+    assert {change.after.state for change in changes} == {"retired"}
+    assert [change.is_harm for change in changes] == [True, True, False, False]
 
 
 def test_a_trial_with_much_traffic_that_harms_is_believed_less() -> None:
