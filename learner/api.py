@@ -61,6 +61,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/runs", "GET", api_records.runs, 200),
     ("/api/runs/{id}", "GET", api_records.run, 200),
     ("/api/generations", "GET", api_generations.generations, 200),
+    ("/api/generations/{number}/revert", "GET", api_generations.preview, 200),
     ("/api/generations/{number}/revert", "POST", api_generations.revert_to, 200),
     ("/api/alerts", "GET", api_records.alerts, 200),
     ("/api/alerts/{id}/acknowledge", "POST", api_records.acknowledge, 200),

@@ -63,6 +63,7 @@ class Classifier(Protocol):
 class _Blocks(msgspec.Struct):
     """What a conversation was given last, so that it need not be worked out again while it still holds."""
 
+    seed: bytes
     generation: int = -1
     holdout: bool = False
     patterns: Selection = NOTHING
@@ -278,7 +279,7 @@ class Learning:
         # The block that stands in a thread stays there, whatever is published, and counts in every turn.
         is_held = draft.parsed.has_held_system and is_known
         if blocks.generation != served.snapshot.generation and not (is_held and blocks.generation >= 0):
-            self._choose_patterns(conversation, conversation.facts, served, blocks)
+            self._choose_patterns(conversation.facts, served, blocks)
         patterns, contexts = blocks.patterns, NOTHING
         if self._config.contexts.enabled and draft.facts.question:
             contexts = self._choose_contexts(draft, served, blocks)
@@ -297,7 +298,7 @@ class Learning:
         key = (served.snapshot.tenant_id, draft.place.conversation.id)
         blocks = self._blocks.get(key)
         if blocks is None:
-            blocks = _Blocks()
+            blocks = _Blocks(conversation_seed(served.snapshot.secret, draft.place.conversation.id))
             self._blocks.put(key, blocks)
         if not draft.facts.question and draft.parsed.has_held_history:
             return blocks  # a tool's results alone: the question is one that the upstream was told before
@@ -332,14 +333,13 @@ class Learning:
         draft.question_type = blocks.question_type
         draft.question_type_confidence = blocks.question_type_confidence
 
-    def _choose_patterns(self, conversation: Conversation, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
+    def _choose_patterns(self, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
         """Draw the conversation's patterns of the current generation."""
         snapshot, section = served.snapshot, self._config.patterns
-        seed = conversation_seed(snapshot.secret, conversation.id)
-        blocks.holdout = is_holdout(seed, section.holdout)
+        blocks.holdout = is_holdout(blocks.seed, section.holdout)
         if section.enabled:
             dimensions = served.index.dimensions(facts)
-            blocks.patterns = select_patterns(dimensions, seed, section, holdout=blocks.holdout)
+            blocks.patterns = select_patterns(dimensions, blocks.seed, section, holdout=blocks.holdout)
         blocks.generation = snapshot.generation
 
     def _choose_contexts(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
@@ -359,7 +359,7 @@ class Learning:
             return NOTHING, served.snapshot.generation
         section, generation = self._config.contexts, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        lot = Lot(conversation_seed(served.snapshot.secret, draft.place.conversation.id), self._clock.now_s())
+        lot = Lot(blocks.seed, self._clock.now_s())
         if self._remote is not None and served.remote is not None:
             vector = self._remote.known(draft.facts.question)
             if vector is not None:

@@ -102,6 +102,11 @@ def m016_nlu_models(tool: Tool) -> None:
     _run(tool, NLU_MODELS)
 
 
+@MIGRATIONS()
+def m017_lives(tool: Tool) -> None:
+    _run(tool, LIVES)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -800,4 +805,18 @@ CREATE TABLE nlu_models (
 
 CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
   WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
+"""
+
+LIVES: Final = """
+ALTER TABLE learning_runs ADD COLUMN is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1));
+
+ALTER TABLE learned_patterns ADD COLUMN reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT;
+
+ALTER TABLE pattern_events ADD COLUMN is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1));
+
+UPDATE pattern_events SET is_harm = 1
+WHERE to_state = 'retired' AND actor = 'learner' AND (reason LIKE 'harm:%' OR reason LIKE 'guardrail:%');
 """

@@ -161,7 +161,8 @@ CREATE TABLE learning_runs (
   cost_usd REAL NOT NULL DEFAULT 0,
   summary_json TEXT NOT NULL, -- what changed, stage by stage
   error TEXT
-) STRICT;
+, is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1))) STRICT;
 
 CREATE INDEX learning_runs_by_time ON learning_runs (tenant_id, kind, run_at);
 
@@ -218,7 +219,8 @@ CREATE TABLE learned_patterns (
   updated_at TEXT NOT NULL
 , cells_json TEXT NOT NULL -- [[question type, group, share]] where not share
   DEFAULT '[]', guardrails_json TEXT NOT NULL -- metric -> difference in its rate
-  DEFAULT '{}') STRICT;
+  DEFAULT '{}', reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT) STRICT;
 
 CREATE INDEX learned_patterns_by_state ON learned_patterns (tenant_id, state);
 
@@ -233,7 +235,8 @@ CREATE TABLE pattern_events (
   reason TEXT NOT NULL,
   detail_json TEXT NOT NULL,
   created_at TEXT NOT NULL
-) STRICT;
+, is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1))) STRICT;
 
 CREATE INDEX pattern_events_by_pattern ON pattern_events (pattern_id, seq);
 

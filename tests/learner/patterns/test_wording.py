@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from learner.errors import BudgetExceededError, ModelError
 from learner.models import Completion, Message, Meter, Model, Tool
-from learner.patterns.characteristics import type_of
+from learner.patterns.characteristics import TYPES
 from learner.patterns.rule_checks import harm, objection
 from learner.patterns.wording import AVOIDING, OPEN_AVOIDING, OPEN_TEMPLATES, TEMPLATES, Wording, template, word
 from store.blocks import pattern_line
@@ -182,7 +182,7 @@ def test_a_harmless_wording_that_means_the_same_is_used(
     dimension: str, value: str, text: str, tokens: TokenCounter
 ) -> None:
     found = word(
-        type=type_of(dimension),
+        type=TYPES[dimension],
         dimension=dimension,
         value=value,
         question_type="comparison",
