@@ -97,6 +97,11 @@ def m015_remote_vectors(tool: Tool) -> None:
     _run(tool, REMOTE_VECTORS)
 
 
+@MIGRATIONS()
+def m016_steps_of_turns(tool: Tool) -> None:
+    _run(tool, STEPS_OF_TURNS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -772,4 +777,12 @@ CREATE TABLE embedding_states (
   updated_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, model)
 ) STRICT, WITHOUT ROWID;
+"""
+
+STEPS_OF_TURNS: Final = """
+ALTER TABLE response_characteristics ADD COLUMN answer_seq INTEGER -- of a step of a tool loop: the turn's answer
+  DEFAULT NULL;
+
+CREATE INDEX response_characteristics_by_answer ON response_characteristics (tenant_id, answer_seq)
+WHERE answer_seq IS NOT NULL;
 """
