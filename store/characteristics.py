@@ -18,7 +18,7 @@ class UnreadReply:
     response_format: str
     length_band: str
     tool_set: str
-    messages_json: str  # what was added to the conversation; '' where tools have no part in it
+    messages_json: str  # what was added to the conversation; '' where it has neither tools nor names
     reply_json: str
     conversation_id: str
     created_at: str
@@ -61,7 +61,8 @@ def unread_replies(
     rows = db.rows(
         """
         SELECT seq, question, response_format, length_band, tool_set,
-          iif(tool_set = '' AND NOT instr(messages_json, '"tool"'), '', messages_json),
+          iif(tool_set = '' AND NOT instr(messages_json, '"tool"') AND NOT instr(messages_json, '"name"'), '',
+            messages_json),
           coalesce(reply_json, '') AS reply_json, conversation_id, created_at
         FROM responses
         WHERE +tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at

@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from learner.patterns.characteristics import VERSION, Values, characterise
+from learner.patterns.people import is_part_of_a_name, names_in_turn
 from learner.patterns.reply_text import Reply, reply_of
 from learner.patterns.terminology import Ordinary, terms_in
 from learner.patterns.tool_loops import OpenSteps, Step, ends, with_earlier
@@ -75,9 +76,11 @@ class _Reader:
         values: Values = characterise(reply, words.hints)
         if reply.answered or reply.asked:
             values = self._in_turn(unread, reply, values)
-        return Characteristics(
-            unread.seq, msgspec.json.encode(values).decode(), " ".join(terms_in(words, unread.question))
-        )
+        terms = terms_in(words, unread.question)
+        if terms:
+            names = names_in_turn(unread.messages_json, unread.question, reply.text)
+            terms = tuple(term for term in terms if not is_part_of_a_name(term, names))
+        return Characteristics(unread.seq, msgspec.json.encode(values).decode(), " ".join(terms))
 
     def _in_turn(self, unread: UnreadReply, reply: Reply, values: Values) -> Values:
         created_s = parse_iso(unread.created_at)

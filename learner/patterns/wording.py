@@ -5,7 +5,7 @@ One rule, one line, an imperative. Whatever fails the check is replaced by the t
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -185,7 +185,7 @@ def word(
     tokens: TokenCounter,
     max_tokens: int,
     model: Model | None,
-    names: Sequence[str] = (),
+    names: Collection[str] = (),
 ) -> Wording | None:
     """Return the rule for a characteristic, or None when no instruction can ask for it.
 
