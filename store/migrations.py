@@ -107,6 +107,11 @@ def m017_lives(tool: Tool) -> None:
     _run(tool, LIVES)
 
 
+@MIGRATIONS()
+def m018_steps_of_turns(tool: Tool) -> None:
+    _run(tool, STEPS_OF_TURNS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -819,4 +824,12 @@ ALTER TABLE pattern_events ADD COLUMN is_harm INTEGER NOT NULL DEFAULT 0 -- it w
 
 UPDATE pattern_events SET is_harm = 1
 WHERE to_state = 'retired' AND actor = 'learner' AND (reason LIKE 'harm:%' OR reason LIKE 'guardrail:%');
+"""
+
+STEPS_OF_TURNS: Final = """
+ALTER TABLE response_characteristics ADD COLUMN answer_seq INTEGER -- of a step of a tool loop: the turn's answer
+  DEFAULT NULL;
+
+CREATE INDEX response_characteristics_by_answer ON response_characteristics (tenant_id, answer_seq)
+WHERE answer_seq IS NOT NULL;
 """

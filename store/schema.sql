@@ -183,9 +183,13 @@ CREATE TABLE response_characteristics (
   version INTEGER NOT NULL, -- of the extractors that read it
   values_json TEXT NOT NULL, -- {dimension: [values]}; a dimension that means nothing for the reply is absent
   terms TEXT NOT NULL -- words that may be the tenant's own, as written, separated by spaces
-) STRICT;
+, answer_seq INTEGER -- of a step of a tool loop: the turn's answer
+  DEFAULT NULL) STRICT;
 
 CREATE INDEX response_characteristics_by_tenant ON response_characteristics (tenant_id, seq);
+
+CREATE INDEX response_characteristics_by_answer ON response_characteristics (tenant_id, answer_seq)
+WHERE answer_seq IS NOT NULL;
 
 CREATE TABLE learned_patterns (
   id TEXT NOT NULL PRIMARY KEY,

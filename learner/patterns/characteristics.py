@@ -14,9 +14,11 @@ from learner.patterns.reply_text import Read, Reply, read
 from learner.patterns.sql_style import query
 from store.vocabulary import PatternType
 
-VERSION: Final = 3  # of the extractors, terminology's too: raise it when one changes, and replies are read again
+VERSION: Final = 4  # of the extractors, terminology's too: raise it when one changes, and replies are read again
 MAX_TOOLS: Final = 20  # different tools of a tenant that are looked at, most used first
 
+Values = Mapping[str, tuple[str, ...]]
+"""What a reply has, by dimension."""
 Extractor = Callable[[Read], tuple[str, ...] | None]
 """Values that a reply has; empty: none of the named ones; None: the dimension means nothing for it."""
 

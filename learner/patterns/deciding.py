@@ -15,6 +15,7 @@ from learner.patterns.lifecycle import HARMFUL, Change, gets_nothing, is_cooled_
 from learner.patterns.readings import Readings
 from learner.patterns.states import Reset, Situation, in_figures, is_due, step
 from store.clock import DAY_S, parse_iso
+from store.pattern_conditions import misfit
 from store.patterns import PatternRow, retired
 from store.plan import Conditions
 from store.vocabulary import SERVED_STATES
@@ -192,6 +193,8 @@ def _splits(rows: Sequence[PatternRow], readings: Readings, situation: Situation
     for parent in parents:
         for key in readings.narrower(column_of(parent, field)):
             conditions = conditions_of(key.scope, field)
+            if misfit(parent.type, conditions) is not None:
+                continue
             same = [
                 row
                 for row in rows

@@ -1,7 +1,7 @@
 """One pattern run: read what is new -> believe -> decide -> word -> publish, the last in one transaction."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +23,7 @@ from learner.patterns.kept import (
     with_resets,
 )
 from learner.patterns.lifecycle import started
+from learner.patterns.people import declared_people, is_somebody
 from learner.patterns.publishing import Candidate, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
 from learner.patterns.safety import MEMORY_S, Safety, safety_of
@@ -40,7 +41,6 @@ from store.learner_states import LearnerState, has_lost_sums, load_learner_state
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
 from store.plan import Conditions
 from store.removals import newest_removal
-from store.responses import names_a_user
 from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
@@ -85,7 +85,14 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     window_at = days_before(situation.traffic_s, settings.window_days)
     source = Source(db, tenant_id, settings, config.feedback, rows, window_at)
     until_response = newest_response(db, tenant_id, after=since.response)
-    read_replies(db, tenant_id, collaborators.tokens, until=until_response, since_at=window_at)
+    read_replies(
+        db,
+        tenant_id,
+        collaborators.tokens,
+        until=until_response,
+        since_at=window_at,
+        settle_days=settings.settle_days,
+    )
     with db.snapshot():
         until = replace(_newest(db, tenant_id, since), response=until_response)
         state = load_learner_state(db, tenant_id)
@@ -214,12 +221,13 @@ def _rounded(value: float) -> float:
 def _candidates(
     run: Run, decisions: Decisions, situation: Situation, source: Source, tokens: TokenCounter
 ) -> list[Candidate]:
+    people = declared_people(source.db, source.tenant_id) if decisions.finds else frozenset()
     found = [
-        _candidate(run, one, tokens, situation.settings.max_rule_tokens)
+        _candidate(run, one, tokens, situation.settings.max_rule_tokens, people)
         for one in decisions.finds
         # What records alone can name, a word or a tool, may be somebody's name: no rule, and no model, is told it.
         if one.column.dimension not in NAMING
-        or not names_a_user(source.db, source.tenant_id, one.column.value.removeprefix(AVOID))
+        or not is_somebody(source.db, source.tenant_id, one.column.value.removeprefix(AVOID), people)
     ]
     return [
         *(one for one in found if one is not None),
@@ -227,7 +235,9 @@ def _candidates(
     ]
 
 
-def _candidate(run: Run, find: Find, tokens: TokenCounter, max_tokens: int) -> Candidate | None:
+def _candidate(
+    run: Run, find: Find, tokens: TokenCounter, max_tokens: int, people: Collection[str]
+) -> Candidate | None:
     types = find.conditions.question_type
     wording = word(
         type=find.type,
@@ -237,6 +247,7 @@ def _candidate(run: Run, find: Find, tokens: TokenCounter, max_tokens: int) -> C
         tokens=tokens,
         max_tokens=max_tokens,
         model=run.models.wording,
+        names=people,
     )
     if wording is None:
         return None

@@ -175,6 +175,12 @@ def test_a_pattern_is_added_shown_pinned_and_disabled(run: Run, listed: Callable
     assert rule in run("patterns", "list").stdout
 
 
+def test_a_condition_that_does_not_fit_the_type_is_refused(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    refused = run("patterns", "add", "--type", "query_style", "--rule", "Use joins.", "--segment", "vip", code=1)
+    assert "segment means nothing for query_style" in " ".join(refused.stderr.split())
+    assert listed("patterns", "list") == []
+
+
 def test_a_pattern_shows_what_is_behind_it(run: Run, listed: Callable[..., Any], db: Database) -> None:
     ensure_tenant(db, "default", now_s=NOW_S)
     row = pattern(db)

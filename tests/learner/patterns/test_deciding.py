@@ -17,7 +17,7 @@ from store.clock import iso
 from store.config import load_config
 from store.patterns import PatternRow
 from store.plan import CellShare, Conditions
-from store.vocabulary import PatternState
+from store.vocabulary import PatternState, PatternType
 from tests.conftest import NOW_S
 from tests.learner.patterns.believing import DAY_S, LIST, PROSE, TABLE, beliefs_of, learned, pattern, tallied
 
@@ -303,6 +303,16 @@ def test_a_trial_that_stands_out_in_one_question_type_splits() -> None:
     assert decided(beliefs, row, pattern(name="pat_2", conditions=REFUND, share=0.5)).splits == []
     assert decided(beliefs, row, situation=replace(SITUATION, is_frozen=True)).splits == []
     assert decided(beliefs, row, pattern("disabled", name="pat_2", conditions=REFUND)).splits == []
+
+
+@pytest.mark.parametrize(("type_", "n_splits"), [("response_format", 1), ("query_style", 0)])
+def test_a_trial_splits_by_group_only_if_its_type_can_depend_on_it(type_: PatternType, n_splits: int) -> None:
+    unknown = beliefs_of([TABLE], groups=("free", "pro"), field="segment")
+    beliefs = learned(unknown, TABLE, lift=0.1, log_e=math.log(50), n_treated=30, scope=Scope(group="pro"))
+
+    splits = decided(beliefs, pattern(share=0.5, type=type_)).splits
+
+    assert [split.conditions for split in splits] == [Conditions(segment=("pro",))] * n_splits
 
 
 def test_the_split_pattern_is_activated_by_its_own_key() -> None:
