@@ -182,7 +182,7 @@ def test_a_model_that_was_turned_is_not_heard(tokens: TokenCounter, rule: str, s
 @pytest.mark.parametrize(("dimension", "value", "text"), REWORDED)
 def test_other_words_for_the_same_are_used(tokens: TokenCounter, dimension: str, value: str, text: str) -> None:
     found = word(
-        type=type_of(dimension),
+        type=TYPES[dimension],
         dimension=dimension,
         value=value,
         question_type=None,
