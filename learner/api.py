@@ -31,6 +31,8 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/training/datasets", "GET", api_training.datasets, 200),
     ("/api/training/datasets/{id}", "GET", api_training.dataset, 200),
     ("/api/training/datasets/{id}/examples", "GET", api_training.examples_of, 200),
+    ("/api/training/datasets/{id}/facets", "GET", api_training.facets_of, 200),
+    ("/api/training/datasets/{id}/review", "GET", api_training.review_of, 200),
     ("/api/training/examples/{id}", "GET", api_training.example, 200),
     ("/api/training/examples/{id}", "PATCH", api_training.patch_example, 200),
     ("/api/training/jobs", "POST", api_training.add_job, 201),

@@ -8,6 +8,7 @@ from typing import Final
 from sqlite_utils import Database as Tool
 from sqlite_utils.migrations import Migrations
 
+from store.migrated_examples import TRAINING_DATA
 from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
 
 MIGRATIONS: Final = Migrations("tutelage")
@@ -95,6 +96,11 @@ def m014_self_correction(tool: Tool) -> None:
 @MIGRATIONS()
 def m015_remote_vectors(tool: Tool) -> None:
     _run(tool, REMOTE_VECTORS)
+
+
+@MIGRATIONS()
+def m016_training_data(tool: Tool) -> None:
+    _run(tool, TRAINING_DATA)
 
 
 TENANTS: Final = """
