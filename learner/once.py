@@ -10,6 +10,7 @@ from learner.run import Kind, run_once
 from store.clock import Clock, SystemClock
 from store.config import Config
 from store.database import Database
+from store.traffic_examples import collect_traffic
 
 
 def learn(
@@ -38,4 +39,5 @@ def learn(
         rng=np.random.default_rng(),
         clock=clock or SystemClock(),
     )
+    collect_traffic(db, config.training, now_s=collaborators.clock.now_s())
     return run_once(db, config, tenant_id, kind, collaborators=collaborators, now_s=now_s, period=period)

@@ -16,7 +16,6 @@ from store.run_lock import run_lock
 from store.runs import RunKind, fail_interrupted_runs, fail_run, last_completed_run, start_run
 from store.segments import ingest_orphans
 from store.tenants import get_tenant
-from store.traffic_examples import collect_traffic
 from store.turns import newest_response
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,6 @@ def run_once(
         fail_interrupted_runs(db, tenant_id, finished_s=collaborators.clock.now_s())
         ingest_orphans(db, segment_directory(config))
         _find_signals(db, config, tenant_id)
-        collect_traffic(db, config.training, now_s=now_s)
         return [_run(db, config, tenant_id, one, collaborators, now_s, period) for one in KINDS[kind]]
 
 
