@@ -8,7 +8,7 @@ from store.clock import parse_iso
 from store.config import TrainingSection
 from store.conversations import ImportProblem, import_conversations
 from store.database import Database
-from store.datasets import MAX_LABEL_CHARS, NewExample, add_examples
+from store.datasets import MAX_LABEL_CHARS, NewExample, add_examples, needs_review
 from store.errors import InvalidError
 from store.pseudonyms import hash_phone
 from store.tenants import get_tenant
@@ -72,7 +72,7 @@ def store_items(
         n_new=n_new + imported.n_new,
         n_changed=imported.n_changed,
         n_known=len(examples) - n_new + imported.n_known,
-        n_flagged=sum(example.confidence < threshold for example in examples),
+        n_flagged=sum(needs_review(example, threshold) for example in examples),
         problems=tuple(sorted(problems, key=lambda problem: problem.index)),
     )
 
@@ -84,7 +84,8 @@ def read_item(item: Any, secret: bytes) -> NewExample | Mapping[str, Any]:
         item: ``{"phoneNumber", "messageText", "intent", "confidence", "currentStep", "timestamp"}`` (milliseconds
             since 1970, or ISO 8601 text), or ``{"chatId", "messages", ...}``, which store.conversations reads. A
             message may also hold ``source``, an ``id`` that the sender made (the same id again is the same message,
-            whatever else it says) and ``alternatives``: ``[{"intent", "confidence"}]``, what else it might have been.
+            whatever else it says), ``alternatives``: ``[{"intent", "confidence"}]``, what else it might have been, and
+            ``needsReview``, where the sender knows better than the configured confidence.
         secret: the tenant's; keys the hash that stands for the phone number.
 
     Raises:
@@ -104,6 +105,7 @@ def read_item(item: Any, secret: bytes) -> NewExample | Mapping[str, Any]:
         source=_optional_text(item, "source") or DEFAULT_SOURCE,
         current_step=_optional_text(item, "currentStep"),
         id=_optional_text(item, "id"),
+        needs_review=_optional_flag(item, "needsReview"),
         runner_up=runner_up,
         runner_up_confidence=runner_up_confidence,
         user_hash=hash_phone(secret, phone_number) if phone_number else "",
@@ -123,6 +125,13 @@ def _optional_text(item: Mapping[str, Any], field: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise InvalidError(field, "must be a text")
     return value if value is None else _writable(value, field, MAX_LABEL_CHARS)
+
+
+def _optional_flag(item: Mapping[str, Any], field: str) -> bool | None:
+    value = item.get(field)
+    if value is not None and not isinstance(value, bool):
+        raise InvalidError(field, "must be true, false or null")
+    return value
 
 
 def _writable(value: str, field: str, max_chars: int) -> str:

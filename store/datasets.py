@@ -185,7 +185,7 @@ def add_examples(
     n_new = 0
     with db.transaction():
         for example in examples:
-            needs_review = example.confidence < review_below_confidence
+            is_flagged = needs_review(example, review_below_confidence)
             n_new += db.execute(
                 """
                 INSERT INTO examples (id, tenant_id, dataset_id, type, input, intent, confidence, tags_json,
@@ -199,29 +199,29 @@ def add_examples(
                 {
                     "tenant_id": tenant_id,
                     "dataset_id": dataset_id,
-                    **_values(
-                        example,
-                        needs_review if example.needs_review is None else example.needs_review,
-                        audit_share,
-                        now_s,
-                    ),
+                    **_values(example, is_flagged, audit_share, now_s),
                 },
             )
     return n_new
 
 
-def _values(example: NewExample, needs_review: bool, audit_share: float, now_s: float) -> dict[str, Any]:
+def needs_review(example: NewExample, below_confidence: float) -> bool:
+    """Return whether a person should look at an example: as its sender says, else as its confidence does."""
+    return example.confidence < below_confidence if example.needs_review is None else example.needs_review
+
+
+def _values(example: NewExample, is_flagged: bool, audit_share: float, now_s: float) -> dict[str, Any]:
     occurred_ms = int(now_s * 1000) if example.occurred_ms is None else example.occurred_ms
     tags = [f"confidence:{round(example.confidence * 100)}", f"source:{example.source}", *example.tags]
     fingerprint = example.fingerprint or fingerprint_of(example)
-    is_audit = not needs_review and example.reviewed_at is None and int(fingerprint[:8], 16) < audit_share * 2**32
+    is_audit = not is_flagged and example.reviewed_at is None and int(fingerprint[:8], 16) < audit_share * 2**32
     return {
         "id": f"ex-{occurred_ms}-{_chance()}",
         "input": example.input,
         "intent": example.intent,
         "confidence": example.confidence,
-        "tags_json": msgspec.json.encode([*tags, NEEDS_REVIEW] if needs_review else tags).decode(),
-        "needs_review": int(needs_review),
+        "tags_json": msgspec.json.encode([*tags, NEEDS_REVIEW] if is_flagged else tags).decode(),
+        "needs_review": int(is_flagged),
         "current_step": example.current_step,
         "user_hash": example.user_hash,
         "conversation_id": example.conversation_id,

@@ -63,6 +63,13 @@ def test_unsure_items_are_flagged_and_counted(client: TestClient) -> None:
     assert "needs_review" in flagged["tags"]
 
 
+def test_a_sender_that_knows_better_says_itself_what_needs_a_review(client: TestClient) -> None:
+    answer = send(client, {**ITEM, "needsReview": True}, {**ITEM, "confidence": 0.2, "needsReview": False})
+    assert answer.json()["flaggedForReview"] == 1
+    (flagged,) = client.get("/api/training/datasets/ds-auto-training/examples?tag=needs_review").json()["data"]
+    assert flagged["confidence"] == 0.95
+
+
 def test_the_same_delivery_again_is_answered_the_same_and_changes_nothing(client: TestClient) -> None:
     first, second = send(client, ITEM, CHAT), send(client, ITEM, CHAT)
     assert first.json() == second.json()
@@ -128,7 +135,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = (*ITEM, "source", "id", "alternatives", *CHAT, "user")
+FIELDS = (*ITEM, "source", "id", "alternatives", "needsReview", *CHAT, "user")
 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -175,6 +182,7 @@ def test_a_senders_id_stands_for_its_message_in_every_later_delivery(client: Tes
         ({"intent": "x" * 201}, "intent"),
         ({"messageText": "x" * 20_001}, "messageText"),
         ({"id": 7}, "id"),
+        ({"needsReview": "yes"}, "needsReview"),
         ({"alternatives": {}}, "alternatives"),
         ({"alternatives": [7]}, "alternatives[0]"),
         ({"alternatives": [{"intent": "a", "confidence": 0.1}, {"intent": ""}]}, "alternatives[1].intent"),
