@@ -19,6 +19,7 @@ ORDER = (
     "simworld",
     "crash",
     "runs",
+    "ingest",
 )
 INTRODUCTION = """# What a request costs
 

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final, get_args
 
 from learner.api_errors import ApiError, bad_field
-from learner.api_request import Call, flag, known_fields, one_of, page, text
+from learner.api_request import Call, flag, known_fields, one_of, page, required_text, text
+from learner.dataset_formats import Format
+from learner.dataset_import import import_dataset, read_content
 from learner.ingest import store_items
 from learner.review_order import review_queue
 from store.audit import record
@@ -115,6 +117,23 @@ def review_of(call: Call) -> dict[str, Any]:
         "data": [{**plain(one.example), "reason": one.reason, "why": one.why} for one in queue],
         "audit": audit,
     }
+
+
+def import_into(call: Call) -> Any:
+    """Put a file into a dataset, which is made when missing: ``{"format", "content"}``, the content as text."""
+    known_fields(call.body, ("format", "content"))
+    formats: tuple[Format, ...] = get_args(Format)
+    kind: Format = one_of("format", call.body.get("format"), formats) or "jsonl"
+    return import_dataset(
+        call.db,
+        call.tenant_id,
+        call.path["id"],
+        read_content(kind, required_text(call.body, "content")),
+        call.services.config.training,
+        actor=call.actor,
+        now_s=call.now_s,
+        max_items=call.services.config.learner.max_items,
+    )
 
 
 def example(call: Call) -> Any:

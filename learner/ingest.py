@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from store.clock import parse_iso
+from learner.item_fields import confidence_of, flag_of, label_of, required_label, text_of, timestamp_ms
 from store.config import TrainingSection
 from store.conversations import ImportProblem, import_conversations
 from store.database import Database
-from store.datasets import MAX_LABEL_CHARS, NewExample, add_examples, needs_review
+from store.datasets import NewExample, add_examples, needs_review
 from store.errors import InvalidError
 from store.pseudonyms import hash_phone
 from store.tenants import get_tenant
 
-MAX_TIMESTAMP_MS: Final = 253_402_300_799_999  # the last millisecond of the year 9999
-MAX_TEXT_CHARS: Final = 20_000
 MAX_ALTERNATIVES: Final = 1000
 DEFAULT_SOURCE: Final = "bulk"
 
@@ -95,60 +93,22 @@ def read_item(item: Any, secret: bytes) -> NewExample | Mapping[str, Any]:
         raise InvalidError("", "an item must be an object")
     if "messages" in item or "chatId" in item:
         return item
-    phone_number = _optional_text(item, "phoneNumber")
-    intent = _required_text(item, "intent", MAX_LABEL_CHARS)
+    phone_number = label_of(item, "phoneNumber")
+    intent = required_label(item, "intent")
     runner_up, runner_up_confidence = _runner_up(item.get("alternatives"), intent)
     return NewExample(
-        input=_required_text(item, "messageText", MAX_TEXT_CHARS),
+        input=text_of(item, "messageText"),
         intent=intent,
-        confidence=_confidence(item.get("confidence"), "confidence"),
-        source=_optional_text(item, "source") or DEFAULT_SOURCE,
-        current_step=_optional_text(item, "currentStep"),
-        id=_optional_text(item, "id"),
-        needs_review=_optional_flag(item, "needsReview"),
+        confidence=confidence_of(item.get("confidence"), "confidence"),
+        source=label_of(item, "source") or DEFAULT_SOURCE,
+        current_step=label_of(item, "currentStep"),
+        id=label_of(item, "id"),
+        needs_review=flag_of(item, "needsReview"),
         runner_up=runner_up,
         runner_up_confidence=runner_up_confidence,
         user_hash=hash_phone(secret, phone_number) if phone_number else "",
-        occurred_ms=_timestamp_ms(item.get("timestamp")),
+        occurred_ms=timestamp_ms(item.get("timestamp"), "timestamp"),
     )
-
-
-def _required_text(item: Mapping[str, Any], field: str, max_chars: int) -> str:
-    value = item.get(field)
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidError(field, "must be a text that is not empty")
-    return _writable(value, field, max_chars)
-
-
-def _optional_text(item: Mapping[str, Any], field: str) -> str | None:
-    value = item.get(field)
-    if value is not None and not isinstance(value, str):
-        raise InvalidError(field, "must be a text")
-    return value if value is None else _writable(value, field, MAX_LABEL_CHARS)
-
-
-def _optional_flag(item: Mapping[str, Any], field: str) -> bool | None:
-    value = item.get(field)
-    if value is not None and not isinstance(value, bool):
-        raise InvalidError(field, "must be true, false or null")
-    return value
-
-
-def _writable(value: str, field: str, max_chars: int) -> str:
-    """Return *value*, which the database can hold."""
-    if len(value) > max_chars:
-        raise InvalidError(field, f"must have at most {max_chars} characters, not {len(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as exc:
-        raise InvalidError(field, "holds half of a surrogate pair, which is no text") from exc
-    return value
-
-
-def _confidence(value: Any, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise InvalidError(field, "must be a number from 0 to 1")
-    return float(value)
 
 
 def _runner_up(alternatives: Any, intent: str) -> tuple[str | None, float | None]:
@@ -163,23 +123,9 @@ def _runner_up(alternatives: Any, intent: str) -> tuple[str | None, float | None
         if not isinstance(one, Mapping):
             raise InvalidError(where, 'must be {"intent", "confidence"}')
         try:
-            name = _required_text(one, "intent", MAX_LABEL_CHARS)
+            name = required_label(one, "intent")
         except InvalidError as exc:
             raise InvalidError(f"{where}.intent", "must be a text that is not empty") from exc
-        others.append((_confidence(one.get("confidence"), f"{where}.confidence"), name))
+        others.append((confidence_of(one.get("confidence"), f"{where}.confidence"), name))
     best = max((one for one in others if one[1] != intent), default=None)
     return (None, None) if best is None else (best[1], best[0])
-
-
-def _timestamp_ms(value: Any) -> int | None:
-    if value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            value = parse_iso(value) * 1000
-        except (ValueError, OverflowError) as exc:
-            raise InvalidError("timestamp", "must be milliseconds since 1970, or ISO 8601") from exc
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not 0 <= value <= MAX_TIMESTAMP_MS:  # not a number is in no range either
-        raise InvalidError("timestamp", "must be milliseconds since 1970")
-    return int(value)
