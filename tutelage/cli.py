@@ -12,9 +12,12 @@ from store.errors import StoreError
 from tutelage import (
     cli_alerts,
     cli_contexts,
+    cli_datasets,
     cli_demo,
+    cli_examples,
     cli_forget,
     cli_import,
+    cli_jobs,
     cli_keys,
     cli_learn,
     cli_patterns,
@@ -53,6 +56,9 @@ app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("import")(cli_import.import_file)
+app.add_typer(cli_datasets.app, name="datasets")
+app.add_typer(cli_examples.app, name="examples")
+app.add_typer(cli_jobs.app, name="jobs")
 app.command("forget")(cli_forget.forget)
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_tenants.app, name="tenants")
