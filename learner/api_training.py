@@ -7,7 +7,7 @@ from learner.api_errors import ApiError, bad_field
 from learner.api_request import Call, flag, known_fields, one_of, page, required_text, text
 from learner.dataset_formats import Format
 from learner.dataset_import import import_dataset, read_content
-from learner.ingest import store_items
+from learner.ingest import store_in_steps
 from learner.review_order import review_queue
 from store.audit import record
 from store.clock import iso, parse_iso
@@ -44,18 +44,17 @@ def ingest(call: Call) -> dict[str, Any]:
             413, f"conversations: at most {max_items} items at once, not {len(items)}", param="conversations"
         )
     training = call.services.config.training
-    with call.db.transaction():
-        ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
-        done = store_items(call.db, call.tenant_id, items, training, now_s=call.now_s)
-        record(
-            call.db,
-            call.tenant_id,
-            actor=call.actor,
-            action="training.ingest",
-            object_id=training.dataset_id,
-            detail={"count": done.n_accepted, "flagged": done.n_flagged, "bad": len(done.problems)},
-            now_s=call.now_s,
-        )
+    ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
+    done = store_in_steps(call.db, call.tenant_id, items, training, now_s=call.now_s)
+    record(
+        call.db,
+        call.tenant_id,
+        actor=call.actor,
+        action="training.ingest",
+        object_id=training.dataset_id,
+        detail={"count": done.n_accepted, "flagged": done.n_flagged, "bad": len(done.problems)},
+        now_s=call.now_s,
+    )
     if done.problems and not done.n_accepted:
         first = done.problems[0]
         where = f"conversations[{first.index}]" + (f".{first.field}" if first.field else "")

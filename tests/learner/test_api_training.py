@@ -204,6 +204,18 @@ def test_ten_thousand_items_are_one_delivery_and_one_more_is_too_many(client: Te
     assert client.get("/api/training/datasets/ds-auto-training").json()["size"] == 10_000
 
 
+def test_a_bad_item_far_into_a_delivery_is_named_by_its_place(client: TestClient) -> None:
+    items: list[Any] = [{**ITEM, "timestamp": number} for number in range(1200)]
+    items[777] = {**CHAT, "messages": [{"role": "user"}]}
+    items[1199] = {}
+    answer = send(client, *items).json()
+    assert [(error["index"], error["field"]) for error in answer["errors"]] == [
+        (777, "messages[0].content"),
+        (1199, "messageText"),
+    ]
+    assert answer["count"] == 1198
+
+
 def test_examples_are_listed_by_intent_and_words_and_labels_are_counted(client: TestClient) -> None:
     send(client, ITEM, {**ITEM, "messageText": "cancel my order", "intent": "cancel"}, {**ITEM, "confidence": 0.1})
     url = "/api/training/datasets/ds-auto-training"

@@ -2,15 +2,20 @@
 
 import dataclasses
 import re
+import sqlite3
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlite_utils import Database as Tool
 
 from store.audit import list_audit
-from store.database import Database
+from store.clock import iso
+from store.database import Database, migrate
 from store.datasets import (
     NEEDS_REVIEW,
     ExampleRow,
@@ -26,6 +31,7 @@ from store.datasets import (
     review_example,
 )
 from store.errors import InvalidError, NotFoundError
+from store.migrations import MIGRATIONS
 from store.tenants import ensure_tenant
 from tests.conftest import NOW_S
 
@@ -246,3 +252,26 @@ def test_the_lot_picks_about_the_audit_share_of_what_is_sure(db: Database) -> No
     drawn = [row for row in list_examples(db, "default", DATASET, limit=5000)[0] if row.is_audit]
     assert all(not row.needs_review for row in drawn)
     assert 60 < len(drawn) < 140
+
+
+def test_examples_of_before_are_counted_labelled_and_found(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        MIGRATIONS.apply(Tool(connection), stop_before="m016_training_data")
+        old = Database(connection, tmp_path / "old.db")
+        ensure_tenant(old, "default", NOW_S)
+        old.execute("INSERT INTO datasets VALUES ('default', :id, :id, 'nlu', :at)", {"id": DATASET, "at": iso(NOW_S)})
+        for number, tags in enumerate(('["source:bulk"]', '["source:bulk","needs_review"]')):
+            old.execute(
+                """
+                INSERT INTO examples VALUES (NULL, :id, 'default', :dataset, 'nlu', 'track order', 'track', 0.75, :tags,
+                  :number, NULL, '', NULL, :id, :at, :at, NULL, NULL)
+                """,
+                {"id": f"ex-{number}", "dataset": DATASET, "tags": tags, "number": number, "at": iso(NOW_S)},
+            )
+        migrate(old)
+        assert kept(old) == counted(old)
+        assert inputs(old, search="order", tag=NEEDS_REVIEW) == ["track order"]
+        assert [row.margin for row in stored(old)] == [0.5, 0.5]
+        add(old, example("another order"))
+        assert kept(old) == counted(old)
