@@ -7,6 +7,7 @@ import argparse
 import http.client
 import json
 import random
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
@@ -99,6 +100,7 @@ def _send_all(port: int, pid: int, n: int) -> list[Step]:
         steps.append(
             Step((step + 1) * size, size / waited_s, (after.cpu_ns - before.cpu_ns) / size / 1e3, after.memory_mb)
         )
+        print(steps[-1], file=sys.stderr, flush=True)
     connection.close()
     return steps
 

@@ -17,7 +17,7 @@ from store.datasets import ExampleRow
 from store.embedding import Embedder, Vector
 from store.review_queue import audit_examples, unsure_examples
 
-POOL: Final = 400  # examples of the narrowest margins that a queue is chosen from: 30 ms of embedding
+POOL: Final = 200  # examples of the narrowest margins that a queue is chosen from: 15 ms of embedding
 PLACES_PER_AUDIT: Final = 10  # of these, one is for a sure example
 
 Reason = Literal["unsure", "audit", "asked"]

@@ -295,7 +295,7 @@ def list_examples(
         dataset_id: which one.
         tag: only those that have it.
         intent: only those of it.
-        search: only those whose input has all of these words, or words that begin so, in any order.
+        search: only those whose input has all of these words, in any order; ``ord*`` is any word that begins so.
         limit: how many at most.
         cursor: of the page before.
 
@@ -380,8 +380,9 @@ def _match(tenant_id: str, dataset_id: str, search: str) -> str:
     if not words:
         raise InvalidError("q", "must have a letter or a digit")
     scope = f"d{f'{tenant_id}/{dataset_id}'.encode('utf-8', 'surrogatepass').hex()}"
-    quoted = [word.replace('"', '""') for word in words]
-    return " AND ".join([f"{{scope}} : {scope}", *(f'{{input}} : "{word}" *' for word in quoted)])
+    # Whole words: the beginning of one costs the merged lists of all that begin so, 100 ms among a million examples.
+    quoted = [f'"{word.rstrip("*").replace(chr(34), chr(34) * 2)}"{" *" * word.endswith("*")}' for word in words]
+    return " AND ".join([f"{{scope}} : {scope}", *(f"{{input}} : {word}" for word in quoted)])
 
 
 def get_example(db: Database, tenant_id: str, example_id: str) -> ExampleRow:

@@ -35,7 +35,7 @@ def list_(
 def search(
     ctx: typer.Context,
     *,
-    words: Annotated[str, typer.Argument(help="Words, or how they begin; all of them must be there.")],
+    words: Annotated[str, typer.Argument(help="All of them must be there; ord* is any word that begins so.")],
     dataset: DatasetOption = None,
     tag: Annotated[str | None, typer.Option(help="Only with this tag.")] = None,
     intent: Annotated[str | None, typer.Option(help="Only of this intent.")] = None,

@@ -127,12 +127,13 @@ def inputs(db: Database, **wanted: Any) -> list[str]:
     return [row.input for row in list_examples(db, "default", DATASET, **wanted)[0]]
 
 
-def test_words_are_found_by_their_beginnings_in_any_order_and_script(db: Database) -> None:
+def test_words_are_found_in_any_order_and_script_and_beginnings_with_a_star(db: Database) -> None:
     add(db, *map(example, ("Track my ORDER", "where is the order?", "मेरा ऑर्डर कहाँ है", "Über-Größe", 'a "quoted" word')))
-    assert inputs(db, search="ord") == ["Track my ORDER", "where is the order?"]
-    assert inputs(db, search="order track") == ["Track my ORDER"]
+    assert inputs(db, search="ord*") == ["Track my ORDER", "where is the order?"]
+    assert inputs(db, search="ord") == []
+    assert inputs(db, search="order* track") == ["Track my ORDER"]
     assert inputs(db, search="ऑर्डर") == ["मेरा ऑर्डर कहाँ है"]
-    assert inputs(db, search="uber") == ["Über-Größe"]
+    assert inputs(db, search="uber-GROßE") == inputs(db, search="GRÖß*") == ["Über-Größe"]
     assert inputs(db, search='"quoted" -') == ['a "quoted" word']
     assert inputs(db, search='order" OR input:*') == []
 
