@@ -48,12 +48,17 @@ def audit_examples(db: Database, tenant_id: str, dataset_id: str, *, limit: int)
 
 def audit_result(db: Database, tenant_id: str, dataset_id: str) -> AuditResult:
     """Return how the audited examples of a dataset stand."""
+    # Those that wait are counted in the index alone; those that people reviewed are few.
     row = db.row(
         """
-        SELECT coalesce(sum(reviewed_at IS NULL), 0) AS n_waiting,
-          coalesce(sum(reviewed_at IS NOT NULL AND needs_review = 0), 0) AS n_reviewed,
-          coalesce(sum(reviewed_at IS NOT NULL AND needs_review = 0 AND former_intent IS NULL), 0) AS n_right
-        FROM examples WHERE tenant_id = :tenant_id AND dataset_id = :dataset_id AND is_audit = 1
+        SELECT
+          (SELECT count(*) FROM examples
+           WHERE tenant_id = :tenant_id AND dataset_id = :dataset_id AND is_audit = 1 AND reviewed_at IS NULL)
+            AS n_waiting,
+          coalesce(sum(needs_review = 0), 0) AS n_reviewed,
+          coalesce(sum(needs_review = 0 AND former_intent IS NULL), 0) AS n_right
+        FROM examples
+        WHERE tenant_id = :tenant_id AND dataset_id = :dataset_id AND is_audit = 1 AND reviewed_at IS NOT NULL
         """,
         {"tenant_id": tenant_id, "dataset_id": dataset_id},
     )
