@@ -20,6 +20,7 @@ ORDER = (
     "simworld",
     "crash",
     "runs",
+    "ingest",
 )
 INTRODUCTION = """# What a request costs
 

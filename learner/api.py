@@ -19,6 +19,7 @@ from learner import (
 )
 from learner.access import check_browser, principal_of_key
 from learner.api_errors import json_response
+from learner.api_export import export_route
 from learner.api_request import Call, read_object
 from learner.services import Services
 
@@ -31,6 +32,9 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/training/datasets", "GET", api_training.datasets, 200),
     ("/api/training/datasets/{id}", "GET", api_training.dataset, 200),
     ("/api/training/datasets/{id}/examples", "GET", api_training.examples_of, 200),
+    ("/api/training/datasets/{id}/facets", "GET", api_training.facets_of, 200),
+    ("/api/training/datasets/{id}/review", "GET", api_training.review_of, 200),
+    ("/api/training/datasets/{id}/import", "POST", api_training.import_into, 200),
     ("/api/training/examples/{id}", "GET", api_training.example, 200),
     ("/api/training/examples/{id}", "PATCH", api_training.patch_example, 200),
     ("/api/training/jobs", "POST", api_training.add_job, 201),
@@ -75,7 +79,8 @@ def api_routes(services: Services) -> list[BaseRoute]:
     by_path: dict[str, dict[str, tuple[Handler, int]]] = {}
     for path, method, handler, status in ROUTES:
         by_path.setdefault(path, {})[method] = (handler, status)
-    return [Route(path, _endpoint(services, handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    routes = [Route(path, _endpoint(services, handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    return [*routes, export_route(services)]
 
 
 def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> Endpoint:

@@ -249,6 +249,9 @@ class AlertsSection:
 class TrainingSection:
     dataset_id: str
     review_below_confidence: float
+    audit_share: float
+    collect_traffic: bool
+    max_traffic_examples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -437,8 +440,8 @@ _SHARES = {
     "embedding": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
-    "training": ("review_below_confidence",),
     "nlu": ("held_out", "unfamiliar", "min_accuracy", "margin"),
+    "training": ("review_below_confidence", "audit_share"),
 }
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from sqlite_utils import Database as Tool
 from sqlite_utils.migrations import Migrations
 
+from store.migrated_examples import TRAINING_DATA
 from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
 
 MIGRATIONS: Final = Migrations("tutelage")
@@ -110,6 +111,11 @@ def m017_lives(tool: Tool) -> None:
 @MIGRATIONS()
 def m018_steps_of_turns(tool: Tool) -> None:
     _run(tool, STEPS_OF_TURNS)
+
+
+@MIGRATIONS()
+def m019_training_data(tool: Tool) -> None:
+    _run(tool, TRAINING_DATA)
 
 
 TENANTS: Final = """

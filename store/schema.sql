@@ -362,7 +362,9 @@ CREATE TABLE datasets (
   id TEXT NOT NULL,
   name TEXT NOT NULL,
   type TEXT NOT NULL CHECK (type IN ('nlu')),
-  created_at TEXT NOT NULL,
+  created_at TEXT NOT NULL, size INTEGER NOT NULL -- examples; kept by triggers, as the next
+  DEFAULT 0, n_needs_review INTEGER NOT NULL
+  DEFAULT 0,
   PRIMARY KEY (tenant_id, id)
 ) STRICT;
 
@@ -384,14 +386,111 @@ CREATE TABLE examples (
   occurred_at TEXT NOT NULL,
   created_at TEXT NOT NULL,
   reviewed_by TEXT,
-  reviewed_at TEXT,
+  reviewed_at TEXT, runner_up TEXT -- the second most likely intent, when the sender named it
+  DEFAULT NULL, margin REAL NOT NULL -- confidence less the runner-up's; the least possible if not named
+  DEFAULT 0.0, is_audit INTEGER NOT NULL -- 1: sure, and drawn by lot for a person to look at
+  DEFAULT 0 CHECK (is_audit IN (0, 1)), former_intent TEXT -- as it was sent, once a person changed it
+  DEFAULT NULL,
   UNIQUE (tenant_id, dataset_id, fingerprint),
   FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
 ) STRICT;
 
+CREATE TRIGGER examples_count_in AFTER INSERT ON examples
+BEGIN
+  UPDATE datasets SET size = size + 1, n_needs_review = n_needs_review + NEW.needs_review
+  WHERE tenant_id = NEW.tenant_id AND id = NEW.dataset_id;
+  INSERT INTO dataset_facets (tenant_id, dataset_id, kind, value, n_examples)
+  SELECT NEW.tenant_id, NEW.dataset_id, kind, value, 1 FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) WHERE true
+  ON CONFLICT (tenant_id, dataset_id, kind, value) DO UPDATE SET n_examples = n_examples + 1;
+  INSERT INTO example_facets (facet_id, seq)
+  SELECT f.id, NEW.seq FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) AS l JOIN dataset_facets AS f
+    ON f.tenant_id = NEW.tenant_id AND f.dataset_id = NEW.dataset_id AND f.kind = l.kind AND f.value = l.value;
+  INSERT INTO examples_search (rowid, scope, input) VALUES (NEW.seq, 'd' || lower(hex(NEW.tenant_id || '/' || NEW.dataset_id)), NEW.input);
+END;
+
+CREATE TRIGGER examples_count_out AFTER DELETE ON examples
+BEGIN
+  UPDATE datasets SET size = size - 1, n_needs_review = n_needs_review - OLD.needs_review
+  WHERE tenant_id = OLD.tenant_id AND id = OLD.dataset_id;
+  UPDATE dataset_facets SET n_examples = n_examples - 1
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  DELETE FROM example_facets
+  WHERE seq = OLD.seq AND facet_id IN (
+    SELECT f.id FROM (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+    ) AS l JOIN dataset_facets AS f
+      ON f.tenant_id = OLD.tenant_id AND f.dataset_id = OLD.dataset_id AND f.kind = l.kind AND f.value = l.value);
+  DELETE FROM dataset_facets
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND n_examples = 0
+    AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  INSERT INTO examples_search (examples_search, rowid, scope, input)
+  VALUES ('delete', OLD.seq, 'd' || lower(hex(OLD.tenant_id || '/' || OLD.dataset_id)), OLD.input);
+END;
+
+CREATE TRIGGER examples_count_anew AFTER UPDATE OF intent, tags_json, needs_review ON examples
+BEGIN
+  UPDATE datasets SET n_needs_review = n_needs_review + NEW.needs_review - OLD.needs_review
+  WHERE tenant_id = NEW.tenant_id AND id = NEW.dataset_id;
+  UPDATE dataset_facets SET n_examples = n_examples - 1
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  DELETE FROM example_facets
+  WHERE seq = OLD.seq AND facet_id IN (
+    SELECT f.id FROM (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+    ) AS l JOIN dataset_facets AS f
+      ON f.tenant_id = OLD.tenant_id AND f.dataset_id = OLD.dataset_id AND f.kind = l.kind AND f.value = l.value);
+  DELETE FROM dataset_facets
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND n_examples = 0
+    AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  INSERT INTO dataset_facets (tenant_id, dataset_id, kind, value, n_examples)
+  SELECT NEW.tenant_id, NEW.dataset_id, kind, value, 1 FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) WHERE true
+  ON CONFLICT (tenant_id, dataset_id, kind, value) DO UPDATE SET n_examples = n_examples + 1;
+  INSERT INTO example_facets (facet_id, seq)
+  SELECT f.id, NEW.seq FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) AS l JOIN dataset_facets AS f
+    ON f.tenant_id = NEW.tenant_id AND f.dataset_id = NEW.dataset_id AND f.kind = l.kind AND f.value = l.value;
+END;
+
 CREATE INDEX examples_by_dataset ON examples (tenant_id, dataset_id, seq);
 
-CREATE INDEX examples_to_review ON examples (tenant_id, dataset_id, seq) WHERE needs_review = 1;
+CREATE INDEX examples_to_review ON examples (tenant_id, dataset_id, margin, confidence, seq) WHERE needs_review = 1;
+
+CREATE INDEX examples_audited ON examples (tenant_id, dataset_id, reviewed_at) WHERE is_audit = 1;
 
 CREATE TABLE training_jobs (
   id TEXT NOT NULL PRIMARY KEY,
@@ -593,6 +692,45 @@ CREATE TABLE nlu_models (
 
 CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
   WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
+
+CREATE TABLE dataset_facets ( -- what a dataset's examples are labelled with, and how many of them
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL,
+  dataset_id TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('intent', 'tag')),
+  value TEXT NOT NULL,
+  n_examples INTEGER NOT NULL,
+  UNIQUE (tenant_id, dataset_id, kind, value),
+  FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
+) STRICT;
+
+CREATE TABLE example_facets (
+  facet_id INTEGER NOT NULL, -- dataset_facets.id
+  seq INTEGER NOT NULL, -- examples.seq
+  PRIMARY KEY (facet_id, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIRTUAL TABLE examples_search USING fts5( -- words of inputs by examples.seq; scope: of which dataset
+  scope, input, content = '', tokenize = "unicode61 remove_diacritics 2 categories 'L* N* Co M*'"
+);
+
+CREATE TABLE preference_pairs (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL,
+  dataset_id TEXT NOT NULL,
+  messages_json TEXT NOT NULL, -- what was asked, in OpenAI's message shape
+  preferred TEXT NOT NULL, -- the better answer
+  non_preferred TEXT NOT NULL,
+  fingerprint TEXT NOT NULL, -- of all three: the same pair twice is one
+  created_at TEXT NOT NULL,
+  UNIQUE (tenant_id, dataset_id, fingerprint),
+  FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
+) STRICT;
+
+CREATE TABLE collected_traffic ( -- one row: how far the proxy's records were taken into datasets
+  id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+  response_seq INTEGER NOT NULL -- responses.seq
+) STRICT;
 
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,

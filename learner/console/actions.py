@@ -123,7 +123,8 @@ def review_example(visit: Visit) -> str:
         actor=visit.actor,
         now_s=visit.now_s,
     )
-    return f"/datasets/{quote(example.dataset_id, safe='')}"
+    page = f"/datasets/{quote(example.dataset_id, safe='')}"
+    return page if visit.form.get("from") == "queue" else f"{page}?show=all"
 
 
 def revert_generation(visit: Visit) -> str:

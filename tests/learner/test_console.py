@@ -121,6 +121,7 @@ def pages(filled: Filled) -> list[str]:
         "/datasets",
         "/datasets/ds-auto-training",
         "/datasets/ds-auto-training?show=all",
+        "/datasets/ds-auto-training?show=all&q=hello&intent=&tag=needs_review",
         "/conversations",
         "/conversations/talk",
         "/login",
@@ -234,8 +235,18 @@ def test_a_source_that_is_gone_is_not_called_a_persons_writing(
 def test_a_person_reviews_an_example_and_acknowledges_an_alert(
     client: TestClient, filled: Filled, db: Database
 ) -> None:
-    answer = post(client, "/datasets/ds-auto-training", f"/examples/{filled.example_id}", intent="greet")
+    page = client.get("/datasets/ds-auto-training").text
+    assert "20% sure, less than 70%" in page
+    path = f"/examples/{filled.example_id}"
+    answer = post(client, "/datasets/ds-auto-training", path, intent="greet", **{"from": "queue"})
     assert answer.headers["location"] == "/datasets/ds-auto-training"
+    listed = "/datasets/ds-auto-training?show=all"
+    assert post(client, listed, path, intent="greet").headers["location"] == listed
+    assert client.post(path, data={"intent": "stolen"}).status_code == 403
+    assert "was &lt;script&gt;" in client.get("/datasets/ds-auto-training?show=all").text
+    assert [entry.actor for entry in list_audit(db, "default")[0] if entry.action == "examples.review"] == [
+        "console"
+    ] * 2
     ((example,), _) = list_examples(db, "default", "ds-auto-training")
     assert (example.intent, example.needs_review) == ("greet", False)
     post(client, "/", f"/alerts/{filled.alert_id}/acknowledge")
