@@ -9,6 +9,7 @@ from sqlite_utils import Database as Tool
 from sqlite_utils.migrations import Migrations
 
 from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
+from store.migrated_sums import FILL_SUMS, SUM_TABLES, SUM_TRIGGERS
 
 MIGRATIONS: Final = Migrations("tutelage")
 
@@ -95,6 +96,13 @@ def m014_self_correction(tool: Tool) -> None:
 @MIGRATIONS()
 def m015_remote_vectors(tool: Tool) -> None:
     _run(tool, REMOTE_VECTORS)
+
+
+@MIGRATIONS()
+def m016_daily_sums(tool: Tool) -> None:
+    _run(tool, SUM_TABLES)
+    _run(tool, FILL_SUMS)
+    _run(tool, SUM_TRIGGERS)
 
 
 TENANTS: Final = """

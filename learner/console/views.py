@@ -23,6 +23,7 @@ from learner.pattern_words import (
 )
 from learner.reviewing import passage, word_diff
 from store.alerts import list_alerts
+from store.clock import day_before
 from store.context_evidence import find_evidence
 from store.contexts import (
     ContextRow,
@@ -73,7 +74,12 @@ PATTERN_STATES: Final = get_args(PatternState)
 def overview(visit: Visit) -> dict[str, Any]:
     """Return whether learning helps, and what waits for a person."""
     by_day = satisfaction_by_day(visit.db, visit.tenant_id, now_s=visit.now_s, days=OVERVIEW_DAYS)
-    totals = arm_totals(visit.db, visit.tenant_id, now_s=visit.now_s, days=OVERVIEW_DAYS)
+    totals = arm_totals(
+        visit.db,
+        visit.tenant_id,
+        first_day=day_before(visit.now_s, OVERVIEW_DAYS),
+        last_day=day_before(visit.now_s),
+    )
     active = [
         row
         for state in ("pinned", "active", "warmdown")
