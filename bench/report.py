@@ -19,6 +19,7 @@ ORDER = (
     "simworld",
     "crash",
     "runs",
+    "pages",
 )
 INTRODUCTION = """# What a request costs
 
