@@ -3,13 +3,17 @@
 import difflib
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from learner.knowledge import language
+from store.contexts import RevisionRow
+from store.conversations import Transcript
 
 Kind = Literal["same", "removed", "added"]
 _PIECE: Final = re.compile(r"\s+|\w+|[^\w\s]")
 MAX_PIECES: Final = 20_000  # of both texts; beyond, they are shown as replaced as a whole
+BEFORE, AFTER = 2, 1  # messages shown around the one that an answer came from
 MIN_SHARED: Final = 0.3  # of an answer's words that a passage must hold
 
 
@@ -48,6 +52,38 @@ def passage(messages: Sequence[Mapping[str, Any]], answer: str) -> int | None:
         if shared >= MIN_SHARED and (best is None or (shared, -len(text)) > best[:2]):
             best = (shared, -len(text), index)
     return None if best is None else best[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A part of a conversation around the message that an answer came from; *marked* is its place in the part."""
+
+    conversation_id: str
+    messages: Sequence[Mapping[str, Any]]
+    marked: int | None
+    n_before: int  # messages of the conversation that are left out
+    n_after: int
+
+
+def excerpt(source: Transcript, answer: str) -> Excerpt:
+    """Return the message of *source* that *answer* came from and those around it; the last ones when none is known."""
+    said = [message for message in source.messages if message.get("role") in ("user", "assistant", "tool")]
+    place = passage(said, answer)
+    centre = len(said) - 1 if place is None else place
+    first, last = max(centre - BEFORE, 0), min(centre + AFTER, len(said) - 1)
+    return Excerpt(
+        conversation_id=source.id,
+        messages=said[first : last + 1],
+        marked=None if place is None else place - first,
+        n_before=first,
+        n_after=len(said) - 1 - last,
+    )
+
+
+def with_diffs(revisions: Sequence[RevisionRow]) -> list[tuple[RevisionRow, list[tuple[Kind, str]]]]:
+    """Return *revisions*, newest first, each with its answer against that of the one before, word by word."""
+    before = [*(revision.answer for revision in revisions[1:]), ""]
+    return [(revision, word_diff(answer, revision.answer)) for revision, answer in zip(revisions, before, strict=False)]
 
 
 def _text(message: Mapping[str, Any]) -> str:

@@ -9,23 +9,6 @@ CREATE TABLE tenants (
   created_at TEXT NOT NULL -- UTC, as every *_at
 ) STRICT;
 
-CREATE TABLE api_keys (
-  id TEXT NOT NULL PRIMARY KEY,
-  tenant_id TEXT NOT NULL REFERENCES tenants (id),
-  name TEXT NOT NULL,
-  scope TEXT NOT NULL CHECK (scope IN ('app', 'admin', 'feedback')),
-  key_hash TEXT NOT NULL UNIQUE, -- SHA-256 of the whole key, hex; the key itself is shown once and never stored
-  prefix TEXT NOT NULL, -- the key's first characters, to recognise it
-  created_at TEXT NOT NULL,
-  revoked_at TEXT
-, requests_per_minute INTEGER -- NULL: as [limits] says; 0: no limit; so the next three
-  CHECK (requests_per_minute >= 0), tokens_per_minute INTEGER -- prompt and completion tokens
-  CHECK (tokens_per_minute >= 0), monthly_budget_usd REAL -- dollars
-  CHECK (monthly_budget_usd >= 0), monthly_tokens INTEGER -- prompt and completion tokens
-  CHECK (monthly_tokens >= 0)) STRICT;
-
-CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
-
 CREATE TABLE audit_log (
   id TEXT NOT NULL PRIMARY KEY,
   tenant_id TEXT NOT NULL REFERENCES tenants (id),
@@ -348,9 +331,13 @@ CREATE TABLE ai_contexts (
   updated_at TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX ai_contexts_by_status ON ai_contexts (tenant_id, status);
-
 CREATE INDEX ai_contexts_by_change ON ai_contexts (tenant_id, changed_generation);
+
+CREATE INDEX ai_contexts_by_status ON ai_contexts (tenant_id, status, id);
+
+CREATE INDEX ai_contexts_by_id ON ai_contexts (tenant_id, id);
+
+CREATE INDEX ai_contexts_served ON ai_contexts (tenant_id) WHERE is_served = 1;
 
 CREATE TABLE context_revisions (
   context_id TEXT NOT NULL REFERENCES ai_contexts (id),
@@ -377,6 +364,8 @@ WHEN OLD.questions_json <> NEW.questions_json
 BEGIN
   DELETE FROM context_vectors WHERE context_id = OLD.context_id AND revision = OLD.revision;
 END;
+
+CREATE INDEX context_revisions_pending ON context_revisions (context_id, revision) WHERE status = 'pending_approval';
 
 CREATE TABLE context_sources (
   context_id TEXT NOT NULL REFERENCES ai_contexts (id),
@@ -695,6 +684,23 @@ BEGIN
     sum_nt = sum_nt - OLD.n_responses * OLD.satisfaction
   WHERE tenant_id = OLD.tenant_id AND day = OLD.day AND is_holdout = OLD.is_holdout;
 END;
+
+CREATE TABLE "api_keys" (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  scope TEXT NOT NULL CHECK (scope IN ('app', 'admin', 'feedback', 'reviewer', 'viewer')),
+  key_hash TEXT NOT NULL UNIQUE, -- SHA-256 of the whole key, hex; the key itself is shown once and never stored
+  prefix TEXT NOT NULL, -- the key's first characters, to recognise it
+  created_at TEXT NOT NULL,
+  revoked_at TEXT,
+  requests_per_minute INTEGER CHECK (requests_per_minute >= 0), -- NULL: as [limits] says; 0: none; so the next three
+  tokens_per_minute INTEGER CHECK (tokens_per_minute >= 0), -- prompt and completion tokens
+  monthly_budget_usd REAL CHECK (monthly_budget_usd >= 0), -- dollars
+  monthly_tokens INTEGER CHECK (monthly_tokens >= 0) -- prompt and completion tokens
+) STRICT;
+
+CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
 
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,

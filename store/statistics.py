@@ -188,3 +188,60 @@ def installation_totals(db: Database) -> InstallationTotals:
         contexts=[(row[0], row[1]) for row in contexts],
         open_alerts=int(db.value("SELECT count(*) FROM alerts WHERE acknowledged_at IS NULL")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Dollars by the known prices; a model without a known price counts 0."""
+
+    learner_usd: float  # of models in learning runs since a day
+    learner_calls: int
+    embedding_usd: float  # of vectors of entries, since ever
+    requests_usd: float | None  # of this month's requests under keys with limits; None when none is counted
+    n_requests: int
+
+
+def spending(db: Database, tenant_id: str, *, first_day: str, month: str) -> Spending:
+    """Return what the tenant's learning cost since *first_day*, and its counted requests in *month* (2026-11)."""
+    values = {"tenant_id": tenant_id, "first_day": first_day, "month": month}
+    runs = db.row(
+        """
+        SELECT coalesce(sum(cost_usd), 0.0) AS usd, coalesce(sum(model_calls), 0) AS calls FROM learning_runs
+        WHERE tenant_id = :tenant_id AND kind IN ('patterns', 'knowledge', 'nlu') AND run_at >= :first_day
+        """,
+        values,
+    )
+    requests = db.row(
+        """
+        SELECT sum(cost_usd) AS usd, coalesce(sum(requests), 0) AS n FROM key_months
+        WHERE month = :month AND tenant_id = :tenant_id
+        """,
+        values,
+    )
+    embedding = db.value(
+        "SELECT coalesce(sum(cost_usd), 0.0) FROM embedding_states WHERE tenant_id = :tenant_id", values
+    )
+    assert runs is not None
+    assert requests is not None
+    return Spending(runs["usd"], runs["calls"], embedding, requests["usd"], requests["n"])
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """Tokens per response of one arm, and the share of the prompts' that providers read from their caches."""
+
+    injected: float
+    prompt: float
+    cached_share: float | None  # None when no upstream reported prompt tokens
+
+
+def token_use(rows: Iterable[ArmSums], *, is_holdout: bool) -> TokenUse | None:
+    """Return the tokens of one arm over all of *rows*, None without a response."""
+    chosen = [row for row in rows if bool(row.is_holdout) is is_holdout]
+    n_responses = sum(row.n_responses for row in chosen)
+    if not n_responses:
+        return None
+    prompt = sum(row.prompt_tokens for row in chosen)
+    cached = sum(row.cached_tokens for row in chosen)
+    injected = sum(row.injected_tokens for row in chosen)
+    return TokenUse(injected / n_responses, prompt / n_responses, cached / prompt if prompt else None)
