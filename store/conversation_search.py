@@ -27,7 +27,7 @@ class FoundConversations:
 
 
 def search_conversations(
-    db: Database, tenant_id: str, text: str, *, limit: int = 50, cursor: str | None = None
+    db: Database, tenant_id: str, text: str, *, limit: int = 50, cursor: str | None = None, most: int = MAX_READ
 ) -> FoundConversations:
     """Return conversations that *text* names, and those in which it was asked.
 
@@ -37,6 +37,7 @@ def search_conversations(
         text: an id of a conversation, of a response (ours or the one in its body) or of a user, or words.
         limit: of the conversations with the words; at least 1.
         cursor: of the page before.
+        most: questions that are looked through for one page.
     """
     before_at, before_seq = _place(cursor)
     by_name = [] if cursor else find_conversations(db, tenant_id, _named(db, tenant_id, text))
@@ -53,7 +54,7 @@ def search_conversations(
             "words": text,
             "before_at": before_at,
             "before_seq": before_seq,
-            "most": MAX_READ,
+            "most": most,
         },
     )
     found: dict[str, str] = {}
@@ -66,7 +67,7 @@ def search_conversations(
                 break
     conversations = {one.id: one for one in find_conversations(db, tenant_id, found)}
     last = rows[n_read - 1] if n_read else None
-    has_more = n_read < len(rows) or len(rows) == MAX_READ
+    has_more = n_read < len(rows) or len(rows) == most
     return FoundConversations(
         by_name=by_name,
         by_words=[(conversations[one], question) for one, question in found.items() if one in conversations],

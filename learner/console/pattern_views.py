@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from statistics import fmean
 from typing import Any, Final, cast, get_args
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from learner.pattern_words import (
 )
 from store.learner_states import plan_strata
 from store.pattern_evidence import ARMS, Arm, pattern_conversations
-from store.pattern_exposure import Exposure, pattern_exposure
+from store.pattern_exposure import Exposure, Stretch, pattern_exposure
 from store.patterns import (
     PATTERN_SORTS,
     PatternEvent,
@@ -136,8 +137,17 @@ def lifts(history: Sequence[PatternEvent], row: PatternRow) -> list[Point]:
 
 
 def _exposure_chart(exposure: Exposure) -> Markup:
+    by_day: dict[str, list[Stretch]] = {}
+    for stretch in exposure.stretches:
+        by_day.setdefault(stretch.day, []).append(stretch)
     lines = [
-        Line(name, [Point(date.fromisoformat(one.day), getattr(one, name)) for one in exposure.stretches])
+        Line(
+            name,
+            [
+                Point(date.fromisoformat(day), fmean(getattr(one, name) for one in found))
+                for day, found in by_day.items()
+            ],
+        )
         for name in ("treated", "control")
     ]
     return share_chart("Share of the replies with it (treated) and without it by lot (control)", lines)

@@ -72,18 +72,34 @@ def make_world(db: Database, config: Config, author: Author) -> World:
     )
     generation = current_number(db, TENANT)
     _traffic(db, config, pattern.id)
+    waiting, approved_id, contradiction_id = furnish(db, author, TENANT, NOW_S)
+    set_state(db, TENANT, pattern.id, state="pinned", actor="test", reason="liked", now_s=NOW_S)
+    set_state(db, TENANT, pattern.id, state="trial", actor="test", reason="measure it again", now_s=NOW_S)
+    return World(
+        pattern_id=pattern.id,
+        waiting_ids=waiting,
+        approved_id=approved_id,
+        contradiction_id=contradiction_id,
+        example_id=list_examples(db, TENANT, "ds-auto-training")[0][0].id,
+        generation=generation,
+        keys={role: create_key(db, TENANT, name=role, scope=role, now_s=NOW_S)[1] for role in ("admin", "viewer")},
+    )
+
+
+def furnish(db: Database, author: Author, tenant_id: str, now_s: float) -> tuple[tuple[str, ...], str, str]:
+    """Add what people decide about; return the entries that wait, one that serves, and a contradiction of it."""
     talks = [{"chatId": f"chat-{number}", "messages": TALK, "resolved": True} for number in range(3)]
-    import_conversations(db, TENANT, talks, now_s=NOW_S)
-    waiting = tuple(_propose(db, author, number) for number in range(3))
+    import_conversations(db, tenant_id, talks, now_s=now_s)
+    waiting = tuple(_propose(db, author, tenant_id, number, now_s) for number in range(3))
     approved = author.add_context(
         db,
-        TENANT,
+        tenant_id,
         questions=["Can I pay by invoice?"],
         answer="Yes, from an order of 100 euros on.",
         tags=["payment"],
         is_approved=True,
         actor="test",
-        now_s=NOW_S,
+        now_s=now_s,
     )
     better = compose(
         ["Can I pay by invoice?"],
@@ -93,32 +109,22 @@ def make_world(db: Database, config: Config, author: Author) -> World:
         tokens=author.tokens,
     )
     propose_revision(
-        db, TENANT, approved.id, better, source_chat_id="chat-1", actor="learner", now_s=NOW_S, note="a newer answer"
+        db, tenant_id, approved.id, better, source_chat_id="chat-1", actor="learner", now_s=now_s, note="a newer answer"
     )
     claim = Claim(("Can I pay by invoice?",), "No, invoices are not possible.", (), "chat-2", "human_answer")
-    contradiction_id = open_contradiction(db, TENANT, approved.id, approved.answer, claim, run_id=None, now_s=NOW_S)
+    contradiction_id = open_contradiction(db, tenant_id, approved.id, approved.answer, claim, run_id=None, now_s=now_s)
     assert contradiction_id is not None
     examples = [
         NewExample(f"where is order {n}?", "track_order", 0.4 + n / 10, "bulk", None, "", None) for n in range(3)
     ]
-    add_examples(db, TENANT, "ds-auto-training", examples, review_below_confidence=0.7, now_s=NOW_S)
+    add_examples(db, tenant_id, "ds-auto-training", examples, review_below_confidence=0.7, now_s=now_s)
     raise_alert(
-        db, TENANT, kind="context_flagged", message="A user corrected an entry.", detail={}, run_id=None, now_s=NOW_S
+        db, tenant_id, kind="context_flagged", message="A user corrected an entry.", detail={}, run_id=None, now_s=now_s
     )
-    set_state(db, TENANT, pattern.id, state="pinned", actor="test", reason="liked", now_s=NOW_S)
-    set_state(db, TENANT, pattern.id, state="trial", actor="test", reason="measure it again", now_s=NOW_S)
-    return World(
-        pattern_id=pattern.id,
-        waiting_ids=waiting,
-        approved_id=approved.id,
-        contradiction_id=contradiction_id,
-        example_id=list_examples(db, TENANT, "ds-auto-training")[0][0].id,
-        generation=generation,
-        keys={role: create_key(db, TENANT, name=role, scope=role, now_s=NOW_S)[1] for role in ("admin", "viewer")},
-    )
+    return waiting, approved.id, contradiction_id
 
 
-def _propose(db: Database, author: Author, number: int) -> str:
+def _propose(db: Database, author: Author, tenant_id: str, number: int, now_s: float) -> str:
     wording = compose(
         [f"How long does a refund take, case {number}?", "When do I get my money back?"],
         clean_text(REFUND),
@@ -128,12 +134,12 @@ def _propose(db: Database, author: Author, number: int) -> str:
     )
     return create_context(
         db,
-        TENANT,
+        tenant_id,
         wording,
         provenance="human_answer",
         source_chat_id=f"chat-{number}",
         actor="learner",
-        now_s=NOW_S + number,
+        now_s=now_s + number,
     ).id
 
 
