@@ -62,6 +62,7 @@ class Chart:
     least: float
     most: float
     form: Callable[[float], str]
+    shows_whole: bool = False  # all of the intervals, and zero
 
 
 def smoothed(rows: Sequence[ArmSums], days: int = SMOOTH_DAYS) -> list[Point]:
@@ -97,7 +98,9 @@ def lift_chart(points: Sequence[Point]) -> Markup:
     """Return the picture of a lift over time with its interval, empty for a single day."""
     if len({point.day for point in points}) < 2:
         return Markup("")
-    return drawn(Chart("Lift over time, with 95 % intervals", [Line("lift", points)], -1.05, 1.05, signed))
+    return drawn(
+        Chart("Lift over time, with 95 % intervals", [Line("lift", points)], -1.05, 1.05, signed, shows_whole=True)
+    )
 
 
 def drawn(chart: Chart) -> Markup:
@@ -140,6 +143,8 @@ class _Drawing:
         values = [point.value for point in points]
         spread = max(max(values) - min(values), 0.05)
         ends = [end for point in points for end in (point.low, point.high) if end is not None]
+        if self.chart.shows_whole:
+            values = [*values, *ends, 0.0]
         low = max(min([*values, *ends]), min(values) - 2 * spread)
         high = min(max([*values, *ends]), max(values) + 2 * spread)
         pad = max((high - low) * 0.08, 0.02)

@@ -30,6 +30,7 @@ from learner.console.session import (
     sign_in,
 )
 from learner.console.visit import Visit
+from learner.reviewing import marked
 from learner.services import Services
 from store.runs import counted
 
@@ -107,6 +108,7 @@ def page_templates() -> Environment:
         "signed": signed,
         "share": share,
         "number": number,
+        "marked": marked,
         "usd": usd,
         "counted": counted,
         "url": _quote,

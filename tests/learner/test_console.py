@@ -354,7 +354,7 @@ def test_the_overview_says_what_learning_is_worth_now_and_what_it_costs(
             vote = Signal(response_id=name, signal="thumbs_up", user="u")
             record_signal(db, "default", vote, config.feedback, source="api", now_s=NOW_S)
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", client.get("/").text))
-    assert re.search(r"Learning is worth, now \+0.75 95 %: \+0.5\d to \+0.9\d", text)
+    assert re.search(r"Worth of learning now \+0.75 95 %: \+0.5\d to \+0.9\d", text)
     assert "Thumbs-up 75 % of the answers; holdout 0 %" in text
     assert "Injected per request 30 tokens put in on average, 15 % of the prompt" in text
     assert "Cached by providers 25 % of the prompt's tokens; holdout 25 %" in unescape(text)
