@@ -23,8 +23,8 @@ from store.vocabulary import DEFAULT_TENANT
 from tests.browser.world import furnish, served
 
 FOLDER = Path(__file__).parents[2] / "docs" / "screenshots"
-WIDE = {"width": 1240, "height": 900}
-PHONE = {"width": 375, "height": 812}
+WIDE = {"width": 1240, "height": 300}
+PHONE = {"width": 375, "height": 300}
 MAX_HEIGHT = 1400  # pixels of a picture
 COLOURS = 128  # of its palette: a page is text on few colours
 
@@ -112,7 +112,7 @@ def shoot(browser: Browser, url: str, path: Path, viewport: dict[str, int], sche
     page = browser.new_page(viewport=viewport, color_scheme=scheme)  # type: ignore[arg-type]
     page.goto(url)
     height = min(int(page.evaluate("document.documentElement.scrollHeight")), MAX_HEIGHT)
-    page.set_viewport_size({"width": viewport["width"], "height": max(height, 300)})
+    page.set_viewport_size({"width": viewport["width"], "height": height})
     page.screenshot(path=path)
     page.close()
     with Image.open(path) as picture:

@@ -35,6 +35,7 @@ from tests.store.test_conversations import record
 TENANT = "acme"
 DAY_S = 86_400.0
 REFUND = "Refunds arrive within five working days after the form was sent."
+NO = "No, invoices are not possible any more."
 TALK = [
     {"role": "user", "content": "Hi, I returned my order."},
     {"role": "assistant", "content": "Thank you, I see it here."},
@@ -88,7 +89,14 @@ def make_world(db: Database, config: Config, author: Author) -> World:
 
 def furnish(db: Database, author: Author, tenant_id: str, now_s: float) -> tuple[tuple[str, ...], str, str]:
     """Add what people decide about; return the entries that wait, one that serves, and a contradiction of it."""
-    talks = [{"chatId": f"chat-{number}", "messages": TALK, "resolved": True} for number in range(3)]
+    invoices = [
+        {"role": "user", "content": "Can I pay by invoice?"},
+        {"role": "assistant", "content": NO, "agent": "human"},
+    ]
+    talks = [
+        {"chatId": f"chat-{number}", "messages": [*TALK, *(invoices if number == 2 else [])], "resolved": True}
+        for number in range(3)
+    ]
     import_conversations(db, tenant_id, talks, now_s=now_s)
     waiting = tuple(_propose(db, author, tenant_id, number, now_s) for number in range(3))
     approved = author.add_context(
@@ -111,7 +119,7 @@ def furnish(db: Database, author: Author, tenant_id: str, now_s: float) -> tuple
     propose_revision(
         db, tenant_id, approved.id, better, source_chat_id="chat-1", actor="learner", now_s=now_s, note="a newer answer"
     )
-    claim = Claim(("Can I pay by invoice?",), "No, invoices are not possible.", (), "chat-2", "human_answer")
+    claim = Claim(("Can I pay by invoice?",), NO, (), "chat-2", "human_answer")
     contradiction_id = open_contradiction(db, tenant_id, approved.id, approved.answer, claim, run_id=None, now_s=now_s)
     assert contradiction_id is not None
     examples = [
