@@ -1,16 +1,21 @@
 """The sums of a day are at any moment what its responses and signals add up to."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlite_utils import Database as Tool
 
 from store.clock import iso
 from store.config import Config, load_config
-from store.database import Database, open_database
+from store.database import Database, migrate, open_database
 from store.feedback import Signal, record_signal, record_traffic_signals, withdraw_signal
 from store.migrated_sums import FILL_SUMS
+from store.migrations import MIGRATIONS
 from store.responses import insert_records
 from store.tenants import ensure_tenant
 from tests.conftest import NOW_S, SECRET
@@ -146,3 +151,51 @@ def test_the_sums_are_what_the_records_add_up_to_after_any_history(
         for step in steps:
             history.do(*step)
         assert kept(db) == added_up_anew(db)
+
+
+def test_an_older_database_has_the_sums_of_its_records_once_it_is_opened(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        MIGRATIONS.apply(Tool(connection), stop_before="m016_daily_sums")
+        db = Database(connection, tmp_path / "old.db")
+        fill_old(db)
+
+        migrate(db)
+
+        days, conversations = kept(db)
+        # tenant, day, arm, responses, signals, satisfaction; with thumbs up, down, follow-up, regenerate; tokens put in,
+        # of prompts, of replies, cached; conversations that began, and their squares and products
+        assert days == [
+            ("default", "2026-11-20", 0, 1, 0, 0.0, 0, 0, 0, 0, 0, 100, 0, 0, 1, 9.0, 1.0, 3.0),
+            ("default", "2026-11-21", 0, 2, 3, 1.0, 1, 0, 1, 0, 0, 200, 0, 0, 0, 0.0, 0.0, 0.0),
+        ]
+        assert conversations == [("default", "talk", 0, "2026-11-20", 3, 1.0)]
+        assert (days, conversations) == added_up_anew(db)
+
+
+def fill_old(db: Database) -> None:
+    """Three good responses of one conversation and a failed one, in the shape of the schema of then."""
+    db.execute("INSERT INTO tenants (id, name, secret, created_at) VALUES ('default', '', '00', '2026-11-20')")
+    db.execute("INSERT INTO conversations VALUES ('default', 'talk', 'proxy', '', 0, NULL, '[]', NULL, '', '')")
+    for number, (day, outcome) in enumerate((("20", "ok"), ("21", "ok"), ("21", "ok"), ("21", "error"))):
+        db.execute(
+            """
+            INSERT INTO responses (id, tenant_id, conversation_id, endpoint, upstream, model, user_id, segment, agent,
+              question, question_type, data_source, prompt_template, tool_set, response_format, length_band, outcome,
+              status, is_stream, is_holdout, generation, injected_tokens, prompt_tokens, latency_ms, tags_json,
+              messages_json, history_hash, request_hash, created_at, completed_at)
+            VALUES (:id, 'default', 'talk', '', '', '', '', '', 'ai', '', '', '', '', '', '', '', :outcome, 200, 0, 0,
+              0, 0, 100, 1.0, '[]', '[]', '', '', :at, :at)
+            """,
+            {"id": f"resp-{number}", "outcome": outcome, "at": f"2026-11-{day}T10:00:0{number}.000Z"},
+        )
+    signals = ((1, "thumbs_up", 1.0), (1, "copy", 0.3), (2, "follow_up", 0.0), (3, "thumbs_up", 1.0))
+    for number, kind, weight in signals:
+        db.execute(
+            """
+            INSERT INTO response_feedback (id, tenant_id, response_id, user_id, signal_type, family, weight,
+              metadata_json, source, created_at)
+            VALUES (:id, 'default', :response_id, '', :kind, :kind, :weight, '{}', 'api', '')
+            """,
+            {"id": f"{number}-{kind}", "response_id": f"resp-{number}", "kind": kind, "weight": weight},
+        )
