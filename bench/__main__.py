@@ -86,6 +86,10 @@ def _ingest(options: Options) -> Part:
     return _printed("ingest", "Collecting training data", *(["--quick"] if options.is_quick else []))
 
 
+def _pages(options: Options) -> Part:
+    return _printed("pages", "Pages of the console over a large store", *(["--quick"] if options.is_quick else []))
+
+
 def _simulation(options: Options) -> Part:
     chosen = [
         *(["--quick"] if options.is_quick else []),
@@ -109,6 +113,7 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
     "runs": _runs,
     "ingest": _ingest,
+    "pages": _pages,
 }
 
 

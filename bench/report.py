@@ -21,6 +21,7 @@ ORDER = (
     "crash",
     "runs",
     "ingest",
+    "pages",
 )
 INTRODUCTION = """# What a request costs
 

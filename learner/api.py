@@ -17,11 +17,12 @@ from learner import (
     api_records,
     api_training,
 )
-from learner.access import check_browser, principal_of_key
+from learner.access import check_browser, check_right, principal_of_key
 from learner.api_errors import json_response
 from learner.api_export import export_route
-from learner.api_request import Call, read_object
+from learner.api_request import Call, Principal, read_object
 from learner.services import Services
+from store.database import Database
 
 Handler = Callable[[Call], Any]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -92,7 +93,7 @@ def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> E
         handler, status = handlers["GET" if request.method == "HEAD" else request.method]
         if request.method in ("POST", "PATCH"):
             # A stranger gets no body read: the key comes first.
-            await run_in_threadpool(_authenticate, services, request)
+            await run_in_threadpool(_authorize, services, request)
             body = await read_object(request, max_bytes)
         else:
             body = {}
@@ -101,13 +102,20 @@ def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> E
     return answer
 
 
-def _authenticate(services: Services, request: Request) -> None:
+def _authorize(services: Services, request: Request) -> None:
     with services.open_database() as db:
-        principal_of_key(services, db, request.headers.get("x-api-key"))
+        _principal(services, db, request)
+
+
+def _principal(services: Services, db: Database, request: Request) -> Principal:
+    """Return who asks, when they may do so."""
+    principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+    check_right(principal, request.method, request.scope["path"])
+    return principal
 
 
 def _answer(services: Services, request: Request, handler: Handler, status: int, body: Any) -> Response:
     with services.open_database() as db:
-        principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+        principal = _principal(services, db, request)
         call = Call(services, db, principal, request.path_params, request.query_params, body)
         return json_response(handler(call), status)

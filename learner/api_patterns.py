@@ -22,7 +22,7 @@ MAX_EVIDENCE: Final = 200  # conversations of a page, about 2 ms each at worst
 
 
 def patterns(call: Call) -> dict[str, Any]:
-    """Return one page of the tenant's patterns: by state, type, grade and question type, in the order of ``sort``."""
+    """Return one page of the tenant's patterns: by state, type, grade, question type and text, as ``sort`` orders."""
     return page(
         list_patterns(
             call.db,
@@ -31,6 +31,7 @@ def patterns(call: Call) -> dict[str, Any]:
             type=cast("PatternType | None", call.choice("type", PATTERN_TYPES)),
             grade=cast("Grade | None", call.choice("grade", GRADES)),
             question_type=call.query.get("question_type") or None,
+            text=call.query.get("text") or None,
             sort=cast("PatternSort | None", call.choice("sort", PATTERN_SORTS)) or "created",
             limit=call.limit,
             cursor=call.cursor,

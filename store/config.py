@@ -232,6 +232,8 @@ class LearnerSection:
     job_lease_s: float
     max_body_mb: float
     max_items: int
+    sign_in_attempts: int
+    sign_in_window_s: float
     models: ModelsSection
 
 
@@ -481,6 +483,7 @@ _MORE_THAN_ZERO = {
         "job_lease_s",
         "max_body_mb",
         "max_items",
+        "sign_in_attempts",
     ),
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),

@@ -117,6 +117,7 @@ def list_patterns(
     type: PatternType | None = None,  # noqa: A002
     grade: Grade | None = None,
     question_type: str | None = None,
+    text: str | None = None,
     sort: PatternSort = "created",
     limit: int = 100,
     cursor: str | None = None,
@@ -130,6 +131,7 @@ def list_patterns(
         type: only those of this type.
         grade: only those of this grade.
         question_type: only those whose conditions name it.
+        text: only those whose rule holds it, or of this id; case does not matter.
         sort: ``created``: as they were made, oldest first; else by lift, confidence, signals or time of the last
             change, the largest first; what has no lift yet comes last.
         limit: at least 1.
@@ -145,6 +147,7 @@ def list_patterns(
           AND (:grade IS NULL OR grade = :grade)
           AND (:question_type IS NULL OR EXISTS (
             SELECT 1 FROM json_each(conditions_json, '$.question_type') AS q WHERE q.value = :question_type))
+          AND (:text IS NULL OR instr(lower(rule), lower(:text)) OR id = :text)
           AND (:last_id IS NULL OR {after})
         ORDER BY {order} LIMIT :limit
         """,
@@ -154,6 +157,7 @@ def list_patterns(
             "type": type,
             "grade": grade,
             "question_type": question_type,
+            "text": text,
             "last_key": last_key,
             "last_id": last_id,
             "limit": limit + 1,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
+from store.daily_sums import add_responses
 from store.database import Database, Row
 from store.injection_sets import SingleItems, insert_sets
 from store.records import InjectionSet, ResponseRecord
@@ -98,7 +99,9 @@ def insert_records(
             db.execute_many(
                 _INSERT_RESPONSE, [(items.references(db, record), *_response_values(record)) for record in records]
             )
-            items.note(db, after=after, until=_last_seq(db))
+            until = _last_seq(db)
+            items.note(db, after=after, until=until)
+            add_responses(db, after=after, until=until)
     except BaseException:
         items.forget()
         raise
