@@ -347,10 +347,10 @@ def test_a_person_adds_a_pattern_and_edits_it(client: TestClient, db: Database) 
         "trial",
         Conditions(question_type=("price", "refund")),
     )
-    answer = post(client, page, f"{page}/edit", rule="Name two sources.", segment="pro")
+    answer = post(client, page, f"{page}/edit", rule="Name two sources.", data_source="crm")
     assert (answer.status_code, answer.headers["location"]) == (303, page)
     row = get_pattern(db, "default", row.id)
-    assert (row.rule, row.conditions) == ("Name two sources.", Conditions(segment=("pro",)))
+    assert (row.rule, row.conditions) == ("Name two sources.", Conditions(data_source=("crm",)))
     assert {entry.action for entry in list_audit(db, "default")[0]} >= {"patterns.add", "patterns.edit"}
 
 
