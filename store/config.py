@@ -90,6 +90,7 @@ class RecordingSection:
 @dataclass(frozen=True, slots=True)
 class FeedbackSection:
     wait_s: float
+    allowed_origins: tuple[str, ...]
     max_batch: int
     max_text_kb: float
     dwell_threshold_s: float
@@ -253,6 +254,16 @@ class TrainingSection:
 class LogSection:
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
     format: Literal["text", "json"]
+    requests: bool
+    messages: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySection:
+    otlp_endpoint: str
+    interval_s: float
+    max_waiting: int
+    messages: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +287,7 @@ class Config:
     alerts: AlertsSection
     training: TrainingSection
     log: LogSection
+    telemetry: TelemetrySection
 
 
 def default_config_path() -> Path:
@@ -451,6 +463,7 @@ _MORE_THAN_ZERO = {
     ),
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
+    "telemetry": ("interval_s", "max_waiting"),
 }
 
 
@@ -471,7 +484,19 @@ def _check_number(name: str, value: float) -> None:
         raise ConfigError(f"{name} must be more than 0")
 
 
+_ORIGIN: Final = re.compile(r"https?://[^/\\s]+", re.IGNORECASE)
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"feedback.allowed_origins must hold origins such as 'https://app.example' or '*', not {origin!r}"
+            )
+
+
 def _check(config: Config) -> None:
+    _check_origins(config.feedback.allowed_origins)
     for section, names in _SHARES.items():
         for name in names:
             value = getattr(getattr(config, section), name)
