@@ -64,6 +64,7 @@ def write(db: Database, number: int, added: list[Message], reply: Message, **fac
         "outcome": "ok",
         "status": 200,
         "latency_ms": 1.0,
+        "request_hash": f"hash-{number}",
         "messages_json": json.dumps(added),
         "reply_json": json.dumps(reply),
         "created_at": iso(NOW_S + 60 * number),
