@@ -283,7 +283,9 @@ def publish_patterns_if_changed(
 
 
 def _without_lifts(plan: Plan) -> Plan:
-    return replace_fields(plan, patterns=tuple(replace_fields(pattern, lift=0.0) for pattern in plan.patterns))
+    return replace_fields(
+        plan, patterns=tuple(replace_fields(pattern, lift=0.0, value="") for pattern in plan.patterns)
+    )
 
 
 def plan_of_rows(db: Database, tenant_id: str) -> Plan:
@@ -301,6 +303,7 @@ def plan_of(
             id=row.id,
             type=row.type,
             dimension=row.dimension,
+            value=row.value,
             rule=row.rule,
             conditions=row.conditions,
             state=row.state,

@@ -200,3 +200,11 @@ def test_a_tool_whose_answers_please_is_found_tried_and_gets_its_evidence(produc
     answers = [row for row in treated if row["answer_seq"] is None]
     assert len(treated) == 2 * len(answers)  # both requests of a turn have the pattern, or none
     assert active["use_count"] == active["signal_count"] == len(answers)
+
+    time.sleep(1)
+    strangers = [product.chat(f"Where is my parcel {number}?") for number in range(40)]
+    ids = [answer.headers["x-tutelage-response-id"] for answer in strangers]
+    product.response_row(strangers[-1])
+    in_play = product.rows("SELECT response_id FROM injections WHERE item_id = :id", id=active["id"])
+    assert not {row["response_id"] for row in in_play} & set(ids)  # who does not offer the tool hears nothing of it
+    assert not [one for one in upstream.requests[-40:] if GOOD in one.body.decode()]
