@@ -15,6 +15,7 @@ ORDER = (
     "selection",
     "retrieval",
     "knowledge",
+    "nlu",
     "budget",
     "simworld",
     "crash",

@@ -98,7 +98,17 @@ def m015_remote_vectors(tool: Tool) -> None:
 
 
 @MIGRATIONS()
-def m016_steps_of_turns(tool: Tool) -> None:
+def m016_nlu_models(tool: Tool) -> None:
+    _run(tool, NLU_MODELS)
+
+
+@MIGRATIONS()
+def m017_lives(tool: Tool) -> None:
+    _run(tool, LIVES)
+
+
+@MIGRATIONS()
+def m018_steps_of_turns(tool: Tool) -> None:
     _run(tool, STEPS_OF_TURNS)
 
 
@@ -777,6 +787,43 @@ CREATE TABLE embedding_states (
   updated_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, model)
 ) STRICT, WITHOUT ROWID;
+"""
+
+NLU_MODELS: Final = """
+CREATE TABLE nlu_models (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- from 1
+  dataset_id TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  embedding_model TEXT NOT NULL, -- whose vectors it reads
+  n_intents INTEGER NOT NULL,
+  n_examples INTEGER NOT NULL, -- distinct texts
+  fingerprint TEXT NOT NULL, -- of the examples and all that decides what is made of them
+  report_json TEXT NOT NULL,
+  model BLOB NOT NULL, -- trained on all examples: what is served
+  assessed BLOB NOT NULL, -- trained without the held-out part: what the next version is compared with
+  created_at TEXT NOT NULL,
+  published_at TEXT, -- NULL: it was never served
+  withdrawn_at TEXT, -- a person went back to the version before
+  PRIMARY KEY (tenant_id, version)
+) STRICT;
+
+CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
+  WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
+"""
+
+LIVES: Final = """
+ALTER TABLE learning_runs ADD COLUMN is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1));
+
+ALTER TABLE learned_patterns ADD COLUMN reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT;
+
+ALTER TABLE pattern_events ADD COLUMN is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1));
+
+UPDATE pattern_events SET is_harm = 1
+WHERE to_state = 'retired' AND actor = 'learner' AND (reason LIKE 'harm:%' OR reason LIKE 'guardrail:%');
 """
 
 STEPS_OF_TURNS: Final = """

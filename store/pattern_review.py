@@ -19,10 +19,12 @@ from store.patterns import (
     insert_pattern,
     new_pattern,
     publish_patterns,
+    reworded,
     save_pattern,
     without_evidence,
 )
 from store.plan import Conditions
+from store.rows import plain
 from store.vocabulary import PATTERN_TYPES, SERVED_STATES, PatternState, PatternType
 
 MAX_RULE_CHARS: Final = 20_000  # a person's rule; what does not fit the block's budget is kept and never injected
@@ -145,7 +147,8 @@ def edit_pattern(
 ) -> PatternRow:
     """Return the pattern with another rule or other conditions; its evidence starts anew.
 
-    An active one goes back to trial: what was measured was another instruction. A pinned one stays pinned.
+    An active one goes back to trial: what was measured was another instruction. A pinned one stays pinned. Other words
+    are nobody's but the person's: they share no evidence with what asks for the same, and their counts start at 0.
 
     Raises:
         NotFoundError: the tenant has none of this id.
@@ -158,19 +161,25 @@ def edit_pattern(
             raise InvalidError("tokens", "must come with a new rule")
     with db.transaction():
         before = get_pattern(db, tenant_id, pattern_id)
-        edited = replace(
-            before,
-            rule=before.rule if rule is None else rule,
-            conditions=before.conditions if conditions is None else conditions,
-            tokens=before.tokens if rule is None or tokens is None else tokens,
-        )
+        edited = replace(before, conditions=before.conditions if conditions is None else conditions)
+        if rule is not None and tokens is not None and rule != before.rule:
+            edited = reworded(edited, rule=rule, tokens=tokens, value="", now_s=now_s)
         if edited == before:
             return before
         if edited.conditions != before.conditions:  # what an earlier release took stays until it is changed
             _check_conditions(before.type, edited.conditions)
         state: PatternState = "trial" if before.state in ("trial", "active", "warmdown") else before.state
         after = _entered(db, without_evidence(edited), state, now_s)
-        save_pattern(db, before, after, actor=actor, reason="edited by a person", now_s=now_s, is_event=True)
+        save_pattern(
+            db,
+            before,
+            after,
+            actor=actor,
+            reason="edited by a person: the evidence begins anew",
+            now_s=now_s,
+            detail={"rule_before": before.rule, "conditions_before": plain(before.conditions)},
+            is_event=True,
+        )
         _audit_change(db, before, after, actor=actor, action="patterns.edit", reason="edited", now_s=now_s)
     return after
 

@@ -161,7 +161,8 @@ CREATE TABLE learning_runs (
   cost_usd REAL NOT NULL DEFAULT 0,
   summary_json TEXT NOT NULL, -- what changed, stage by stage
   error TEXT
-) STRICT;
+, is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1))) STRICT;
 
 CREATE INDEX learning_runs_by_time ON learning_runs (tenant_id, kind, run_at);
 
@@ -222,7 +223,8 @@ CREATE TABLE learned_patterns (
   updated_at TEXT NOT NULL
 , cells_json TEXT NOT NULL -- [[question type, group, share]] where not share
   DEFAULT '[]', guardrails_json TEXT NOT NULL -- metric -> difference in its rate
-  DEFAULT '{}') STRICT;
+  DEFAULT '{}', reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT) STRICT;
 
 CREATE INDEX learned_patterns_by_state ON learned_patterns (tenant_id, state);
 
@@ -237,7 +239,8 @@ CREATE TABLE pattern_events (
   reason TEXT NOT NULL,
   detail_json TEXT NOT NULL,
   created_at TEXT NOT NULL
-) STRICT;
+, is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1))) STRICT;
 
 CREATE INDEX pattern_events_by_pattern ON pattern_events (pattern_id, seq);
 
@@ -569,6 +572,27 @@ CREATE TABLE embedding_states (
   updated_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, model)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE nlu_models (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- from 1
+  dataset_id TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  embedding_model TEXT NOT NULL, -- whose vectors it reads
+  n_intents INTEGER NOT NULL,
+  n_examples INTEGER NOT NULL, -- distinct texts
+  fingerprint TEXT NOT NULL, -- of the examples and all that decides what is made of them
+  report_json TEXT NOT NULL,
+  model BLOB NOT NULL, -- trained on all examples: what is served
+  assessed BLOB NOT NULL, -- trained without the held-out part: what the next version is compared with
+  created_at TEXT NOT NULL,
+  published_at TEXT, -- NULL: it was never served
+  withdrawn_at TEXT, -- a person went back to the version before
+  PRIMARY KEY (tenant_id, version)
+) STRICT;
+
+CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
+  WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
 
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,

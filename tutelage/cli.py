@@ -13,6 +13,7 @@ from tutelage import (
     cli_alerts,
     cli_backup,
     cli_contexts,
+    cli_datasets,
     cli_demo,
     cli_doctor,
     cli_export,
@@ -58,6 +59,7 @@ app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
 app.command("doctor")(cli_doctor.doctor)
 app.command("why")(cli_why.why)
+app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)

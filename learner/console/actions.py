@@ -138,6 +138,7 @@ def revert_generation(visit: Visit) -> str:
         actor=visit.actor,
         reason=visit.form.get("reason", "").strip() or "in the console",
         now_s=visit.now_s,
+        is_forced=visit.form.get("force") == "yes",
     )
     return "/generations"
 

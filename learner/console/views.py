@@ -20,6 +20,7 @@ from learner.pattern_words import (
     lift_in_words,
     rates,
     shares_in_words,
+    words_in_words,
 )
 from learner.reviewing import passage, word_diff
 from store.alerts import list_alerts
@@ -240,6 +241,7 @@ def pattern(visit: Visit) -> dict[str, Any]:
     return {
         "pattern": row,
         "interval": interval_chart(row.lift, row.lift_low, row.lift_high),
+        "words": words_in_words(row),
         "grade": grade_in_words(row),
         "lift": lift_in_words(row),
         "shares": shares_in_words(row, group_field),

@@ -61,15 +61,3 @@ TYPES: Final[Mapping[str, PatternType]] = {
     **{name: type_ for name, type_, _ in EXTRACTORS},
     TERMINOLOGY: "domain_knowledge",
 }
-
-
-def type_of(dimension: str) -> PatternType:
-    """Return the type of the patterns of a dimension that is read off replies.
-
-    Raises:
-        KeyError: no extractor has it: the type of a person's own rule is what the person said.
-
-    >>> type_of("length"), type_of("terminology")
-    ('response_format', 'domain_knowledge')
-    """
-    return TYPES[dimension]

@@ -39,12 +39,13 @@ from store.generations import plans_since
 from store.ids import new_id
 from store.learner_states import LearnerState, has_lost_sums, load_learner_state
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
+from store.plan import Conditions
 from store.removals import newest_removal
 from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
 from store.turns import newest_response, newest_signal
-from store.vocabulary import AVOID, SERVED_STATES
+from store.vocabulary import AVOID, SERVED_STATES, PatternType
 from store.windows import choose_group_field, settled_until
 
 NAMING: Final = ("tools", TERMINOLOGY)  # dimensions whose values are names that come from records
@@ -251,38 +252,46 @@ def _candidate(
     if wording is None:
         return None
     run.models.meter.rejected.extend(wording.rejections)
-    anew = new_pattern(
-        new_id("pat", run.now_s),
-        run.tenant_id,
-        type=find.type,
-        dimension=find.column.dimension,
-        value=find.column.value,
-        rule=wording.rule,
-        conditions=find.conditions,
-        tokens=wording.tokens,
-        origin="learned",
-        now_s=run.now_s,
+    instruction = Instruction(
+        find.type, find.column.dimension, find.column.value, wording.rule, wording.tokens, find.conditions
     )
-    row = anew if find.revives is None else _revived(find.revives, anew)
-    return Candidate(row, find.revives, find.reason, find.detail)
+    return Candidate(_made(run, instruction, find.revives), find.revives, find.reason, find.detail)
 
 
 def _split(run: Run, split: Split, traffic_s: float) -> Candidate:
     parent = split.parent
+    instruction = Instruction(parent.type, parent.dimension, parent.value, parent.rule, parent.tokens, split.conditions)
+    row = started(_made(run, instruction, split.revives), traffic_s)
+    return Candidate(row, split.revives, split.reason, {"parent": parent.id})
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a new pattern says, and where."""
+
+    type: PatternType
+    dimension: str
+    value: str
+    rule: str
+    tokens: int
+    conditions: Conditions
+
+
+def _made(run: Run, instruction: Instruction, revives: PatternRow | None) -> PatternRow:
+    """Return the candidate of *instruction*: a new row, or the retired one of the same that it *revives*."""
     anew = new_pattern(
         new_id("pat", run.now_s),
         run.tenant_id,
-        type=parent.type,
-        dimension=parent.dimension,
-        value=parent.value,
-        rule=parent.rule,
-        conditions=split.conditions,
-        tokens=parent.tokens,
+        type=instruction.type,
+        dimension=instruction.dimension,
+        value=instruction.value,
+        rule=instruction.rule,
+        conditions=instruction.conditions,
+        tokens=instruction.tokens,
         origin="learned",
         now_s=run.now_s,
     )
-    row = anew if split.revives is None else _revived(split.revives, anew)
-    return Candidate(started(row, traffic_s), split.revives, split.reason, {"parent": parent.id})
+    return anew if revives is None else _revived(revives, anew)
 
 
 def _revived(retired: PatternRow, anew: PatternRow) -> PatternRow:

@@ -21,10 +21,11 @@ from store.database import Database
 from store.datasets import NewExample, add_examples, list_examples
 from store.feedback import Signal, record_signal
 from store.generations import current_number
-from store.patterns import get_pattern
+from store.patterns import get_pattern, publish_patterns, save_pattern
 from store.plan import Conditions
 from store.records import InjectionRecord
 from store.responses import insert_records
+from store.runs import finish_run, start_run
 from store.statistics import ArmDay
 from store.tenants import create_key, ensure_tenant, revoke_key
 from tests.conftest import NOW_S
@@ -73,7 +74,10 @@ def fill(db: Database, config: Config, author: Author, tenant_id: str) -> Filled
     )
     example = NewExample(f"hello {ATTACK}", ATTACK, 0.2, "bulk", None, "", None)
     add_examples(db, tenant_id, "ds-auto-training", [example], review_below_confidence=0.7, now_s=NOW_S)
-    alert = raise_alert(db, tenant_id, kind="crash", message=ATTACK, detail={}, run_id=None, now_s=NOW_S)
+    run_id = start_run(db, tenant_id, "patterns", NOW_S, NOW_S)
+    finish_run(db, tenant_id, run_id, finished_s=NOW_S, cursor={}, summary={}, is_frozen=True)
+    start_run(db, tenant_id, "knowledge", NOW_S, NOW_S)  # under way: it has said nothing yet
+    alert = raise_alert(db, tenant_id, kind="crash", message=ATTACK, detail={}, run_id=run_id, now_s=NOW_S)
     import_conversations(
         db, tenant_id, [{"chatId": f"im/port {ATTACK}", "messages": [{"role": "user", "content": ATTACK}]}], now_s=NOW_S
     )
@@ -273,6 +277,40 @@ def test_a_person_goes_back_to_a_generation_once_they_said_so(client: TestClient
     assert get_pattern(db, "default", filled.pattern_id).state == "retired"
     assert f"back to generation {number}: too loud" in client.get("/generations").text
     assert "What it served is served now." in client.get(back).text
+
+
+def test_what_was_taken_out_for_harm_comes_back_only_when_a_person_says_so_again(
+    client: TestClient, filled: Filled, db: Database
+) -> None:
+    row = get_pattern(db, "default", filled.pattern_id)
+    active = dataclasses.replace(row, state="active", share=0.7)
+    save_pattern(db, row, active, actor="learner", reason="helps", now_s=NOW_S)
+    number = publish_patterns(db, "default", actor="learner", reason="run", now_s=NOW_S)
+    gone = dataclasses.replace(active, state="retired", share=0.0)
+    save_pattern(db, active, gone, actor="learner", reason="harm: it fell", now_s=NOW_S, is_harm=True)
+    page = f"/generations/{number}"
+
+    shown = client.get(page).text
+    assert "had been taken out" in shown
+    assert "harm: it fell" in shown
+    assert "also what had been taken out for harm: 1" in shown
+    assert post(client, page, f"{page}/revert", confirm="yes").status_code == 409
+    assert get_pattern(db, "default", row.id).state == "retired"
+
+    assert post(client, page, f"{page}/revert", confirm="yes", force="yes").status_code == 303
+    assert get_pattern(db, "default", row.id).state == "active"
+
+
+def test_the_page_of_an_edited_pattern_says_since_when_its_words_stand(
+    client: TestClient, filled: Filled, db: Database, author: Author
+) -> None:
+    author.edit_pattern(
+        db, "default", filled.pattern_id, rule="Be long.", conditions=None, actor="test", now_s=NOW_S + 60
+    )
+    page = unescape(client.get(f"/patterns/{filled.pattern_id}").text)
+    assert "what was measured before was of other words and does not count" in page
+    assert f'before: "Be brief {ATTACK}"' in page
+    assert 'href="/conversations/talk"' not in page
 
 
 @pytest.mark.parametrize("number", ["0", "999", "x", "1" * 30])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from learner.errors import BudgetExceededError, ModelError
 from learner.models import Completion, Message, Meter, Model, Tool
-from learner.patterns.characteristics import type_of
+from learner.patterns.characteristics import TYPES
 from learner.patterns.rule_checks import harm, objection
 from learner.patterns.wording import AVOIDING, OPEN_AVOIDING, OPEN_TEMPLATES, TEMPLATES, Wording, template, word
 from store.blocks import pattern_line
@@ -182,7 +182,7 @@ def test_a_model_that_was_turned_is_not_heard(tokens: TokenCounter, rule: str, s
 @pytest.mark.parametrize(("dimension", "value", "text"), REWORDED)
 def test_other_words_for_the_same_are_used(tokens: TokenCounter, dimension: str, value: str, text: str) -> None:
     found = word(
-        type=type_of(dimension),
+        type=TYPES[dimension],
         dimension=dimension,
         value=value,
         question_type=None,
@@ -219,7 +219,7 @@ def test_a_harmless_wording_that_means_the_same_is_used(
     dimension: str, value: str, text: str, tokens: TokenCounter
 ) -> None:
     found = word(
-        type=type_of(dimension),
+        type=TYPES[dimension],
         dimension=dimension,
         value=value,
         question_type="comparison",
