@@ -1,7 +1,9 @@
 """Assignment is exact, stable, independent of content and never over budget."""
 
 from collections import Counter
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -213,6 +215,33 @@ def test_facts_that_no_cell_tells_apart_share_one_entry() -> None:
     first = index.dimensions(Facts("greeting", "crm", "one", "silver"))
     assert index.dimensions(Facts("howto", "erp", "two", "bronze")) is first
     assert index.dimensions(Facts("howto", "erp", "two", "gold")) is not first
+
+
+def tool_pattern(pattern_id: str, value: str) -> ServedPattern:
+    return msgspec.structs.replace(pattern(pattern_id, dimension="tools"), type="tool_preference", value=value)
+
+
+@pytest.mark.parametrize(
+    ("tools", "ids"),
+    [
+        ((), ["person"]),
+        (("search",), ["avoided", "person", "wanted"]),
+        (("read", "search"), ["avoided", "other", "person", "wanted"]),
+        (("searching",), ["person"]),
+        (None, ["avoided", "other", "person", "wanted"]),
+    ],
+)
+def test_a_pattern_about_a_tool_is_in_play_only_where_that_is_offered(
+    tools: tuple[str, ...] | None, ids: list[str]
+) -> None:
+    named = {"wanted": "search", "avoided": "avoid:search", "other": "read", "person": ""}
+    index = PlanIndex(build_plan([tool_pattern(*one) for one in named.items()]), SECTION)
+
+    dimensions = index.dimensions(replace(FACTS, tools=tools))
+
+    assert [arm.pattern.id for dimension in dimensions for arm in dimension.arms] == ids
+    unread = None if tools is None else (*tools, "unread")  # a tool that no pattern speaks of changes nothing
+    assert index.dimensions(replace(FACTS, tools=unread)) is dimensions
 
 
 def crowded(n: int = 8) -> Plan:
