@@ -1,7 +1,7 @@
 """The end of a pattern run: all that it changed, its generation, its sums and its cursor, in one transaction."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ class Run:
     now_s: float
     clock: Clock
     models: Models
+    chance: Callable[[int], bytes]  # random bytes, for ids
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ def main() -> None:
     config = replace(config, learner=replace(config.learner, run_wait_s=30.0))
     n_seen = [0]
     with open_database(config.store) as db:
-        world = World(db, config)
+        world = World(db, config, now_s=now_s)
         db.connection.set_trace_callback(dying_at(statement, n_seen))
         run_once(db, config, DEFAULT_TENANT, "patterns", collaborators=world.collaborators, now_s=now_s)
         db.connection.set_trace_callback(None)

@@ -1,5 +1,6 @@
 """A pattern's life over whole runs: found, tried, measured, switched on, taken out."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -345,7 +346,14 @@ def test_a_crash_brings_nothing_back_that_was_taken_out_for_harm_however_long_ag
     crash = Crash(0.8, 0.4, -6.0, world.now_s + 80 * DAY_S, -5.0)
     safety = Safety(crash, True, good, (), "crash: it fell")
     run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
-    run = Run(run_id, DEFAULT_TENANT, world.now_s + 90 * DAY_S, world.collaborators.clock, world.collaborators.models)
+    run = Run(
+        run_id,
+        DEFAULT_TENANT,
+        world.now_s + 90 * DAY_S,
+        world.collaborators.clock,
+        world.collaborators.models,
+        os.urandom,
+    )
 
     publish_run(db, run, Outcome(until=Cursor(), safety=safety))
 
@@ -375,7 +383,9 @@ def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, con
     stale = Outcome(until=Cursor(), changes=[Change(row, replace(row, state="retired", share=0.0), "stale")])
     pinned = set_state(db, DEFAULT_TENANT, row.id, state="pinned", actor="console", reason="now", now_s=world.now_s + 1)
     run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
-    run = Run(run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models)
+    run = Run(
+        run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models, os.urandom
+    )
 
     publish_run(db, run, stale)
 

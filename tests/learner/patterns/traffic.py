@@ -31,9 +31,24 @@ TABLE_RULE = "Present the answer as a Markdown table."
 Vote = Callable[[bool, float], SignalType | None]  # (reply is a table, uniform draw) -> signal
 
 
+class Ticking:
+    """The world's time, a millisecond later each time it is asked: what is made later has a later id."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._n_asked = 0
+
+    def now_s(self) -> float:
+        self._n_asked += 1
+        return self._world.now_s + self._n_asked / 1000
+
+
 @dataclass
 class World:
-    """Records of one tenant under a clock that moves a minute with each response."""
+    """Records of one tenant under a clock that moves a minute with each response; *seed* decides all that chance does.
+
+    The machine's clock and chance have no part in it.
+    """
 
     db: Database
     config: Config
@@ -51,6 +66,7 @@ class World:
             tokens=load_token_counter(),
             models=no_models(),
             rng=np.random.default_rng(self.seed),
+            clock=Ticking(self),
         )
 
     def visit(self, n: int, vote: Vote, *, question_type: str = "comparison", tables: float = 0.5) -> None:
