@@ -75,6 +75,7 @@ class World:
         generation = current_number(self.db, DEFAULT_TENANT)
         secret = get_tenant(self.db, DEFAULT_TENANT).secret
         section = self.config.patterns
+        dimensions = matching_dimensions(plan, Facts(question_type), section)
         with self.db.transaction():
             for _ in range(n):
                 self.n_conversations += 1
@@ -83,7 +84,6 @@ class World:
                 user = f"user-{int(self.rng.integers(self.n_users))}"
                 seed = conversation_seed(secret, conversation)
                 holdout = is_holdout(seed, section.holdout)
-                dimensions = matching_dimensions(plan, Facts(question_type), section)
                 selection = select_patterns(dimensions, seed, section, holdout=holdout)
                 is_table = TABLE_RULE in selection.block or self.rng.random() < tables
                 record = ResponseRecord(
