@@ -159,6 +159,7 @@ def test_an_edited_rule_is_again_the_one_that_was_served_and_what_was_measured_o
     now = get_pattern(db, DEFAULT_TENANT, row.id)
     assert (now.rule, now.tokens, now.state, now.lift, now.e_value) == ("Be brief.", 4, "active", None, None)
     assert (now.value, now.use_count, now.reworded_at) == ("short", 0, iso(NOW_S + 9))
+    assert now.reworded_from is None
 
 
 def test_what_is_served_already_publishes_nothing(db: Database) -> None:
