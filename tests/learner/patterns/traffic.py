@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -29,6 +30,11 @@ PROSE = "the basic plan costs ten euros a month and the pro plan twenty-five."
 TABLE_RULE = "Present the answer as a Markdown table."
 
 Vote = Callable[[bool, float], SignalType | None]  # (reply is a table, uniform draw) -> signal
+
+
+# Loaded once: they say the same to everybody, and to load them costs more than a run.
+embedder_of = cache(load_local_embedder)
+token_counter = cache(load_token_counter)
 
 
 class Ticking:
@@ -62,8 +68,8 @@ class World:
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
         self.collaborators = Collaborators(
-            embedder=load_local_embedder(self.config.embedding),
-            tokens=load_token_counter(),
+            embedder=embedder_of(self.config.embedding),
+            tokens=token_counter(),
             models=no_models(),
             rng=np.random.default_rng(self.seed),
             clock=Ticking(self),
