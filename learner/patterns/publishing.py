@@ -153,6 +153,8 @@ def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
     )
     if outcome.safety is not None and outcome.safety.crash is not None:
         lines.append(_write_crash(db, run, outcome, outcome.safety, outcome.safety.crash))
+    elif outcome.safety is not None and outcome.safety.is_frozen:
+        lines.append(f"{outcome.safety.reason}: nothing new is tried or activated")
     return lines
 
 

@@ -163,7 +163,9 @@ def test_a_crash_puts_what_was_activated_last_back_into_trial_and_raises_an_aler
     assert any(line.startswith("alert:") for line in report.changes)
 
     world.visit(20, hates_everything, tables=0.0)
-    world.learn(after_h=6)
+    frozen = world.learn(after_h=6)
+    assert frozen.changes[-1].startswith(f"frozen since the crash of {alert.created_at}: nothing new")
+    assert [get_run(db, DEFAULT_TENANT, one.run_id).is_frozen for one in (report, frozen)] == [True, True]
     assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 1
 
 
