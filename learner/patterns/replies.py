@@ -1,11 +1,13 @@
 """Reads what new replies were like, each once, and keeps it: a run does not read old texts again."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from learner.patterns.characteristics import VERSION, characterise
-from learner.patterns.reply_text import reply_of
+from learner.patterns.hints import HintFinder
+from learner.patterns.reply_text import Reply, reply_of
 from learner.patterns.terminology import Ordinary, terms_in
 from store.characteristics import (
     Characteristics,
@@ -27,25 +29,39 @@ def read_replies(db: Database, tenant_id: str, tokens: TokenCounter, *, until: i
     Doing it again changes nothing: it is no part of what a run publishes.
     """
     n_read = 0
-    ordinary = Ordinary(tokens)
+    finder, ordinary = HintFinder(), Ordinary(tokens)
     after = max(last_read(db, tenant_id, VERSION), before_first(db, tenant_id, since_at=since_at))
     while True:
         page = unread_replies(db, tenant_id, after=after, until=until, since_at=since_at, limit=PAGE)
-        save_characteristics(db, tenant_id, VERSION, [_read(reply, ordinary) for reply in page])
+        save_characteristics(db, tenant_id, VERSION, _read(page, finder, ordinary))
         n_read += len(page)
         if len(page) < PAGE:
             return n_read
         after = page[-1].seq
 
 
-def _read(unread: UnreadReply, ordinary: Ordinary) -> Characteristics:
-    reply = reply_of(
+def _read(page: Sequence[UnreadReply], finder: HintFinder, ordinary: Ordinary) -> list[Characteristics]:
+    replies = [_reply(unread) for unread in page]
+    hints = finder.find([reply.text for reply in replies])
+    return [
+        Characteristics(unread.seq, _values(reply, held), _terms(reply, unread, ordinary))
+        for unread, reply, held in zip(page, replies, hints, strict=True)
+    ]
+
+
+def _reply(unread: UnreadReply) -> Reply:
+    return reply_of(
         unread.reply_json,
         unread.messages_json,
         format=unread.response_format,
         length_band=unread.length_band,
         offers_tools=bool(unread.tool_set),
     )
-    words = ordinary.read(reply.text)
-    values = msgspec.json.encode(characterise(reply, words.hints)).decode()
-    return Characteristics(unread.seq, values, " ".join(terms_in(words, unread.question)))
+
+
+def _values(reply: Reply, hints: frozenset[str]) -> str:
+    return msgspec.json.encode(characterise(reply, hints)).decode()
+
+
+def _terms(reply: Reply, unread: UnreadReply, ordinary: Ordinary) -> str:
+    return " ".join(terms_in(ordinary.read(reply.text), unread.question))

@@ -11,9 +11,8 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, filterfalse
-from typing import Final, NamedTuple
+from typing import Final
 
-from learner.patterns.reply_text import hints_in
 from store.tokens import TokenCounter
 
 MAX_TERMS: Final = 20  # of a tenant, most used first
@@ -36,13 +35,6 @@ _SUFFIXES: Final = ("s", "es", "d", "ed", "r", "er", "st", "est", "ing", "ly", "
 MIN_STEM: Final = 3
 
 
-class Piece(NamedTuple):
-    """What a piece of text, between blanks, holds."""
-
-    rare: tuple[str, ...]  # words that are not ordinary
-    hints: tuple[str, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Words:
     """A text, code left out, as the words in it that say something."""
@@ -50,7 +42,6 @@ class Words:
     prose: str
     n_pieces: int  # between blanks
     rare: tuple[str, ...]  # words that are not ordinary, in their order, each time that they come
-    hints: frozenset[str]  # of what the text holds, code included
 
 
 class Ordinary:
@@ -62,34 +53,29 @@ class Ordinary:
 
     def __init__(self, tokens: TokenCounter) -> None:
         self._tokens = tokens
-        self._plain: set[str] = set()  # pieces of text without a word that is not ordinary, and without a hint
-        self._known: dict[str, Piece] = {}  # others
+        self._plain: set[str] = set()  # pieces of text without a word that is not ordinary
+        self._rare: dict[str, tuple[str, ...]] = {}  # others, with those words
         self.is_ordinary = lru_cache(maxsize=CACHED_WORDS)(self._is_ordinary)
 
     def read(self, text: str) -> Words:
         """Return the words of *text*."""
         prose = text if text.isascii() else _plain_quotes(text)
-        code: list[str] = []
         if "`" in prose:
-            code, prose = _CODE.findall(prose), _CODE.sub(" ", prose)
+            prose = _CODE.sub(" ", prose)
         pieces = prose.split()
-        strange = [
-            self._known.get(piece) or self._look(piece) for piece in filterfalse(self._plain.__contains__, pieces)
-        ]
-        rare = tuple(chain.from_iterable(one.rare for one in strange))
-        hints = frozenset(chain.from_iterable(one.hints for one in strange if one.hints))
-        return Words(prose, len(pieces), rare, hints | hints_in("\n".join(code).lower()) if code else hints)
+        strange = filterfalse(self._plain.__contains__, pieces)
+        rare = tuple(chain.from_iterable(self._rare.get(piece) or self._look(piece) for piece in strange))
+        return Words(prose, len(pieces), rare)
 
-    def _look(self, piece: str) -> "Piece":
+    def _look(self, piece: str) -> tuple[str, ...]:
         is_address = _ADDRESS.search(piece) is not None
         rare = () if is_address else tuple(word for word in _WORD.findall(piece) if not self.is_ordinary(word))
-        found = Piece(rare, tuple(hints_in(piece.lower())))
-        if rare or found.hints:
-            if len(self._known) < CACHED_WORDS:
-                self._known[piece] = found
+        if rare:
+            if len(self._rare) < CACHED_WORDS:
+                self._rare[piece] = rare
         elif len(self._plain) < CACHED_WORDS:
             self._plain.add(piece)
-        return found
+        return rare
 
     def _is_ordinary(self, word: str) -> bool:
         small = word.lower()
