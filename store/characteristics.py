@@ -1,13 +1,13 @@
 """Table ``response_characteristics``: what each reply was like, read once. Written by the learner alone."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from store.database import Database
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadReply:
+class UnreadReply(msgspec.Struct, frozen=True):
     """A complete reply of the assistant whose characteristics nobody has read yet."""
 
     seq: int
@@ -19,8 +19,7 @@ class UnreadReply:
     reply_json: str
 
 
-@dataclass(frozen=True, slots=True)
-class Characteristics:
+class Characteristics(msgspec.Struct, frozen=True):
     """What the extractors found in one reply."""
 
     seq: int

@@ -18,7 +18,7 @@ HINTS: Final = (  # words, or parts of words, in lower case ASCII; 4 to 16 chara
     *("chart", "graph", "plot", "gram"),
     *("let me know", "feel free", "hesitate", "to help", "helps"),
     *("next step", "questions", "do next", " also "),
-    *("select", "vega"),
+    *("above", "over", "beyond", "more than", "at least", "exceed", "greater than", "larger than", "higher than", ">"),
 )
 HEAD: Final = 4  # characters that are looked for at every place
 LONGEST: Final = 16

@@ -6,6 +6,9 @@ from typing import Final
 from learner.patterns.reply_text import Read, has_any, span_of
 
 THRESHOLDS: Final = (1, 2, 5, 10, 15, 20, 25, 30, 50, 75, 90)  # percent, that a reply's threshold is rounded to
+_ABOVE_HINTS: Final = frozenset(
+    ("above", "over", "beyond", "more than", "at least", "exceed", "greater than", "larger than", "higher than", ">")
+)
 _COUNTS: Final = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # that a reply's least count is rounded to
 _ABOVE: Final = (
     r"(?:above|over|beyond|more than|at least|exceed(?:s|ed|ing)?|greater than|larger than|higher than|>=?|≥)\s*"
@@ -32,7 +35,7 @@ def threshold(read: Read) -> tuple[str, ...] | None:
     span = span_of(prose, read.hints & _PERCENTS, 60, 8)
     if span is None:
         return None
-    for match in _THRESHOLD.finditer(prose, *span):
+    for match in _THRESHOLD.finditer(prose, *span) if _says_above(read) else ():
         if _MOVEMENT.search(_around(prose, match)):
             percent = float(match[1])
             return (str(min(THRESHOLDS, key=lambda known: (abs(known - percent), known))),)
@@ -45,11 +48,16 @@ def min_count(read: Read) -> tuple[str, ...] | None:
     span = span_of(prose, read.hints & _ALERTING, _COUNT_REACH, _COUNT_REACH)
     if span is None:
         return None
-    for match in _COUNT.finditer(prose, *span):
+    for match in _COUNT.finditer(prose, *span) if _says_above(read) else ():
         if has_any(_around(prose, match), _ALERTING):
             count = float(match[1])
             return (str(min(_COUNTS, key=lambda known: (abs(known - count), known))),)
     return ()
+
+
+def _says_above(read: Read) -> bool:
+    """Return whether ``_ABOVE`` can be found anywhere."""
+    return not read.hints.isdisjoint(_ABOVE_HINTS) or "≥" in read.prose
 
 
 def _around(text: str, match: re.Match[str]) -> str:

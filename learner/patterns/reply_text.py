@@ -6,7 +6,6 @@ that begins with alternatives stops at every character, and is looked for betwee
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -17,8 +16,7 @@ READ_CHARS: Final = 20_000  # of a reply, and its end
 TAIL_CHARS: Final = 400  # of a reply, where it leads on
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True):
     """One reply as extractors see it."""
 
     text: str
@@ -28,8 +26,7 @@ class Reply:
     tools: tuple[str, ...]  # called in this turn, in order
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(msgspec.Struct, frozen=True):
     """A reply with what several extractors need of it."""
 
     reply: Reply
@@ -58,10 +55,10 @@ def read(reply: Reply, hints: frozenset[str] | None = None) -> Read:
     if len(text) > READ_CHARS:  # the end is where a reply leads on
         text = f"{text[:READ_CHARS]}\n{text[-TAIL_CHARS:]}"
     lower = _lower(text)
-    if "~~~" in lower:
+    if "~" in lower and "~~~" in lower:
         blocks = tuple((match[1].strip(), match[2]) for match in _CODE.finditer(lower))
         prose = _CODE.sub("\n", lower)
-    elif "```" in lower:
+    elif "`" in lower and "```" in lower:
         blocks, prose = _fenced(lower)
     else:
         blocks, prose = (), lower

@@ -8,10 +8,11 @@ a capital and are none. It is no word of ordinary English, the user did not say 
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, filterfalse
 from typing import Final
+
+import msgspec
 
 from store.tokens import TokenCounter
 
@@ -35,8 +36,7 @@ _SUFFIXES: Final = ("s", "es", "d", "ed", "r", "er", "st", "est", "ing", "ly", "
 MIN_STEM: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(msgspec.Struct, frozen=True):
     """A text, code left out, as the words in it that say something."""
 
     prose: str
