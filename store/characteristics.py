@@ -24,7 +24,7 @@ class Characteristics(msgspec.Struct, frozen=True):
 
     seq: int
     values_json: str
-    terms: str
+    terms: str  # separated by spaces, or a mark that says that they were not looked for
 
 
 def last_read(db: Database, tenant_id: str, version: int) -> int:
@@ -54,6 +54,18 @@ def unread_replies(
         {"tenant_id": tenant_id, "after": after, "until": until, "since_at": since_at, "limit": limit},
     )
     return [UnreadReply(*row) for row in rows]
+
+
+def first_of_newest(db: Database, tenant_id: str, *, until: int, n: int) -> int:
+    """Return a ``seq`` from which on the tenant's *n* newest responses up to ``seq`` *until* are found; 0 for none."""
+    found = db.value(
+        """
+        SELECT min(seq) FROM (
+          SELECT seq FROM responses WHERE tenant_id = :tenant_id AND seq <= :until ORDER BY created_at DESC LIMIT :n)
+        """,
+        {"tenant_id": tenant_id, "until": until, "n": n},
+    )
+    return 0 if found is None else int(found)
 
 
 def before_first(db: Database, tenant_id: str, *, since_at: str) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 
 from learner.patterns.characteristics import EXTRACTORS, MAX_TOOLS, TERMINOLOGY
 from learner.patterns.observations import Booleans, Column, Integers, Natural
-from learner.patterns.terminology import MAX_TERMS, tenant_terms
+from learner.patterns.terminology import MAX_TERMS, NOT_READ, tenant_terms
 
 _NO_TEXT: Final = frozenset({"tools"})  # dimensions that a reply without a text may have
 
@@ -27,7 +27,7 @@ def natural_of(
 
     Args:
         characteristics: (n,) values by dimension as JSON, as ``response_characteristics`` holds them.
-        terms: (n,) what may be terms in each reply, separated by spaces.
+        terms: (n,) what may be terms in each reply, separated by spaces, or ``NOT_READ``.
         users: (n,) who read them, as names or codes: a new term needs many.
         known: what the model has. Those in no reply are left out; ``applies`` says where they could have been.
 
@@ -62,7 +62,8 @@ def natural_of(
         else:
             has[:, index] = _bools(one.value in values.get(one.dimension, ()) for values in decoded)[form_of]
     applies = {name: _bools(name in values for values in decoded)[form_of] for name, _, _ in EXTRACTORS}
-    applies[TERMINOLOGY] = _bools(bool(values.keys() - _NO_TEXT) for values in decoded)[form_of]
+    has_text = _bools(bool(values.keys() - _NO_TEXT) for values in decoded)[form_of]
+    applies[TERMINOLOGY] = has_text & _bools(text != NOT_READ for text in texts)[text_of]
     return Natural(columns, has, applies)
 
 

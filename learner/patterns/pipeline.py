@@ -84,7 +84,14 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     window_at = days_before(situation.traffic_s, settings.window_days)
     source = Source(db, tenant_id, settings, config.feedback, rows, window_at)
     until_response = newest_response(db, tenant_id, after=since.response)
-    read_replies(db, tenant_id, collaborators.tokens, until=until_response, since_at=window_at)
+    read_replies(
+        db,
+        tenant_id,
+        collaborators.tokens,
+        until=until_response,
+        since_at=window_at,
+        max_term_replies=settings.max_term_replies,
+    )
     with db.snapshot():
         until = replace(_newest(db, tenant_id, since), response=until_response)
         state = load_learner_state(db, tenant_id)

@@ -16,6 +16,7 @@ import msgspec
 
 from store.tokens import TokenCounter
 
+NOT_READ: Final = "?"  # stands for the terms of a reply that was not searched for them
 MAX_TERMS: Final = 20  # of a tenant, most used first
 MAX_REPLY_TERMS: Final = 30  # of one reply
 MIN_TERM_USERS: Final = 20  # different ones whose replies must hold a term
@@ -126,7 +127,7 @@ def tenant_terms(terms: Sequence[str], users: Sequence[Hashable]) -> list[str]:
     """Return the tenant's terms, most used first: held by replies to many users and not by most replies.
 
     Args:
-        terms: (n,) what may be terms in each reply, separated by spaces.
+        terms: (n,) what may be terms in each reply, separated by spaces; ``NOT_READ`` counts for nothing.
         users: (n,) who read the reply, as names or codes.
     """
     replies = Counter(terms)
@@ -135,7 +136,7 @@ def tenant_terms(terms: Sequence[str], users: Sequence[Hashable]) -> list[str]:
     for text, own in sets.items():
         for form in own:
             forms[form] += replies[text]
-    most = MAX_TERM_SHARE * len(terms)
+    most = MAX_TERM_SHARE * (len(terms) - replies[NOT_READ])
     chosen = [form for form, n in forms.items() if MIN_TERM_USERS <= n <= most and _is_term(form, forms)]
     readers: dict[str, set[Hashable]] = {form: set() for form in chosen}
     wanted = {text: hits for text, own in sets.items() if (hits := own & readers.keys())}
