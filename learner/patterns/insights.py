@@ -1,6 +1,7 @@
 """From where on a reply reports something: a change in percent, a count, a severity."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from learner.patterns.reply_text import Read, has_any, span_of
@@ -35,7 +36,7 @@ def threshold(read: Read) -> tuple[str, ...] | None:
     span = span_of(prose, read.hints & _PERCENTS, 60, 8)
     if span is None:
         return None
-    for match in _THRESHOLD.finditer(prose, *span) if _says_above(read) else ():
+    for match in _after_above(_THRESHOLD, read, span):
         if _MOVEMENT.search(_around(prose, match)):
             percent = float(match[1])
             return (str(min(THRESHOLDS, key=lambda known: (abs(known - percent), known))),)
@@ -48,16 +49,26 @@ def min_count(read: Read) -> tuple[str, ...] | None:
     span = span_of(prose, read.hints & _ALERTING, _COUNT_REACH, _COUNT_REACH)
     if span is None:
         return None
-    for match in _COUNT.finditer(prose, *span) if _says_above(read) else ():
+    for match in _after_above(_COUNT, read, span):
         if has_any(_around(prose, match), _ALERTING):
             count = float(match[1])
             return (str(min(_COUNTS, key=lambda known: (abs(known - count), known))),)
     return ()
 
 
-def _says_above(read: Read) -> bool:
-    """Return whether ``_ABOVE`` can be found anywhere."""
-    return not read.hints.isdisjoint(_ABOVE_HINTS) or "≥" in read.prose
+def _after_above(pattern: re.Pattern[str], read: Read, span: tuple[int, int]) -> Iterator[re.Match[str]]:
+    """Yield what ``pattern.finditer(read.prose, *span)`` does; the pattern begins with ``_ABOVE``."""
+    prose, (start, end) = read.prose, span
+    places = []
+    for word in (*(read.hints & _ABOVE_HINTS), "≥"):
+        at = prose.find(word, start, end)
+        while at >= 0:
+            places.append(at)
+            at = prose.find(word, at + 1, end)
+    for at in sorted(places):
+        match = pattern.match(prose, at, end)
+        if match is not None:
+            yield match
 
 
 def _around(text: str, match: re.Match[str]) -> str:

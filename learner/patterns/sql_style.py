@@ -18,11 +18,11 @@ _CTE: Final = re.compile(
 _SUBQUERY: Final = re.compile(r"\(\s*select\b")
 _CTE_BODY: Final = re.compile(r"\bas\s*(?:not\s+)?(?:materialized\s*)?\(\s*select\b")
 _QUERY_FEATURES: Final = (  # with what none of their queries is without
-    ("join", ("join",), re.compile(r"\bjoin\s+[\w\"`\[(]")),
+    ("join", ("join",), re.compile(r"join(?<!\wjoin)\s+[\w\"`\[(]")),
     ("aggregation", ("group", "("), re.compile(r"\bgroup\s+by\b|\b(?:count|sum|avg|min|max)\s*\(")),
-    ("window", ("over",), re.compile(r"\bover\s*\(|\bover\s+\w+\s*[,\n)]")),
+    ("window", ("over",), re.compile(r"over(?<!\wover)(?:\s*\(|\s+\w+\s*[,\n)])")),
     ("limit", ("limit", "top", "fetch"), re.compile(r"\blimit\s+\S|\bselect\s+top\s*\(?\d|\bfetch\s+(?:first|next)\b")),
-    ("select_all", ("*",), re.compile(r"\bselect\s+(?:distinct\s+)?(?:\w+\.)?\*")),
+    ("select_all", ("*",), re.compile(r"select(?<!\wselect)\s+(?:distinct\s+)?(?:\w+\.)?\*")),
 )
 _QUERY_CHARS: Final = 20_000  # of code are read
 
@@ -44,7 +44,7 @@ def query(read: Read) -> tuple[str, ...] | None:
     if has_any(code, _NO_SQL_HINTS) and any("sql" in language or not language for language, _ in blocks):
         code = _NO_SQL.sub(" ", code)
     found = []
-    if _CTE.search(code):
+    if "with" in code and _CTE.search(code):
         found.append("cte")
     if "(" in code and len(_SUBQUERY.findall(code)) > len(_CTE_BODY.findall(code)):
         found.append("subquery")
