@@ -56,7 +56,8 @@ def followed_responses(db: Database, tenant_id: str, *, after: int, until: int) 
             {"tenant_id": tenant_id, "after": cursor, "until": until, "limit": PAGE},
         )
         for _, *row, families in rows:
-            yield FollowedResponse(*row, frozenset(families.split(",") if families else ()))
+            fields = [*row, frozenset(families.split(",") if families else ())]
+            yield FollowedResponse(*fields)
         if len(rows) < PAGE:
             return
         cursor = rows[-1]["seq"]
