@@ -33,14 +33,15 @@ _COUNT_REACH: Final = _NEAR_CHARS + 100  # from such a word to the far end of th
 def threshold(read: Read) -> tuple[str, ...] | None:
     """Return the change in percent from which on the reply reports one, None where nothing is in percent."""
     prose = read.prose
-    span = span_of(prose, read.hints & _PERCENTS, 60, 8)
-    if span is None:
+    places = [at for word in read.hints & _PERCENTS if (at := prose.find(word)) >= 0]
+    if not places:
         return None
-    for match in _after_above(_THRESHOLD, read, span):
+    start = max(min(places) - 60, 0)
+    for match in _after_above(_THRESHOLD, read, (start, len(prose))):
         if _MOVEMENT.search(_around(prose, match)):
             percent = float(match[1])
             return (str(min(THRESHOLDS, key=lambda known: (abs(known - percent), known))),)
-    return () if _PERCENT.search(prose, *span) else None
+    return () if _PERCENT.search(prose, start) else None
 
 
 def min_count(read: Read) -> tuple[str, ...] | None:
