@@ -137,8 +137,8 @@ def _report(found: Mapping[int, Costs]) -> None:
         f"Responses of one tenant in {DAYS:.0f} days: prose, Markdown, tables and code of 600 to 1,500 letters. All "
         "are read; 0.6 signals a response, the follow-ups among them found in the traffic; late votes on settled "
         "responses before the second run; six patterns in trial in each conversation; one person forgotten before the "
-        "last. CPU seconds of a run, from finding signals in the traffic and reading what replies were like to the published "
-        "generation.\n"
+        "last. CPU seconds of a run, from finding signals in the traffic and reading what replies were like to the "
+        "published generation.\n"
     )
     rows = [
         [name, f"{cost.cpu_s:.3f}", f"{cost.wall_s:.3f}", f"{cost.peak_mb:.0f}", f"{cost.state_mb:.1f}"]
