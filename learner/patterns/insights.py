@@ -60,8 +60,9 @@ def min_count(read: Read) -> tuple[str, ...] | None:
 def _after_above(pattern: re.Pattern[str], read: Read, span: tuple[int, int]) -> Iterator[re.Match[str]]:
     """Yield what ``pattern.finditer(read.prose, *span)`` does; the pattern begins with ``_ABOVE``."""
     prose, (start, end) = read.prose, span
-    places = []
-    for word in (*(read.hints & _ABOVE_HINTS), "≥"):
+    words = read.hints & _ABOVE_HINTS
+    places: list[int] = []
+    for word in words if prose.isascii() else (*words, "≥"):
         at = prose.find(word, start, end)
         while at >= 0:
             places.append(at)
