@@ -83,7 +83,7 @@ class Ordinary:
         return self._is_known(small) or any(self._is_known(stem) for stem in _stems(small))
 
     def _is_known(self, word: str) -> bool:
-        return any(self._tokens.count(f" {form}") == 1 for form in (word, word.capitalize(), word.upper()))
+        return any(self._tokens.is_one(f" {form}") for form in (word, word.capitalize(), word.upper()))
 
 
 def _stems(word: str) -> Iterable[str]:
