@@ -146,6 +146,7 @@ class PatternsSection:
     max_candidates: int
     require_trial_approval: bool
     max_rule_tokens: int
+    max_term_replies: int
 
 
 @dataclass(frozen=True, slots=True)
