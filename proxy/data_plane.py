@@ -64,7 +64,7 @@ class NoEmbedder:
     def embed_one(self, text: str) -> NDArray[np.float32]:
         raise EmbedderUnavailableError("the embedder could not be loaded")
 
-    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+    def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
         raise EmbedderUnavailableError("the embedder could not be loaded")
 
 

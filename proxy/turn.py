@@ -55,7 +55,7 @@ class Embedder(Protocol):
 class Classifier(Protocol):
     """Tells a question's type; ``store.question_types`` has the real one."""
 
-    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+    def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
         """Return the type and the confidence in it, 0 .. 1."""
         ...
 
@@ -324,7 +324,7 @@ class Learning:
         is_outdated = blocks.nlu_version != snapshot.nlu_version and bool(draft.facts.question)
         if not blocks.question_type or is_outdated:
             classifier = snapshot.classifier or self._classifier
-            question_type, confidence = classifier.classify(self._embedding(draft, blocks))
+            question_type, confidence = classifier.classify(draft.facts.question, self._embedding(draft, blocks))
             blocks.nlu_version = snapshot.nlu_version
             is_sure = confidence >= self._config.question_types.min_confidence
             blocks.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE

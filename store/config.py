@@ -255,6 +255,7 @@ class NluSection:
     enabled: bool
     min_examples: int
     max_examples: int
+    max_features: int
     held_out: float
     reviewed_weight: float
     penalty: float
@@ -469,7 +470,7 @@ _MORE_THAN_ZERO = {
     ),
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
-    "nlu": ("min_examples", "max_examples", "held_out", "reviewed_weight", "penalty", "keep_versions"),
+    "nlu": ("min_examples", "max_examples", "max_features", "held_out", "reviewed_weight", "penalty", "keep_versions"),
 }
 
 

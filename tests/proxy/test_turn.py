@@ -65,7 +65,7 @@ class FakeEmbedder:
 
 
 class FakeClassifier:
-    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+    def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
         return ("refund", 0.9) if embedding[0] else ("howto", 0.2)
 
 
