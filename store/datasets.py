@@ -16,6 +16,7 @@ from store.ids import ALPHABET
 from store.paging import decode_cursor, encode_cursor, split_page
 
 NEEDS_REVIEW = "needs_review"
+OWN_SOURCE = "source:proxy"  # tag of a question that came through the proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +231,9 @@ def list_examples(
 def labelled_texts(db: Database, tenant_id: str, dataset_id: str, *, limit: int) -> list[LabelledText]:
     """Return the examples that need no review: what people looked at first, then the newest; at most *limit*.
 
+    A question that came through the proxy counts when a person looked at it, or the app itself named its type, which is
+    the only case of full confidence: what the classifier said must not teach the classifier.
+
     Raises:
         NotFoundError: the tenant has no such dataset.
     """
@@ -238,9 +242,10 @@ def labelled_texts(db: Database, tenant_id: str, dataset_id: str, *, limit: int)
         """
         SELECT input, intent, coalesce(reviewed_at, '') AS reviewed_at FROM examples
         WHERE tenant_id = :tenant_id AND dataset_id = :dataset_id AND needs_review = 0
+          AND (reviewed_at IS NOT NULL OR confidence >= 1 OR instr(tags_json, :own) = 0)
         ORDER BY reviewed_at IS NULL, seq DESC LIMIT :limit
         """,
-        {"tenant_id": tenant_id, "dataset_id": dataset_id, "limit": limit},
+        {"tenant_id": tenant_id, "dataset_id": dataset_id, "own": f'"{OWN_SOURCE}"', "limit": limit},
     )
     return [LabelledText(row["input"], row["intent"], row["reviewed_at"]) for row in rows]
 

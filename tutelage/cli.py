@@ -12,12 +12,12 @@ from store.errors import StoreError
 from tutelage import (
     cli_alerts,
     cli_contexts,
-    cli_datasets,
     cli_demo,
     cli_forget,
     cli_import,
     cli_keys,
     cli_learn,
+    cli_models,
     cli_patterns,
     cli_serve,
     cli_tenants,
@@ -50,9 +50,9 @@ app.command("proxy")(cli_serve.proxy)
 app.command("learner")(cli_serve.learner)
 app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
+app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
-app.add_typer(cli_datasets.app, name="datasets")
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("import")(cli_import.import_file)
 app.command("forget")(cli_forget.forget)

@@ -1,4 +1,4 @@
-"""``tutelage datasets``: the training data of the classifier of question types, and the versions trained on it."""
+"""``tutelage models``: the trained classifiers of question types."""
 
 from typing import Annotated
 
@@ -12,8 +12,8 @@ from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, t
 app = typer.Typer(help="Classifiers of question types: list, look, go one step back.", no_args_is_help=True)
 
 
-@app.command("models")
-def models(
+@app.command("list")
+def list_all(
     ctx: typer.Context,
     tenant: TenantOption = DEFAULT_TENANT,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
@@ -51,16 +51,8 @@ def models(
     )
 
 
-def _state(model: NluModelRow) -> str:
-    if model.is_serving:
-        return "serves"
-    if model.withdrawn_at:
-        return "withdrawn"
-    return "served before" if model.published_at else "not published"
-
-
-@app.command("model")
-def model(
+@app.command("show")
+def show(
     ctx: typer.Context,
     version: Annotated[int, typer.Argument(metavar="VERSION", min=1)],
     tenant: TenantOption = DEFAULT_TENANT,
@@ -76,3 +68,11 @@ def rollback(ctx: typer.Context, tenant: TenantOption = DEFAULT_TENANT) -> None:
     with tenant_database(settings(ctx), tenant) as db:
         withdrawn, serving = withdraw_model(db, tenant, actor=ACTOR, now_s=now_s())
     say(f"version {withdrawn} is withdrawn; {f'version {serving} serves' if serving else 'the built-in types serve'}")
+
+
+def _state(model: NluModelRow) -> str:
+    if model.is_serving:
+        return "serves"
+    if model.withdrawn_at:
+        return "withdrawn"
+    return "served before" if model.published_at else "not published"
