@@ -16,6 +16,7 @@ def put(
     db: Database,
     text: str,
     *,
+    intent: str = "order",
     confidence: float = 0.9,
     tags: str = BULK,
     reviewed_at: str | None = None,
@@ -27,11 +28,12 @@ def put(
         """
         INSERT INTO examples (id, tenant_id, dataset_id, type, input, intent, confidence, tags_json, needs_review,
           user_hash, fingerprint, occurred_at, created_at, reviewed_at)
-        VALUES (:text, :tenant_id, :dataset_id, 'nlu', :text, 'order', :confidence, :tags, :waits, '', :text,
-          '2026-01-01', '2026-01-01', :reviewed_at)
+        VALUES (:tenant_id || :text, :tenant_id, :dataset_id, 'nlu', :text, :intent, :confidence, :tags, :waits, '',
+          :text, '2026-01-01', '2026-01-01', :reviewed_at)
         """,
         {
             "text": text,
+            "intent": intent,
             "tenant_id": tenant_id,
             "dataset_id": DATASET,
             "confidence": confidence,
