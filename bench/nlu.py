@@ -231,8 +231,13 @@ def check(
     for text, (question_type, confidence) in zip(asked, said, strict=True):
         intent, expected = classifier.classify(text, embedder.embed_one(text))
         is_same = abs(expected - confidence) < ROUNDING
-        if not is_same or question_type != (intent if confidence >= MIN_CONFIDENCE else "unknown"):
+        if not is_same or question_type != (intent if confidence >= threshold(classifier) else "unknown"):
             raise RuntimeError(f"{text!r}: the proxy said {question_type} ({confidence}), not {intent} ({expected})")
+
+
+def threshold(classifier: IntentClassifier) -> float:
+    """Return the confidence under which the proxy says "unknown"."""
+    return max(MIN_CONFIDENCE, classifier.least_confidence)
 
 
 def microseconds(classifier: IntentClassifier, embedder: LocalEmbedder, texts: Sequence[str]) -> float:
@@ -252,7 +257,7 @@ def outcome(
     texts, truth = [text for text, _ in case.test], np.array([intent for _, intent in case.test])
     best, confidences = classifier.classify_all(texts, embedder.embed(texts))
     answers = np.array(classifier.intents)[best]
-    is_right, is_sure = answers == truth, confidences >= MIN_CONFIDENCE
+    is_right, is_sure = answers == truth, confidences >= threshold(classifier)
     others = np.zeros(0)
     if case.out_of_scope:
         others = classifier.classify_all(case.out_of_scope, embedder.embed(case.out_of_scope))[1].astype(np.float64)
@@ -264,7 +269,7 @@ def outcome(
         sure=float(is_sure.mean()),
         accuracy_when_sure=float(is_right[is_sure].mean()),
         auc=area_under_curve(confidences.astype(np.float64), others) if len(others) else None,
-        rejected=float((others < MIN_CONFIDENCE).mean()) if len(others) else None,
+        rejected=float((others < threshold(classifier)).mean()) if len(others) else None,
         job_s=job_s,
         train_s=model["report"]["seconds"],
         size_kb=model["size_bytes"] / 1000,

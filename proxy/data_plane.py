@@ -60,6 +60,7 @@ class NoEmbedder:
     """Stands in for an embedder that is broken: learning fails open on every request."""
 
     name = ""
+    least_confidence = 0.0
 
     def embed_one(self, text: str) -> NDArray[np.float32]:
         raise EmbedderUnavailableError("the embedder could not be loaded")

@@ -260,6 +260,7 @@ class NluSection:
     reviewed_weight: float
     penalty: float
     unfamiliar: float
+    unsure: float
     min_accuracy: float
     margin: float
     keep_versions: int
@@ -427,7 +428,7 @@ _SHARES = {
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
     "training": ("review_below_confidence",),
-    "nlu": ("held_out", "unfamiliar", "min_accuracy", "margin"),
+    "nlu": ("held_out", "unfamiliar", "unsure", "min_accuracy", "margin"),
 }
 
 

@@ -17,7 +17,7 @@ from store.embedding import Vector
 from store.errors import DamagedModelError
 from store.word_evidence import Evidence, WordEvidence
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 DIGEST_BYTES: Final = 16
 LEAST: Final = 1e-6  # of a probability: below, it is none
 
@@ -29,6 +29,7 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True):
     familiar_similarity: float
     slope: float
     offset: float
+    least_confidence: float
     rows: bytes  # float32, little-endian: weights, then centres
     bias: bytes
     vocabulary: tuple[str, ...]
@@ -51,6 +52,7 @@ class IntentClassifier:
         familiar_similarity: cosine to the nearest centre under which the probability shrinks in proportion.
         slope: more than 0; what a unit of the log odds of that counts in those of the confidence.
         offset: of the log odds.
+        least_confidence: under which an answer is no answer: most questions of these intents have more.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class IntentClassifier:
         familiar_similarity: float,
         slope: float,
         offset: float,
+        least_confidence: float = 0.0,
     ) -> None:
         self.intents = tuple(intents)
         self.familiar_similarity = familiar_similarity
         self.slope = slope
         self.offset = offset
+        self.least_confidence = least_confidence
         self._n_intents = len(self.intents)
         self._rows = np.concatenate([weights, centres]).astype(np.float32, copy=False)
         self._bias = bias.astype(np.float32, copy=False)
@@ -118,6 +122,7 @@ class IntentClassifier:
                 self.familiar_similarity,
                 self.slope,
                 self.offset,
+                self.least_confidence,
                 self._rows.astype("<f4").tobytes(),
                 self._bias.astype("<f4").tobytes(),
                 self._words.vocabulary,
@@ -164,6 +169,7 @@ def decode_classifier(blob: bytes) -> IntentClassifier:
         familiar_similarity=stored.familiar_similarity,
         slope=stored.slope,
         offset=stored.offset,
+        least_confidence=stored.least_confidence,
     )
 
 

@@ -33,6 +33,9 @@ Matrix = NDArray[np.float64]
 class QuestionClassifier:
     """Question and its embedding -> (type, confidence); an immutable value."""
 
+    least_confidence: Final = 0.0
+    """Confidences are as they are: the configured threshold alone says what is "unknown"."""
+
     def __init__(self, types: Sequence[str], weights: Vector, bias: Vector, seeds: Vector, words: WordEvidence) -> None:
         self.types = tuple(types)
         self._n_types = len(types)

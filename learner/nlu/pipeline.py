@@ -22,7 +22,7 @@ from store.nlu_models import NewModel, add_model, load_classifier, newest_finger
 from store.runs import finish_run
 
 LEAST_INTENTS: Final = 2
-ALGORITHM: Final = 2  # part of the fingerprint: another one makes other models of the same examples
+ALGORITHM: Final = 3  # part of the fingerprint: another one makes other models of the same examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,12 @@ def run_nlu(  # noqa: PLR0917  # the signature of every kind of run, and the dat
     data = Labelled(chosen.texts, embeddings, chosen.labels, chosen.importance)
     trained = _train(chosen, data, names_of(chosen.intents, collaborators.embedder), config.nlu)
     report: dict[str, Any] = {
-        **trained.judged.report(config.question_types.min_confidence),
+        **trained.judged.report(max(config.question_types.min_confidence, trained.twin.least_confidence)),
         "n_trained": len(chosen),
         "n_held_out": int(chosen.is_held_out.sum()),
         "left_out": left_out_report(chosen.left_out),
         "familiar_similarity": round(trained.classifier.familiar_similarity, 4),
+        "least_confidence": round(trained.classifier.least_confidence, 4),
         "seconds": round(time.monotonic() - started_s, 2),
     }
     # One transaction: a model that a person withdraws meanwhile must not decide about this one.
@@ -153,7 +154,7 @@ def _fingerprint(chosen: TrainingSet, section: NluSection, embedding_model: str)
     made_of = (
         ALGORITHM,
         embedding_model,
-        (section.held_out, section.penalty, section.unfamiliar, section.max_features),
+        (section.held_out, section.penalty, section.unfamiliar, section.unsure, section.max_features),
         chosen.texts,
         [chosen.intents[label] for label in chosen.labels],
         np.round(chosen.importance, 5).tolist(),

@@ -23,6 +23,7 @@ PRIOR_PRECISION: Final = 1.0
 NEWTON_STEPS: Final = 20
 LEAST_SLOPE: Final = 0.1  # more probable answers stay the more confident ones
 MOST_ODDS: Final = 30.0
+SURE_ENOUGH: Final = 0.9  # a confidence that is never asked to be more, however sure a model is of what it knows
 LEAST_FAMILIAR: Final = 0.05  # cosine; never 0, by which nothing can be divided
 NAME_COUNTS: Final = 1.0  # an intent's name, as one more text of it: half a point to a point with ten texts each
 
@@ -80,7 +81,9 @@ def train(data: Labelled, names: Labelled, section: NluSection, intents: tuple[s
     familiar = max(float(np.quantile(unseen.similarities, section.unfamiliar)), LEAST_FAMILIAR)
     is_right = logits.argmax(axis=1) == unseen.labels
     plausible = softmax(logits).max(axis=1) * np.clip(unseen.similarities / familiar, 0.0, 1.0)
-    slope, offset = calibrated_line(log_odds(plausible), is_right)
+    odds = log_odds(plausible)
+    slope, offset = calibrated_line(odds, is_right)
+    confidences = 1.0 / (1.0 + np.exp(-(slope * odds + offset)))
     model = fit(everything.embeddings, everything.labels, n_intents, everything.importance, section.penalty)
     rows = np.ones(len(everything), dtype=bool)
     evidence = fit_evidence(table, everything.labels, everything.importance, n_intents, rows)
@@ -93,6 +96,7 @@ def train(data: Labelled, names: Labelled, section: NluSection, intents: tuple[s
         familiar_similarity=familiar,
         slope=slope,
         offset=offset,
+        least_confidence=min(float(np.quantile(confidences, section.unsure)), SURE_ENOUGH),
     )
 
 

@@ -65,6 +65,8 @@ class FakeEmbedder:
 
 
 class FakeClassifier:
+    least_confidence = 0.0
+
     def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
         return ("refund", 0.9) if embedding[0] else ("howto", 0.2)
 

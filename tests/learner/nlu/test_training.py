@@ -73,6 +73,14 @@ def test_what_was_trained_tells_new_texts_apart_and_its_confidence_is_how_often_
     assert judged.calibration_error < 0.06
 
 
+def test_of_known_questions_the_configured_share_may_be_unknown_but_never_those_that_are_sure() -> None:
+    classifier = trained(labelled(150, 0.35))
+    embeddings, _ = clouds(400, 0.35, seed=2)
+    _, confidences = classifier.classify_all(["words"] * len(embeddings), embeddings)
+    assert (confidences < classifier.least_confidence).mean() == pytest.approx(SECTION.unsure, abs=0.03)
+    assert trained(labelled(150, 0.05)).least_confidence == 0.9
+
+
 def test_what_resembles_nothing_known_has_little_confidence() -> None:
     classifier = trained(labelled(50, 0.1))
     stranger = np.eye(16, dtype=np.float32)[9]
