@@ -40,6 +40,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/training/jobs", "POST", api_training.add_job, 201),
     ("/api/training/jobs", "GET", api_training.jobs, 200),
     ("/api/training/jobs/{id}", "GET", api_training.job, 200),
+    ("/api/training/jobs/{id}/cancel", "POST", api_training.cancel, 200),
     ("/api/patterns", "GET", api_patterns.patterns, 200),
     ("/api/patterns", "POST", api_patterns.add_pattern, 201),
     ("/api/patterns/{id}", "GET", api_patterns.pattern, 200),
