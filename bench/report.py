@@ -15,11 +15,13 @@ ORDER = (
     "selection",
     "retrieval",
     "knowledge",
+    "nlu",
     "budget",
     "simworld",
     "crash",
     "runs",
     "ingest",
+    "pages",
 )
 INTRODUCTION = """# What a request costs
 

@@ -17,11 +17,12 @@ from learner import (
     api_records,
     api_training,
 )
-from learner.access import check_browser, principal_of_key
+from learner.access import check_browser, check_right, principal_of_key
 from learner.api_errors import json_response
 from learner.api_export import export_route
-from learner.api_request import Call, read_object
+from learner.api_request import Call, Principal, read_object
 from learner.services import Services
+from store.database import Database
 
 Handler = Callable[[Call], Any]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -41,6 +42,9 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/training/jobs", "GET", api_training.jobs, 200),
     ("/api/training/jobs/{id}", "GET", api_training.job, 200),
     ("/api/training/jobs/{id}/cancel", "POST", api_training.cancel, 200),
+    ("/api/training/models", "GET", api_training.models, 200),
+    ("/api/training/models/rollback", "POST", api_training.roll_back, 200),
+    ("/api/training/models/{version}", "GET", api_training.model, 200),
     ("/api/patterns", "GET", api_patterns.patterns, 200),
     ("/api/patterns", "POST", api_patterns.add_pattern, 201),
     ("/api/patterns/{id}", "GET", api_patterns.pattern, 200),
@@ -63,6 +67,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/runs", "GET", api_records.runs, 200),
     ("/api/runs/{id}", "GET", api_records.run, 200),
     ("/api/generations", "GET", api_generations.generations, 200),
+    ("/api/generations/{number}/revert", "GET", api_generations.preview, 200),
     ("/api/generations/{number}/revert", "POST", api_generations.revert_to, 200),
     ("/api/alerts", "GET", api_records.alerts, 200),
     ("/api/alerts/{id}/acknowledge", "POST", api_records.acknowledge, 200),
@@ -89,7 +94,7 @@ def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> E
         handler, status = handlers["GET" if request.method == "HEAD" else request.method]
         if request.method in ("POST", "PATCH"):
             # A stranger gets no body read: the key comes first.
-            await run_in_threadpool(_authenticate, services, request)
+            await run_in_threadpool(_authorize, services, request)
             body = await read_object(request, max_bytes)
         else:
             body = {}
@@ -98,13 +103,20 @@ def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> E
     return answer
 
 
-def _authenticate(services: Services, request: Request) -> None:
+def _authorize(services: Services, request: Request) -> None:
     with services.open_database() as db:
-        principal_of_key(services, db, request.headers.get("x-api-key"))
+        _principal(services, db, request)
+
+
+def _principal(services: Services, db: Database, request: Request) -> Principal:
+    """Return who asks, when they may do so."""
+    principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+    check_right(principal, request.method, request.scope["path"])
+    return principal
 
 
 def _answer(services: Services, request: Request, handler: Handler, status: int, body: Any) -> Response:
     with services.open_database() as db:
-        principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+        principal = _principal(services, db, request)
         call = Call(services, db, principal, request.path_params, request.query_params, body)
         return json_response(handler(call), status)

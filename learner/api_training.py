@@ -22,6 +22,7 @@ from store.datasets import (
     review_example,
 )
 from store.jobs import cancel_job, create_job, get_job, list_jobs
+from store.nlu_models import get_model, list_models, withdraw_model
 from store.review_queue import audit_result
 from store.rows import plain
 from store.vocabulary import JobKind, JobStatus
@@ -160,20 +161,17 @@ def patch_example(call: Call) -> Any:
 def add_job(call: Call) -> Any:
     """Queue a learning run; the scheduler takes it within seconds.
 
-    With a ``range`` a knowledge run looks at the conversations whose newest message or signal is in it, old or new.
+    With a ``range`` a knowledge run looks at the conversations whose newest message or signal is in it, old or new;
+    ``nlu-train`` may name a ``datasetId``.
     """
     kind = one_of("kind", call.body.get("kind"), get_args(JobKind))
     if kind is None:
         raise bad_field("kind", f"must be one of {', '.join(get_args(JobKind))}")
+    known_fields(call.body, ("kind", "range", "datasetId") if kind == "nlu-train" else ("kind", "range"))
+    dataset_id = text(call.body, "datasetId")
     if kind == "nlu-train":
-        raise ApiError(
-            400,
-            "kind: nlu-train is not part of this release: examples are collected and reviewed, "
-            "no classifier is trained from them yet",
-            param="kind",
-            code="not_available",
-        )
-    known_fields(call.body, ("kind", "range"))
+        dataset_id = dataset_id or call.services.config.training.dataset_id
+        get_dataset(call.db, call.tenant_id, dataset_id)
     start_at, end_at = _range(call.body)
     if kind != "knowledge" and (start_at or end_at):
         raise bad_field("range", f"a run of kind {kind} looks at what is new; only knowledge takes a range")
@@ -186,6 +184,7 @@ def add_job(call: Call) -> Any:
             now_s=call.now_s,
             range_start_at=start_at,
             range_end_at=end_at,
+            dataset_id=dataset_id,
         )
         record(
             call.db,
@@ -193,7 +192,7 @@ def add_job(call: Call) -> Any:
             actor=call.actor,
             action="jobs.create",
             object_id=job.id,
-            detail={"kind": kind, "from": start_at, "to": end_at},
+            detail={"kind": kind, "from": start_at, "to": end_at} | ({"dataset_id": dataset_id} if dataset_id else {}),
             now_s=call.now_s,
         )
     call.services.wake_scheduler()
@@ -240,3 +239,23 @@ def job(call: Call) -> Any:
 def cancel(call: Call) -> Any:
     """Cancel a job that nobody has begun."""
     return cancel_job(call.db, call.tenant_id, call.path["id"], actor=call.actor, now_s=call.now_s)
+
+
+def models(call: Call) -> dict[str, Any]:
+    """Return one page of the tenant's trained classifiers, newest first."""
+    return page(list_models(call.db, call.tenant_id, limit=call.limit, cursor=call.cursor))
+
+
+def model(call: Call) -> Any:
+    """Return one trained classifier with its report."""
+    version = call.path["version"]
+    if not version.isascii() or not version.isdigit():
+        raise bad_field("version", f"must be a number, not {version!r}")
+    return get_model(call.db, call.tenant_id, int(version[:9]))
+
+
+def roll_back(call: Call) -> dict[str, Any]:
+    """Withdraw the classifier that serves: the version before it serves within a second, or the built-in types."""
+    known_fields(call.body, ())
+    withdrawn, serving = withdraw_model(call.db, call.tenant_id, actor=call.actor, now_s=call.now_s)
+    return {"withdrawn": withdrawn, "serving": serving or None}

@@ -23,10 +23,12 @@ def learn(
     author: Author | None = None,
     clock: Clock | None = None,
     period: Period | None = None,
+    dataset_id: str | None = None,
 ) -> list[RunReport]:
     """Return what one run did; *author* lends its embedder and token counter when they are loaded already.
 
-    *period*: the conversations that a knowledge run looks at; None: what is new.
+    *period*: the conversations that a knowledge run looks at; None: what is new. *dataset_id*: what nlu trains on;
+    None: the configured one.
 
     Raises:
         StoreError: as ``run_once``.
@@ -40,4 +42,13 @@ def learn(
         clock=clock or SystemClock(),
     )
     collect_traffic(db, config.training, now_s=collaborators.clock.now_s())
-    return run_once(db, config, tenant_id, kind, collaborators=collaborators, now_s=now_s, period=period)
+    return run_once(
+        db,
+        config,
+        tenant_id,
+        kind,
+        collaborators=collaborators,
+        now_s=now_s,
+        period=period,
+        dataset_id=dataset_id,
+    )

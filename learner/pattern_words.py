@@ -42,13 +42,21 @@ class RateDifference:
 
 
 def explained(row: PatternRow, group_field: str) -> dict[str, Any]:
-    """Return grade, lift, shares and guardrails of a pattern in words, as the API shows them."""
+    """Return words, grade, lift, shares and guardrails of a pattern in words, as the API shows them."""
     return {
+        "words": words_in_words(row),
         "grade": grade_in_words(row),
         "lift": lift_in_words(row),
         "shares": shares_in_words(row, group_field),
         "guardrails": [rate.words for rate in rates(row)],
     }
+
+
+def words_in_words(row: PatternRow) -> str:
+    """Return whose words the rule is made of, and from when on they were measured."""
+    if row.reworded_at is not None:
+        return f"a person's since {row.reworded_at}; what was measured before was of other words and does not count"
+    return "a person's" if row.origin == "person" else "the learner's"
 
 
 def grade_in_words(row: PatternRow) -> str:
@@ -146,4 +154,5 @@ def figures_in_words(detail: Mapping[str, Any]) -> str:
     lift: Sequence[Any] = [detail.get(name) for name in ("lift", "lift_low", "lift_high")]
     words = [] if None in lift else ["lift {:+.2f} ({:+.2f} to {:+.2f})".format(*lift)]
     words += [form.format(detail[name]) for name, form in FIGURES if isinstance(detail.get(name), (int, float))]
+    words += [f'before: "{detail["rule_before"]}"'] if "rule_before" in detail else []
     return ", ".join(words)

@@ -50,12 +50,21 @@ class Worker:
 
     def __call__(self, job: JobRow) -> str | None:
         """Do *job* and return the id of its (last) run."""
-        kind: RunKind = "knowledge" if job.kind == "knowledge" else "patterns"
+        kind: RunKind = "nlu" if job.kind == "nlu-train" else job.kind
         now_s = SystemClock().now_s()
         is_of_range = job.range_start_at is not None or job.range_end_at is not None
         period = Period(job.range_start_at, job.range_end_at) if is_of_range else None
         with open_database(self._config.store) as db:
-            reports = learn(db, self._config, job.tenant_id, kind, now_s=now_s, author=self._author, period=period)
+            reports = learn(
+                db,
+                self._config,
+                job.tenant_id,
+                kind,
+                now_s=now_s,
+                author=self._author,
+                period=period,
+                dataset_id=job.dataset_id,
+            )
         return reports[-1].run_id if reports else None
 
 

@@ -63,6 +63,7 @@ class Classifier(Protocol):
 class _Blocks(msgspec.Struct):
     """What a conversation was given last, so that it need not be worked out again while it still holds."""
 
+    seed: bytes
     generation: int = -1
     holdout: bool = False
     patterns: Selection = NOTHING
@@ -70,6 +71,7 @@ class _Blocks(msgspec.Struct):
     embedding: NDArray[np.float32] | None = None
     question_type: str = ""
     question_type_confidence: float | None = None
+    nlu_version: int = 0  # of the classifier that told the type
     contexts_generation: int = NEVER
     contexts: Selection = NOTHING
 
@@ -268,7 +270,7 @@ class Learning:
         """Return the body to send, and note in *draft* what went into it."""
         blocks = self._blocks_of(draft, served)
         if not draft.facts.question_type and (draft.facts.question or blocks.question_type):
-            self._classify(draft, blocks)
+            self._classify(draft, served, blocks)
         conversation = draft.place.conversation
         is_known = conversation.facts is not None
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
@@ -277,7 +279,7 @@ class Learning:
         # The block that stands in a thread stays there, whatever is published, and counts in every turn.
         is_held = draft.parsed.has_held_system and is_known
         if blocks.generation != served.snapshot.generation and not (is_held and blocks.generation >= 0):
-            self._choose_patterns(conversation, conversation.facts, served, blocks)
+            self._choose_patterns(conversation.facts, served, blocks)
         patterns, contexts = blocks.patterns, NOTHING
         if self._config.contexts.enabled and draft.facts.question:
             contexts = self._choose_contexts(draft, served, blocks)
@@ -296,7 +298,7 @@ class Learning:
         key = (served.snapshot.tenant_id, draft.place.conversation.id)
         blocks = self._blocks.get(key)
         if blocks is None:
-            blocks = _Blocks()
+            blocks = _Blocks(conversation_seed(served.snapshot.secret, draft.place.conversation.id))
             self._blocks.put(key, blocks)
         if not draft.facts.question and draft.parsed.has_held_history:
             return blocks  # a tool's results alone: the question is one that the upstream was told before
@@ -314,23 +316,30 @@ class Learning:
             blocks.embedding = self._embedder.embed_one(draft.facts.question)
         return blocks.embedding
 
-    def _classify(self, draft: Draft, blocks: _Blocks) -> None:
-        if not blocks.question_type:
-            question_type, confidence = self._classifier.classify(self._embedding(draft, blocks))
+    def _classify(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> None:
+        """Tell the question's type by the tenant's own classifier, or the built-in one when none was trained."""
+        snapshot = served.snapshot
+        served.use.is_marked = True
+        if not snapshot.is_classifier_loaded:
+            return  # it stays unknown: the built-in types are not the tenant's
+        is_outdated = blocks.nlu_version != snapshot.nlu_version and bool(draft.facts.question)
+        if not blocks.question_type or is_outdated:
+            classifier = snapshot.classifier or self._classifier
+            question_type, confidence = classifier.classify(self._embedding(draft, blocks))
+            blocks.nlu_version = snapshot.nlu_version
             is_sure = confidence >= self._config.question_types.min_confidence
             blocks.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE
             blocks.question_type_confidence = confidence
         draft.question_type = blocks.question_type
         draft.question_type_confidence = blocks.question_type_confidence
 
-    def _choose_patterns(self, conversation: Conversation, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
+    def _choose_patterns(self, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
         """Draw the conversation's patterns of the current generation."""
         snapshot, section = served.snapshot, self._config.patterns
-        seed = conversation_seed(snapshot.secret, conversation.id)
-        blocks.holdout = is_holdout(seed, section.holdout)
+        blocks.holdout = is_holdout(blocks.seed, section.holdout)
         if section.enabled:
             dimensions = served.index.dimensions(facts)
-            blocks.patterns = select_patterns(dimensions, seed, section, holdout=blocks.holdout)
+            blocks.patterns = select_patterns(dimensions, blocks.seed, section, holdout=blocks.holdout)
         blocks.generation = snapshot.generation
 
     def _choose_contexts(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
@@ -350,7 +359,7 @@ class Learning:
             return NOTHING, served.snapshot.generation
         section, generation = self._config.contexts, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        lot = Lot(conversation_seed(served.snapshot.secret, draft.place.conversation.id), self._clock.now_s())
+        lot = Lot(blocks.seed, self._clock.now_s())
         if self._remote is not None and served.remote is not None:
             vector = self._remote.known(draft.facts.question)
             if vector is not None:

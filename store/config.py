@@ -90,6 +90,7 @@ class RecordingSection:
 @dataclass(frozen=True, slots=True)
 class FeedbackSection:
     wait_s: float
+    allowed_origins: tuple[str, ...]
     max_batch: int
     max_text_kb: float
     dwell_threshold_s: float
@@ -223,6 +224,7 @@ class LearnerSection:
     port: int
     run_interval_h: float
     knowledge_interval_h: float
+    nlu_interval_h: float
     poll_s: float
     run_wait_s: float
     job_attempts: int
@@ -230,6 +232,8 @@ class LearnerSection:
     job_lease_s: float
     max_body_mb: float
     max_items: int
+    sign_in_attempts: int
+    sign_in_window_s: float
     models: ModelsSection
 
 
@@ -253,9 +257,33 @@ class TrainingSection:
 
 
 @dataclass(frozen=True, slots=True)
+class NluSection:
+    enabled: bool
+    min_examples: int
+    max_examples: int
+    held_out: float
+    reviewed_weight: float
+    penalty: float
+    unfamiliar: float
+    min_accuracy: float
+    margin: float
+    keep_versions: int
+
+
+@dataclass(frozen=True, slots=True)
 class LogSection:
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
     format: Literal["text", "json"]
+    requests: bool
+    messages: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySection:
+    otlp_endpoint: str
+    interval_s: float
+    max_waiting: int
+    messages: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +306,9 @@ class Config:
     learner: LearnerSection
     alerts: AlertsSection
     training: TrainingSection
+    nlu: NluSection
     log: LogSection
+    telemetry: TelemetrySection
 
 
 def default_config_path() -> Path:
@@ -412,6 +442,7 @@ _SHARES = {
     "embedding": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
+    "nlu": ("held_out", "unfamiliar", "min_accuracy", "margin"),
     "training": ("review_below_confidence", "audit_share"),
 }
 
@@ -446,14 +477,18 @@ _MORE_THAN_ZERO = {
     "learner": (
         "run_interval_h",
         "knowledge_interval_h",
+        "nlu_interval_h",
         "poll_s",
         "job_attempts",
         "job_lease_s",
         "max_body_mb",
         "max_items",
+        "sign_in_attempts",
     ),
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
+    "telemetry": ("interval_s", "max_waiting"),
+    "nlu": ("min_examples", "max_examples", "held_out", "reviewed_weight", "penalty", "keep_versions"),
 }
 
 
@@ -474,7 +509,19 @@ def _check_number(name: str, value: float) -> None:
         raise ConfigError(f"{name} must be more than 0")
 
 
+_ORIGIN: Final = re.compile(r"https?://[^/\\s]+", re.IGNORECASE)
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"feedback.allowed_origins must hold origins such as 'https://app.example' or '*', not {origin!r}"
+            )
+
+
 def _check(config: Config) -> None:
+    _check_origins(config.feedback.allowed_origins)
     for section, names in _SHARES.items():
         for name in names:
             value = getattr(getattr(config, section), name)

@@ -98,6 +98,15 @@ class FacetRow:
     n_examples: int
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledText:
+    """What training sees of an example; ``reviewed_at`` is empty when no person looked at it."""
+
+    text: str
+    intent: str
+    reviewed_at: str
+
+
 def ensure_dataset(db: Database, tenant_id: str, dataset_id: str, now_s: float) -> None:
     """Make the dataset when it is missing."""
     with db.transaction():
@@ -383,6 +392,34 @@ def _match(tenant_id: str, dataset_id: str, search: str) -> str:
     # Whole words: the beginning of one costs the merged lists of all that begin so, 100 ms among a million examples.
     quoted = [f'"{word.rstrip("*").replace(chr(34), chr(34) * 2)}"{" *" * word.endswith("*")}' for word in words]
     return " AND ".join([f"{{scope}} : {scope}", *(f"{{input}} : {word}" for word in quoted)])
+
+
+def labelled_texts(db: Database, tenant_id: str, dataset_id: str, *, limit: int) -> list[LabelledText]:
+    """Return the examples that need no review: what people looked at first, then the newest; at most *limit*.
+
+    Raises:
+        NotFoundError: the tenant has no such dataset.
+    """
+    get_dataset(db, tenant_id, dataset_id)
+    rows = db.rows(
+        """
+        SELECT input, intent, coalesce(reviewed_at, '') AS reviewed_at FROM examples
+        WHERE tenant_id = :tenant_id AND dataset_id = :dataset_id AND needs_review = 0
+        ORDER BY reviewed_at IS NULL, seq DESC LIMIT :limit
+        """,
+        {"tenant_id": tenant_id, "dataset_id": dataset_id, "limit": limit},
+    )
+    return [LabelledText(row["input"], row["intent"], row["reviewed_at"]) for row in rows]
+
+
+def has_dataset(db: Database, tenant_id: str, dataset_id: str) -> bool:
+    """Return whether the tenant has a dataset of this id."""
+    return bool(
+        db.value(
+            "SELECT count(*) FROM datasets WHERE tenant_id = :tenant_id AND id = :id",
+            {"tenant_id": tenant_id, "id": dataset_id},
+        )
+    )
 
 
 def get_example(db: Database, tenant_id: str, example_id: str) -> ExampleRow:

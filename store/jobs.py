@@ -128,7 +128,10 @@ class Turn:
 
 
 def turns(db: Database, kind: JobKind) -> list[Turn]:
-    """Return every tenant that learns with its latest job of this kind: the scheduler serves them all."""
+    """Return every tenant that learns with its latest job of this kind: the scheduler serves them all.
+
+    A classifier is trained only for those with a dataset.
+    """
     rows = db.rows(
         """
         SELECT t.id AS tenant_id, t.number, t.first_at, coalesce(
@@ -140,7 +143,9 @@ def turns(db: Database, kind: JobKind) -> list[Turn]:
             min(created_at) OVER () AS first_at
           FROM tenants
         ) AS t
-        WHERE t.learning = 'on' ORDER BY t.number
+        WHERE t.learning = 'on'
+          AND (:kind <> 'nlu-train' OR EXISTS (SELECT 1 FROM datasets AS d WHERE d.tenant_id = t.id))
+        ORDER BY t.number
         """,
         {"kind": kind},
     )

@@ -47,6 +47,8 @@ class ServedPattern(msgspec.Struct, frozen=True):
     share: float  # 0 .. 1; pinned: 1; for conversations in no cell of ``cells``
     lift: float  # expected, for the order of dimensions
     cells: tuple[CellShare, ...] = ()
+    value: str = ""
+    """What it asks for of its dimension; '' when its words are a person's own."""
 
 
 class Plan(msgspec.Struct, frozen=True):

@@ -15,7 +15,14 @@ from store.alerts import raise_alert
 from store.clock import Clock
 from store.database import Database
 from store.learner_states import LearnerState, save_learner_state
-from store.patterns import PatternRow, all_patterns, insert_pattern, publish_patterns_if_changed, save_pattern
+from store.patterns import (
+    PatternRow,
+    all_patterns,
+    harmed_since_activation,
+    insert_pattern,
+    publish_patterns_if_changed,
+    save_pattern,
+)
 from store.plan import Conditions
 from store.removals import forget_removals
 from store.reverting import revert
@@ -88,6 +95,7 @@ def publish_run(db: Database, run: Run, outcome: Outcome) -> RunReport:
             prompt_tokens=costs.prompt_tokens,
             completion_tokens=costs.completion_tokens,
             cost_usd=costs.cost_usd,
+            is_frozen=None if outcome.safety is None else outcome.safety.is_frozen,
         )
     return RunReport("patterns", run.id, generation, counts, tuple(lines), costs)
 
@@ -108,7 +116,7 @@ def _publish(db: Database, run: Run, outcome: Outcome) -> int | None:
             reason=safety.reason,
             now_s=run.now_s,
             run_id=run.id,
-            suspects={*safety.suspects, *_quarantined(outcome)},
+            suspects={*safety.suspects, *_quarantined(outcome), *harmed_since_activation(db, run.tenant_id)},
         )
         if back.generation is not None:
             return back.generation
@@ -133,6 +141,7 @@ def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
             run_id=run.id,
             detail=_evidence(change.after),
             is_event=change.reason is not None,
+            is_harm=change.is_harm,
         )
         if change.reason is not None:
             lines.append(_line(change.before.state, change.after, change.reason))

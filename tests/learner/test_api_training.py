@@ -394,10 +394,20 @@ def test_a_range_that_is_none_is_a_400(client: TestClient, body: dict[str, Any],
     assert (answer.status_code, error_of(answer)["param"]) == (400, param)
 
 
-def test_training_the_classifier_is_refused_not_left_undone(client: TestClient) -> None:
-    answer = client.post("/api/training/jobs", json={"kind": "nlu-train", "datasetId": "ds-auto-training"})
-    assert (answer.status_code, error_of(answer)["param"]) == (400, "kind")
-    assert client.get("/api/training/jobs").json()["data"] == []
+def test_training_the_classifier_is_a_job_on_a_dataset_that_must_be_there(client: TestClient) -> None:
+    missing = client.post("/api/training/jobs", json={"kind": "nlu-train", "datasetId": "ds-auto-training"})
+    assert (missing.status_code, error_of(missing)["code"]) == (404, "not_found")
+    send(client, ITEM)
+    job = client.post("/api/training/jobs", json={"kind": "nlu-train"})
+    assert job.status_code == 201
+    assert (job.json()["kind"], job.json()["dataset_id"]) == ("nlu-train", "ds-auto-training")
+
+
+def test_without_a_trained_model_there_is_none_to_list_show_or_go_back_from(client: TestClient) -> None:
+    assert client.get("/api/training/models").json() == {"data": [], "next_cursor": None}
+    assert client.get("/api/training/models/1").status_code == 404
+    assert client.get("/api/training/models/one").status_code == 400
+    assert client.post("/api/training/models/rollback").status_code == 409
 
 
 @pytest.mark.parametrize("body", [{}, {"kind": "dance"}, {"kind": 7}, {"kind": "patterns", "from": "2026"}])

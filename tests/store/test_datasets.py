@@ -258,7 +258,7 @@ def test_the_lot_picks_about_the_audit_share_of_what_is_sure(db: Database) -> No
 def test_examples_of_before_are_counted_labelled_and_found(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
-        MIGRATIONS.apply(Tool(connection), stop_before="m016_training_data")
+        MIGRATIONS.apply(Tool(connection), stop_before="m019_training_data")
         old = Database(connection, tmp_path / "old.db")
         ensure_tenant(old, "default", NOW_S)
         old.execute("INSERT INTO datasets VALUES ('default', :id, :id, 'nlu', :at)", {"id": DATASET, "at": iso(NOW_S)})

@@ -14,6 +14,7 @@ from store.clock import iso
 from store.config import load_config
 from store.patterns import PatternRow
 from store.plan import Conditions
+from store.vocabulary import PatternType
 from tests.conftest import NOW_S
 from tests.learner.patterns.believing import DAY_S, LIST, PROSE, TABLE, beliefs_of, learned, pattern
 
@@ -80,6 +81,21 @@ def test_a_dimension_holds_no_more_than_its_arms_the_likeliest_best_first() -> N
     assert columns(found(beliefs)) == [many[5], many[4], many[3], many[2]]
     assert columns(found(beliefs, live)) == [many[5], many[4], many[3]]
     assert columns(found(beliefs, situation=with_settings(max_candidates=2))) == [many[5], many[4]]
+
+
+@pytest.mark.parametrize(
+    ("type_", "conditions"),
+    [("response_format", [Conditions(segment=("pro",))]), ("query_style", [Conditions()])],
+)
+def test_what_stands_out_in_a_group_is_tried_there_alone_if_its_type_can_depend_on_it(
+    type_: PatternType, conditions: list[Conditions]
+) -> None:
+    beliefs = beliefs_of([TABLE], types=("refund",), groups=("free", "pro"), field="segment")
+    beliefs = learned(beliefs, TABLE, lift=0.06, scope=Scope(group="pro"))
+
+    finds = found(beliefs, situation=replace(with_settings(discovery_q=0.9), types={"response_format": type_}))
+
+    assert [one.conditions for one in finds] == conditions
 
 
 def test_what_stands_out_in_one_question_type_is_tried_there_alone() -> None:
