@@ -34,7 +34,6 @@ FIGURES: Final = (
 class RateDifference:
     """How a rate is with the pattern, against the conversations that did without it by lot."""
 
-    metric: str
     name: str
     difference: float  # treated minus control
     is_worse: bool
@@ -128,21 +127,17 @@ def _cell_in_words(cell: CellShare, group_field: str) -> str:
 
 def rates(row: PatternRow) -> list[RateDifference]:
     """Return what else changed with the pattern, those rates that are known."""
-    return [
-        _rate(metric, name, row.guardrails[metric], wanted)
-        for metric, name, wanted in RATES
-        if metric in row.guardrails
-    ]
+    return [_rate(name, row.guardrails[metric], wanted) for metric, name, wanted in RATES if metric in row.guardrails]
 
 
-def _rate(metric: str, name: str, difference: float, wanted: int) -> RateDifference:
+def _rate(name: str, difference: float, wanted: int) -> RateDifference:
     is_worse = difference * wanted < 0 and abs(difference) >= SLIGHT
     if abs(difference) < SLIGHT:
         words = f"{name}: no difference"
     else:
         how = "more" if difference > 0 else "fewer"
         words = f"{name}: {abs(difference) * 100:.1f} in 100 {how} ({'worse' if is_worse else 'better'})"
-    return RateDifference(metric, name, difference, is_worse, words)
+    return RateDifference(name, difference, is_worse, words)
 
 
 def figures_in_words(detail: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol
@@ -39,6 +40,8 @@ from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
 NEVER: Final = -1  # of a generation: nothing was chosen yet
+MAX_TOOLS: Final = 100  # offered ones whose names are kept for each conversation ...
+MAX_TOOL_CHARS: Final = 64  # ... and what of the names: no pattern speaks of a longer one
 UNLOADED: Final = -2  # there was nothing to choose from; outside of a tool loop it is tried again
 
 logger = logging.getLogger(__name__)
@@ -276,6 +279,8 @@ class Learning:
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
             facts = draft.facts
             conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
+        if conversation.facts.tools is None:  # a conversation that the database recalled has lost their names
+            conversation.facts = replace(conversation.facts, tools=_known_tools(draft.parsed))
         # The block that stands in a thread stays there, whatever is published, and counts in every turn.
         is_held = draft.parsed.has_held_system and is_known
         if blocks.generation != served.snapshot.generation and not (is_held and blocks.generation >= 0):
@@ -474,6 +479,10 @@ def _not_in_play(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, .
 def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
     """Return patterns as they are recorded when their block found no place in the request."""
     return tuple(msgspec.structs.replace(item, treated=False) for item in items)
+
+
+def _known_tools(parsed: ParsedRequest) -> tuple[str, ...]:
+    return tuple([name for name in parsed.tool_names() if len(name) <= MAX_TOOL_CHARS][:MAX_TOOLS])
 
 
 def _untreated(drawn: InjectionSet) -> InjectionSet:

@@ -6,7 +6,7 @@ from typing import Final
 
 from store.database import Database
 
-RECENT_CALLS: Final = 8  # replies with calls that are looked at to find the one whose results came
+RECENT: Final = 50  # replies of a conversation that are looked through for the one whose results came
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,21 +86,24 @@ def before_first(db: Database, tenant_id: str, *, since_at: str) -> int:
 def recent_calls(
     db: Database, tenant_id: str, conversation_id: str, *, before: int, version: int
 ) -> list[CallingReply]:
-    """Return the conversation's last few replies before ``seq`` *before* that called tools, the newest first."""
+    """Return those of the conversation's last replies before ``seq`` *before* that called tools, the newest first."""
     rows = db.rows(
         """
         SELECT r.seq, r.created_at, coalesce(r.reply_json, '') AS reply_json, c.values_json
-        FROM responses AS r JOIN response_characteristics AS c ON c.seq = r.seq
-        WHERE r.tenant_id = :tenant_id AND r.conversation_id = :conversation_id AND r.seq < :before
-          AND r.response_format = 'tool_calls' AND c.version = :version
-        ORDER BY r.seq DESC LIMIT :limit
+        FROM (
+          SELECT seq, created_at, reply_json, response_format FROM responses
+          WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND seq < :before
+          ORDER BY seq DESC LIMIT :limit
+        ) AS r JOIN response_characteristics AS c ON c.seq = r.seq
+        WHERE r.response_format = 'tool_calls' AND c.version = :version
+        ORDER BY r.seq DESC
         """,
         {
             "tenant_id": tenant_id,
             "conversation_id": conversation_id,
             "before": before,
             "version": version,
-            "limit": RECENT_CALLS,
+            "limit": RECENT,
         },
     )
     return [CallingReply(*row) for row in rows]

@@ -843,6 +843,9 @@ ALTER TABLE learning_runs ADD COLUMN is_frozen INTEGER -- a crash held back what
 ALTER TABLE learned_patterns ADD COLUMN reworded_at -- since when a person's words stand in it; NULL: never edited
   TEXT;
 
+ALTER TABLE learned_patterns ADD COLUMN reworded_from -- the value that it asked for before, which is theirs now
+  TEXT;
+
 ALTER TABLE pattern_events ADD COLUMN is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
   CHECK (is_harm IN (0, 1));
 

@@ -80,6 +80,7 @@ class PatternRow:
     created_at: str
     updated_at: str
     reworded_at: str | None = None  # since when a person's words stand in it; uses before were of other words
+    reworded_from: str | None = None  # the value that it asked for before: the person's words stand for it
     cells: tuple[CellShare, ...] = ()
     guardrails: Mapping[str, float] = field(default_factory=dict)
 
@@ -414,6 +415,7 @@ def reworded(row: PatternRow, *, rule: str, tokens: int, value: str, now_s: floa
         last_used_at=None,
         guardrails={},
         reworded_at=iso(now_s),
+        reworded_from=None if value else row.value or row.reworded_from,
     )
 
 
@@ -439,11 +441,13 @@ def insert_pattern(
             INSERT INTO learned_patterns (id, tenant_id, type, dimension, value, rule, conditions_json, state, grade,
               origin, is_approved, confidence, score, use_count, signal_count, user_count, tokens, lift, lift_low,
               lift_high, e_value, share, warm_step, trial_since, last_used_at, removed_at, created_at, updated_at,
-              cells_json, guardrails_json, reworded_at)
+              cells_json, guardrails_json, reworded_at,
+              reworded_from)
             VALUES (:id, :tenant_id, :type, :dimension, :value, :rule, :conditions_json, :state, :grade,
               :origin, :is_approved, :confidence, :score, :use_count, :signal_count, :user_count, :tokens, :lift,
               :lift_low, :lift_high, :e_value, :share, :warm_step, :trial_since, :last_used_at, :removed_at,
-              :created_at, :updated_at, :cells_json, :guardrails_json, :reworded_at)
+              :created_at, :updated_at, :cells_json, :guardrails_json, :reworded_at,
+              :reworded_from)
             """,
             _columns(row),
         )
@@ -479,7 +483,8 @@ def save_pattern(
               lift = :lift, lift_low = :lift_low, lift_high = :lift_high, e_value = :e_value, share = :share,
               warm_step = :warm_step, trial_since = :trial_since, last_used_at = :last_used_at,
               removed_at = :removed_at, updated_at = :updated_at, cells_json = :cells_json,
-              guardrails_json = :guardrails_json, reworded_at = :reworded_at
+              guardrails_json = :guardrails_json, reworded_at = :reworded_at,
+              reworded_from = :reworded_from
             WHERE tenant_id = :tenant_id AND id = :id
             """,
             {**_columns(after), "updated_at": iso(now_s)},

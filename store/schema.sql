@@ -273,6 +273,7 @@ CREATE TABLE learned_patterns (
 , cells_json TEXT NOT NULL -- [[question type, group, share]] where not share
   DEFAULT '[]', guardrails_json TEXT NOT NULL -- metric -> difference in its rate
   DEFAULT '{}', reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT, reworded_from -- the value that it asked for before, which is theirs now
   TEXT) STRICT;
 
 CREATE INDEX learned_patterns_by_state ON learned_patterns (tenant_id, state);

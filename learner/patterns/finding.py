@@ -87,7 +87,7 @@ def find(rows: Sequence[PatternRow], readings: Readings, situation: Situation, r
         blocked = any(_blocks(row, situation) for row in same)
         if is_full or is_there or blocked or _is_shadow(option, conditions, rows, finds, beliefs):
             continue
-        revived = [row for row in same if row.conditions == conditions and row.state == "retired"]
+        revived = [row for row in same if row.value and row.conditions == conditions and row.state == "retired"]
         finds.append(_find(option, conditions, situation, revived[-1] if revived else None))
     return finds
 
@@ -301,7 +301,8 @@ def _has_users(option: _Option, readings: Readings, settings: PatternsSection) -
 
 
 def _is_same(row: PatternRow, option: _Option, conditions: Conditions) -> bool:
-    if (row.dimension, row.value) != (option.column.dimension, option.column.value):
+    # What a person put into other words is not found in the learner's again.
+    if (row.dimension, row.value or row.reworded_from) != (option.column.dimension, option.column.value):
         return False
     # What turns out to help everywhere is tried everywhere, although one question type or group has it already.
     if option.scope == Scope() and option.confidence >= NOT_EVERYWHERE and row.conditions != conditions:

@@ -67,7 +67,8 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
         UnavailableError: the database is missing, locked or damaged; nothing was published.
     """
     settings = config.patterns
-    run = Run(run_id, tenant_id, now_s, collaborators.clock, collaborators.models.for_run())
+    models, rng = collaborators.models.for_run(), collaborators.rng
+    run = Run(run_id, tenant_id, now_s, collaborators.clock, models, rng.bytes)
     situation = Situation(
         now_s=now_s,
         traffic_s=min(now_s, collaborators.clock.now_s()),
@@ -280,7 +281,7 @@ class Instruction:
 def _made(run: Run, instruction: Instruction, revives: PatternRow | None) -> PatternRow:
     """Return the candidate of *instruction*: a new row, or the retired one of the same that it *revives*."""
     anew = new_pattern(
-        new_id("pat", run.now_s),
+        new_id("pat", run.now_s, run.chance),
         run.tenant_id,
         type=instruction.type,
         dimension=instruction.dimension,

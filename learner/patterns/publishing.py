@@ -1,7 +1,7 @@
 """The end of a pattern run: all that it changed, its generation, its sums and its cursor, in one transaction."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ class Run:
     now_s: float
     clock: Clock
     models: Models
+    chance: Callable[[int], bytes]  # random bytes, for ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
     )
     if outcome.safety is not None and outcome.safety.crash is not None:
         lines.append(_write_crash(db, run, outcome, outcome.safety, outcome.safety.crash))
+    elif outcome.safety is not None and outcome.safety.is_frozen:
+        lines.append(f"{outcome.safety.reason}: nothing new is tried or activated")
     return lines
 
 

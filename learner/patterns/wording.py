@@ -260,8 +260,9 @@ def _request(type: PatternType, question_type: str | None, plain: str) -> list[M
         {
             "role": "system",
             "content": "You word instructions for an assistant. Answer with one imperative sentence of at most 30 "
-            "words, in English, and nothing else. Keep the meaning and add no condition. No praise, no urgency, no "
-            "mention of ratings, no names, links or markup.",
+            "words, in English, and nothing else. Keep the meaning, add no condition and no other subject, and use "
+            "plain words about how answers are written. No praise, no urgency, no mention of ratings, no names, links "
+            "or markup.",
         },
         {"role": "user", "content": f"Kind of instruction: {type}.{where}\nInstruction: {plain}"},
     ]

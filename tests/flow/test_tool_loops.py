@@ -20,6 +20,7 @@ QUESTION = "Which pump fits a pool of forty cubic metres?"
 ANSWER = "The P40 pump fits a pool of that size."
 RESULT = "P40: up to 45 cubic metres"
 N_USERS = 60
+ADVICE = {"x-tutelage-question-type": "advice"}
 SCHEMA: Mapping[str, Any] = {"type": "object", "properties": {}}
 
 
@@ -126,10 +127,10 @@ class App:
     def turn(self, api: Api) -> tuple[list[httpx.Response], dict[str, Any]]:
         """Hold one turn in a new conversation; return both replies and the vote on the answer."""
         user = f"user-{next(self._numbers) % N_USERS}"
-        headers = {**api.headers, "x-tutelage-user": user, "x-tutelage-question-type": "advice"}
+        headers = {**api.headers, "x-tutelage-user": user, **ADVICE}
         body = {"model": "gpt-test", "tools": api.tools, **api.ask()}
-        first = self._send(api, body, headers)
-        second = self._send(api, api.go_on(body, first.json()), headers)
+        first = self.send(api, body, headers)
+        second = self.send(api, api.go_on(body, first.json()), headers)
         signal = "thumbs_up" if GOOD in first.text else "thumbs_down"
         response_id = second.headers["x-tutelage-response-id"]
         return [first, second], {"response_id": response_id, "signal": signal, "user": user}
@@ -141,7 +142,7 @@ class App:
         for start in range(0, n, 50):
             assert self.product.feedback(votes[start : start + 50]).status_code == 201
 
-    def _send(self, api: Api, body: dict[str, Any], headers: Mapping[str, str]) -> httpx.Response:
+    def send(self, api: Api, body: dict[str, Any], headers: Mapping[str, str]) -> httpx.Response:
         answer = self.product.client.post(f"{self.product.proxy_url}{api.path}", json=body, headers=headers)
         assert answer.status_code == 200, answer.text
         return answer
@@ -200,3 +201,20 @@ def test_a_tool_whose_answers_please_is_found_tried_and_gets_its_evidence(produc
     answers = [row for row in treated if row["answer_seq"] is None]
     assert len(treated) == 2 * len(answers)  # both requests of a turn have the pattern, or none
     assert active["use_count"] == active["signal_count"] == len(answers)
+
+    time.sleep(1)
+    strangers = [product.chat(f"Where is my parcel {number}?", headers=ADVICE) for number in range(40)]
+    ids = [answer.headers["x-tutelage-response-id"] for answer in strangers]
+    product.response_row(strangers[-1])
+    in_play = product.rows("SELECT response_id FROM injections WHERE item_id = :id", id=active["id"])
+    assert not {row["response_id"] for row in in_play} & set(ids)  # who does not offer the tool hears nothing of it
+    assert not [one for one in upstream.requests[-40:] if GOOD in one.body.decode()]
+
+    for _ in range(20):  # what the first request offered holds for the whole conversation
+        body = {"model": "gpt-test", "tools": APIS["chat"].tools, **APIS["chat"].ask()}
+        first = app.send(APIS["chat"], body, ADVICE)
+        rest = _chat_on(body, first.json())
+        app.send(APIS["chat"], {name: value for name, value in rest.items() if name != "tools"}, ADVICE)
+    told = [active["rule"] in one.body.decode() for one in upstream.requests[-40:]]
+    assert told[::2] == told[1::2]
+    assert any(told)

@@ -151,7 +151,7 @@ def test_nothing_that_was_measured_of_the_old_words_is_shown_of_the_new(db: Data
     assert (edited.state, edited.value, edited.grade, edited.reworded_at) == ("trial", "", "none", iso(NOW_S + 60))
     assert (edited.confidence, edited.lift, edited.lift_low, edited.lift_high, edited.e_value) == (0.5, *[None] * 4)
     assert (edited.score, edited.use_count, edited.signal_count, edited.user_count) == (0.0, 0, 0, 0)
-    assert (edited.last_used_at, edited.guardrails) == (None, {})
+    assert (edited.last_used_at, edited.guardrails, edited.reworded_from) == (None, {}, "table")
     assert get_pattern(db, DEFAULT_TENANT, row.id) == replace(edited, updated_at=iso(NOW_S + 60))
     event = pattern_history(db, DEFAULT_TENANT, row.id)[-1]
     assert event.reason == "edited by a person: the evidence begins anew"

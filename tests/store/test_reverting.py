@@ -10,11 +10,20 @@ from store.database import Database
 from store.errors import ConflictError, NotFoundError
 from store.generations import current_number, current_plan, list_generations, plan_of, plans_since, publish
 from store.pattern_review import add_pattern, edit_pattern, set_state
-from store.patterns import PatternRow, Removal, get_pattern, pattern_history, publish_patterns, save_pattern
+from store.patterns import (
+    PatternRow,
+    Removal,
+    all_patterns,
+    get_pattern,
+    pattern_history,
+    publish_patterns,
+    save_pattern,
+)
 from store.plan import CellShare, Conditions
 from store.reverting import revert, step_back
 from store.vocabulary import DEFAULT_TENANT
 from tests.conftest import NOW_S
+from tests.learner.test_run import Killed, Mortal
 
 
 def add(db: Database, rule: str = "Be brief.", state: str = "trial") -> PatternRow:
@@ -150,6 +159,7 @@ def test_an_edited_rule_is_again_the_one_that_was_served_and_what_was_measured_o
     now = get_pattern(db, DEFAULT_TENANT, row.id)
     assert (now.rule, now.tokens, now.state, now.lift, now.e_value) == ("Be brief.", 4, "active", None, None)
     assert (now.value, now.use_count, now.reworded_at) == ("short", 0, iso(NOW_S + 9))
+    assert now.reworded_from is None
 
 
 def test_what_is_served_already_publishes_nothing(db: Database) -> None:
@@ -184,3 +194,28 @@ def test_the_plans_of_a_time_include_the_last_one_before_it(db: Database) -> Non
 
     assert [one.number for one in plans_since(db, DEFAULT_TENANT, NOW_S - 150)] == [2, 3]
     assert [one.number for one in plans_since(db, DEFAULT_TENANT, NOW_S - 1000)] == [1, 2, 3]
+
+
+def test_a_step_back_that_is_interrupted_at_any_statement_changed_nothing(db: Database) -> None:
+    row = change(db, add(db), state="active", share=0.7)
+    good = publish_rows(db)
+    change(db, row, state="warmdown", share=0.1)
+    late = add(db, "Shout.")
+    publish_rows(db)
+    before = (all_patterns(db, DEFAULT_TENANT), current_plan(db, DEFAULT_TENANT), list_audit(db, DEFAULT_TENANT))
+
+    n_statements = 8  # begin, two rows with their events, the generation, the audit, commit
+    for dies_at in range(n_statements):
+        with pytest.raises(Killed):
+            back(Mortal(db.connection, db.path, dies_at), good)
+        now = (all_patterns(db, DEFAULT_TENANT), current_plan(db, DEFAULT_TENANT), list_audit(db, DEFAULT_TENANT))
+        assert now == before
+    alive = Mortal(db.connection, db.path, n_statements)
+    back(alive, good)
+
+    assert alive.left == 0
+    assert get_pattern(db, DEFAULT_TENANT, late.id).state == "retired"
+
+
+def back(db: Database, generation: int) -> None:
+    revert(db, DEFAULT_TENANT, generation, actor="command", reason="by a person", now_s=NOW_S)

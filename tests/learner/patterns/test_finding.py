@@ -155,6 +155,17 @@ def test_what_was_retired_comes_back_late_if_useless_later_if_harmful_and_soon_i
     assert [one.revives for one in found(BAD, gone, situation=situation)] == ([gone] if is_back else [])
 
 
+def test_what_a_person_put_into_other_words_is_not_found_in_the_learners_again() -> None:
+    edited = replace(pattern(), value="", reworded_at=iso(NOW_S), reworded_from="table")
+    gone = replace(edited, state="retired", removed_at=iso(NOW_S - 31 * DAY_S))
+
+    assert found(BAD, edited) == []
+    assert found(BAD, replace(edited, state="disabled")) == []
+    assert [(one.column, one.revives) for one in found(BAD, gone)] == [
+        (TABLE, None)
+    ]  # a row of its own, after its time
+
+
 def test_what_always_comes_together_with_something_tried_is_left_out() -> None:
     beliefs = learned(beliefs_of([TABLE, STEPS]), STEPS, lift=0.05)
     together = replace(beliefs, together=np.array([[1.0, 0.95], [0.95, 1.0]]))

@@ -1,5 +1,6 @@
 """A pattern's life over whole runs: found, tried, measured, switched on, taken out."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -162,7 +163,9 @@ def test_a_crash_puts_what_was_activated_last_back_into_trial_and_raises_an_aler
     assert any(line.startswith("alert:") for line in report.changes)
 
     world.visit(20, hates_everything, tables=0.0)
-    world.learn(after_h=6)
+    frozen = world.learn(after_h=6)
+    assert frozen.changes[-1].startswith(f"frozen since the crash of {alert.created_at}: nothing new")
+    assert [get_run(db, DEFAULT_TENANT, one.run_id).is_frozen for one in (report, frozen)] == [True, True]
     assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 1
 
 
@@ -345,7 +348,14 @@ def test_a_crash_brings_nothing_back_that_was_taken_out_for_harm_however_long_ag
     crash = Crash(0.8, 0.4, -6.0, world.now_s + 80 * DAY_S, -5.0)
     safety = Safety(crash, True, good, (), "crash: it fell")
     run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
-    run = Run(run_id, DEFAULT_TENANT, world.now_s + 90 * DAY_S, world.collaborators.clock, world.collaborators.models)
+    run = Run(
+        run_id,
+        DEFAULT_TENANT,
+        world.now_s + 90 * DAY_S,
+        world.collaborators.clock,
+        world.collaborators.models,
+        os.urandom,
+    )
 
     publish_run(db, run, Outcome(until=Cursor(), safety=safety))
 
@@ -375,7 +385,9 @@ def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, con
     stale = Outcome(until=Cursor(), changes=[Change(row, replace(row, state="retired", share=0.0), "stale")])
     pinned = set_state(db, DEFAULT_TENANT, row.id, state="pinned", actor="console", reason="now", now_s=world.now_s + 1)
     run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
-    run = Run(run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models)
+    run = Run(
+        run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models, os.urandom
+    )
 
     publish_run(db, run, stale)
 

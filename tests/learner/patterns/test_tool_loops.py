@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from learner.patterns.characteristics import VERSION
 from learner.patterns.replies import read_replies
 from learner.patterns.tool_loops import MAX_OPEN, OpenSteps, Step
+from learner.signals import find_traffic_signals
 from store.clock import iso
 from store.config import Config
 from store.database import Database, open_database
@@ -63,6 +64,7 @@ def write(db: Database, number: int, added: list[Message], reply: Message, **fac
         "outcome": "ok",
         "status": 200,
         "latency_ms": 1.0,
+        "request_hash": f"hash-{number}",
         "messages_json": json.dumps(added),
         "reply_json": json.dumps(reply),
         "created_at": iso(NOW_S + 60 * number),
@@ -282,6 +284,16 @@ def test_signals_of_steps_come_in_the_order_of_arrival(db: Database, config: Con
         (1, "copy"),
         (1, "thumbs_down"),
     ]
+
+
+def test_a_new_question_follows_the_answer_and_a_result_follows_nothing(db: Database, config: Config) -> None:
+    loop(db)
+    write(db, 4, [user("And the other one?")], say(), created_at=iso(NOW_S + 60 * 3 + 10))
+
+    find_traffic_signals(db, DEFAULT_TENANT, config.feedback, after=0, until=FOREVER)
+
+    found = db.rows("SELECT response_id, signal_type FROM response_feedback")
+    assert [tuple(row) for row in found] == [("resp-3", "follow_up")]
 
 
 def test_a_late_vote_on_a_step_changes_its_answer_and_taking_it_back_changes_it_again(
