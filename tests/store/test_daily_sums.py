@@ -163,8 +163,8 @@ def test_an_older_database_has_the_sums_of_its_records_once_it_is_opened(tmp_pat
         migrate(db)
 
         days, conversations = kept(db)
-        # tenant, day, arm, responses, signals, satisfaction; with thumbs up, down, follow-up, regenerate; tokens put in,
-        # of prompts, of replies, cached; conversations that began, and their squares and products
+        # tenant, day, arm, responses, signals, satisfaction; with thumbs up, down, follow-up, regenerate; tokens put
+        # in, of prompts, of replies, cached; conversations that began, and their squares and products
         assert days == [
             ("default", "2026-11-20", 0, 1, 0, 0.0, 0, 0, 0, 0, 0, 100, 0, 0, 1, 9.0, 1.0, 3.0),
             ("default", "2026-11-21", 0, 2, 3, 1.0, 1, 0, 1, 0, 0, 200, 0, 0, 0, 0.0, 0.0, 0.0),
