@@ -69,12 +69,21 @@ def _knowledge(options: Options) -> Part:
     return _printed("knowledge", "Knowledge: from conversations to entries that are found", *chosen)
 
 
+def _nlu(options: Options) -> Part:
+    chosen = [*(["--quick"] if options.is_quick else []), *(["--data", options.data] if options.data else [])]
+    return _printed("nlu", "The classifier of question types", *chosen)
+
+
 def _crash(options: Options) -> Part:
     return _printed("crash", "The crash alarm", *(["--quick"] if options.is_quick else []))
 
 
 def _runs(options: Options) -> Part:
     return _printed("runs", "What a pattern run costs", *(["--quick"] if options.is_quick else []))
+
+
+def _ingest(options: Options) -> Part:
+    return _printed("ingest", "Collecting training data", *(["--quick"] if options.is_quick else []))
 
 
 def _pages(options: Options) -> Part:
@@ -98,10 +107,12 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "selection": _selection,
     "retrieval": _retrieval,
     "knowledge": _knowledge,
+    "nlu": _nlu,
     "crash": _crash,
     "simworld": _simulation,
     "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
     "runs": _runs,
+    "ingest": _ingest,
     "pages": _pages,
 }
 
@@ -112,7 +123,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=(*PARTS, "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="a short run; prints and writes nothing")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the gateway's cells")
-    parser.add_argument("--data", help="folder with the data sets, for retrieval and knowledge")
+    parser.add_argument("--data", help="folder with the data sets, for retrieval, knowledge and nlu")
     parser.add_argument("--simworld", help="folder with the simulated world, for the learner")
     arguments = parser.parse_args()
     failed = []

@@ -15,10 +15,12 @@ ORDER = (
     "selection",
     "retrieval",
     "knowledge",
+    "nlu",
     "budget",
     "simworld",
     "crash",
     "runs",
+    "ingest",
     "pages",
 )
 INTRODUCTION = """# What a request costs

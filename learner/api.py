@@ -19,6 +19,7 @@ from learner import (
 )
 from learner.access import check_browser, check_right, principal_of_key
 from learner.api_errors import json_response
+from learner.api_export import export_route
 from learner.api_request import Call, Principal, read_object
 from learner.services import Services
 from store.database import Database
@@ -32,11 +33,17 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/training/datasets", "GET", api_training.datasets, 200),
     ("/api/training/datasets/{id}", "GET", api_training.dataset, 200),
     ("/api/training/datasets/{id}/examples", "GET", api_training.examples_of, 200),
+    ("/api/training/datasets/{id}/facets", "GET", api_training.facets_of, 200),
+    ("/api/training/datasets/{id}/review", "GET", api_training.review_of, 200),
+    ("/api/training/datasets/{id}/import", "POST", api_training.import_into, 200),
     ("/api/training/examples/{id}", "GET", api_training.example, 200),
     ("/api/training/examples/{id}", "PATCH", api_training.patch_example, 200),
     ("/api/training/jobs", "POST", api_training.add_job, 201),
     ("/api/training/jobs", "GET", api_training.jobs, 200),
     ("/api/training/jobs/{id}", "GET", api_training.job, 200),
+    ("/api/training/models", "GET", api_training.models, 200),
+    ("/api/training/models/rollback", "POST", api_training.roll_back, 200),
+    ("/api/training/models/{version}", "GET", api_training.model, 200),
     ("/api/patterns", "GET", api_patterns.patterns, 200),
     ("/api/patterns", "POST", api_patterns.add_pattern, 201),
     ("/api/patterns/{id}", "GET", api_patterns.pattern, 200),
@@ -59,6 +66,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/runs", "GET", api_records.runs, 200),
     ("/api/runs/{id}", "GET", api_records.run, 200),
     ("/api/generations", "GET", api_generations.generations, 200),
+    ("/api/generations/{number}/revert", "GET", api_generations.preview, 200),
     ("/api/generations/{number}/revert", "POST", api_generations.revert_to, 200),
     ("/api/alerts", "GET", api_records.alerts, 200),
     ("/api/alerts/{id}/acknowledge", "POST", api_records.acknowledge, 200),
@@ -72,7 +80,8 @@ def api_routes(services: Services) -> list[BaseRoute]:
     by_path: dict[str, dict[str, tuple[Handler, int]]] = {}
     for path, method, handler, status in ROUTES:
         by_path.setdefault(path, {})[method] = (handler, status)
-    return [Route(path, _endpoint(services, handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    routes = [Route(path, _endpoint(services, handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    return [*routes, export_route(services)]
 
 
 def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> Endpoint:

@@ -1,23 +1,34 @@
 """Training data and jobs: the bulk ingest of channels, datasets, examples and their review, learning jobs."""
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from learner.api_errors import ApiError, bad_field
-from learner.api_request import Call, flag, known_fields, one_of, page, text
-from learner.ingest import store_items
+from learner.api_request import Call, flag, known_fields, one_of, page, required_text, text
+from learner.dataset_formats import Format
+from learner.dataset_import import import_dataset, read_content
+from learner.ingest import store_in_steps
+from learner.review_order import review_queue
 from store.audit import record
 from store.clock import iso, parse_iso
 from store.datasets import (
+    FacetKind,
     ensure_dataset,
     get_dataset,
     get_example,
     list_datasets,
     list_examples,
+    list_facets,
     review_example,
 )
 from store.jobs import create_job, get_job, list_jobs
+from store.nlu_models import get_model, list_models, withdraw_model
+from store.review_queue import audit_result
+from store.rows import plain
 from store.vocabulary import JobKind, JobStatus
+
+REVIEW_LIMIT: Final = 20
+MAX_REVIEW_LIMIT: Final = 100
 
 
 def ingest(call: Call) -> dict[str, Any]:
@@ -34,18 +45,17 @@ def ingest(call: Call) -> dict[str, Any]:
             413, f"conversations: at most {max_items} items at once, not {len(items)}", param="conversations"
         )
     training = call.services.config.training
-    with call.db.transaction():
-        ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
-        done = store_items(call.db, call.tenant_id, items, training, now_s=call.now_s)
-        record(
-            call.db,
-            call.tenant_id,
-            actor=call.actor,
-            action="training.ingest",
-            object_id=training.dataset_id,
-            detail={"count": done.n_accepted, "flagged": done.n_flagged, "bad": len(done.problems)},
-            now_s=call.now_s,
-        )
+    ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
+    done = store_in_steps(call.db, call.tenant_id, items, training, now_s=call.now_s)
+    record(
+        call.db,
+        call.tenant_id,
+        actor=call.actor,
+        action="training.ingest",
+        object_id=training.dataset_id,
+        detail={"count": done.n_accepted, "flagged": done.n_flagged, "bad": len(done.problems)},
+        now_s=call.now_s,
+    )
     if done.problems and not done.n_accepted:
         first = done.problems[0]
         where = f"conversations[{first.index}]" + (f".{first.field}" if first.field else "")
@@ -70,16 +80,59 @@ def dataset(call: Call) -> Any:
 
 
 def examples_of(call: Call) -> dict[str, Any]:
-    """Return one page of a dataset's examples, those with a tag when one is asked for."""
+    """Return one page of a dataset's examples: all, or those with a tag, of an intent, or with words (``q``)."""
     return page(
         list_examples(
             call.db,
             call.tenant_id,
             call.path["id"],
             tag=call.query.get("tag") or None,
+            intent=call.query.get("intent") or None,
+            search=call.query.get("q") or None,
             limit=call.limit,
             cursor=call.cursor,
         )
+    )
+
+
+def facets_of(call: Call) -> dict[str, Any]:
+    """Return one page of a dataset's intents or tags, each with how many examples have it."""
+    kinds: tuple[FacetKind, ...] = get_args(FacetKind)
+    kind: FacetKind = call.choice("kind", kinds) or "intent"
+    return page(list_facets(call.db, call.tenant_id, call.path["id"], kind=kind, limit=call.limit, cursor=call.cursor))
+
+
+def review_of(call: Call) -> dict[str, Any]:
+    """Return what a person should look at next, with the reason; what was reviewed leaves it, so it has no pages."""
+    queue = review_queue(
+        call.db,
+        call.tenant_id,
+        call.path["id"],
+        call.services.author.embedder,
+        review_below=call.services.config.training.review_below_confidence,
+        limit=call.count("limit", REVIEW_LIMIT, at_most=MAX_REVIEW_LIMIT),
+    )
+    audit = audit_result(call.db, call.tenant_id, call.path["id"])
+    return {
+        "data": [{**plain(one.example), "reason": one.reason, "why": one.why} for one in queue],
+        "audit": audit,
+    }
+
+
+def import_into(call: Call) -> Any:
+    """Put a file into a dataset, which is made when missing: ``{"format", "content"}``, the content as text."""
+    known_fields(call.body, ("format", "content"))
+    formats: tuple[Format, ...] = get_args(Format)
+    kind: Format = one_of("format", call.body.get("format"), formats) or "jsonl"
+    return import_dataset(
+        call.db,
+        call.tenant_id,
+        call.path["id"],
+        read_content(kind, required_text(call.body, "content")),
+        call.services.config.training,
+        actor=call.actor,
+        now_s=call.now_s,
+        max_items=call.services.config.learner.max_items,
     )
 
 
@@ -108,20 +161,17 @@ def patch_example(call: Call) -> Any:
 def add_job(call: Call) -> Any:
     """Queue a learning run; the scheduler takes it within seconds.
 
-    With a ``range`` a knowledge run looks at the conversations whose newest message or signal is in it, old or new.
+    With a ``range`` a knowledge run looks at the conversations whose newest message or signal is in it, old or new;
+    ``nlu-train`` may name a ``datasetId``.
     """
     kind = one_of("kind", call.body.get("kind"), get_args(JobKind))
     if kind is None:
         raise bad_field("kind", f"must be one of {', '.join(get_args(JobKind))}")
+    known_fields(call.body, ("kind", "range", "datasetId") if kind == "nlu-train" else ("kind", "range"))
+    dataset_id = text(call.body, "datasetId")
     if kind == "nlu-train":
-        raise ApiError(
-            400,
-            "kind: nlu-train is not part of this release: examples are collected and reviewed, "
-            "no classifier is trained from them yet",
-            param="kind",
-            code="not_available",
-        )
-    known_fields(call.body, ("kind", "range"))
+        dataset_id = dataset_id or call.services.config.training.dataset_id
+        get_dataset(call.db, call.tenant_id, dataset_id)
     start_at, end_at = _range(call.body)
     if kind != "knowledge" and (start_at or end_at):
         raise bad_field("range", f"a run of kind {kind} looks at what is new; only knowledge takes a range")
@@ -134,6 +184,7 @@ def add_job(call: Call) -> Any:
             now_s=call.now_s,
             range_start_at=start_at,
             range_end_at=end_at,
+            dataset_id=dataset_id,
         )
         record(
             call.db,
@@ -141,7 +192,7 @@ def add_job(call: Call) -> Any:
             actor=call.actor,
             action="jobs.create",
             object_id=job.id,
-            detail={"kind": kind, "from": start_at, "to": end_at},
+            detail={"kind": kind, "from": start_at, "to": end_at} | ({"dataset_id": dataset_id} if dataset_id else {}),
             now_s=call.now_s,
         )
     call.services.wake_scheduler()
@@ -183,3 +234,23 @@ def jobs(call: Call) -> dict[str, Any]:
 def job(call: Call) -> Any:
     """Return one job."""
     return get_job(call.db, call.tenant_id, call.path["id"])
+
+
+def models(call: Call) -> dict[str, Any]:
+    """Return one page of the tenant's trained classifiers, newest first."""
+    return page(list_models(call.db, call.tenant_id, limit=call.limit, cursor=call.cursor))
+
+
+def model(call: Call) -> Any:
+    """Return one trained classifier with its report."""
+    version = call.path["version"]
+    if not version.isascii() or not version.isdigit():
+        raise bad_field("version", f"must be a number, not {version!r}")
+    return get_model(call.db, call.tenant_id, int(version[:9]))
+
+
+def roll_back(call: Call) -> dict[str, Any]:
+    """Withdraw the classifier that serves: the version before it serves within a second, or the built-in types."""
+    known_fields(call.body, ())
+    withdrawn, serving = withdraw_model(call.db, call.tenant_id, actor=call.actor, now_s=call.now_s)
+    return {"withdrawn": withdrawn, "serving": serving or None}

@@ -10,6 +10,7 @@ from learner.run import Kind, run_once
 from store.clock import Clock, SystemClock
 from store.config import Config
 from store.database import Database
+from store.traffic_examples import collect_traffic
 
 
 def learn(
@@ -22,10 +23,12 @@ def learn(
     author: Author | None = None,
     clock: Clock | None = None,
     period: Period | None = None,
+    dataset_id: str | None = None,
 ) -> list[RunReport]:
     """Return what one run did; *author* lends its embedder and token counter when they are loaded already.
 
-    *period*: the conversations that a knowledge run looks at; None: what is new.
+    *period*: the conversations that a knowledge run looks at; None: what is new. *dataset_id*: what nlu trains on;
+    None: the configured one.
 
     Raises:
         StoreError: as ``run_once``.
@@ -38,4 +41,14 @@ def learn(
         rng=np.random.default_rng(),
         clock=clock or SystemClock(),
     )
-    return run_once(db, config, tenant_id, kind, collaborators=collaborators, now_s=now_s, period=period)
+    collect_traffic(db, config.training, now_s=collaborators.clock.now_s())
+    return run_once(
+        db,
+        config,
+        tenant_id,
+        kind,
+        collaborators=collaborators,
+        now_s=now_s,
+        period=period,
+        dataset_id=dataset_id,
+    )

@@ -6,12 +6,14 @@ from functools import partial
 from typing import Final, Literal
 
 from learner.knowledge.pipeline import Period, run_knowledge
+from learner.nlu.pipeline import run_nlu
 from learner.patterns.pipeline import run_patterns
 from learner.report import Collaborators, RunReport
 from learner.signals import find_traffic_signals
 from store.alerts import raise_alert
 from store.config import Config, segment_directory
 from store.database import Database
+from store.datasets import get_dataset, has_dataset
 from store.run_lock import run_lock
 from store.runs import RunKind, fail_interrupted_runs, fail_run, last_completed_run, start_run
 from store.segments import ingest_orphans
@@ -23,11 +25,11 @@ log = logging.getLogger(__name__)
 Kind = Literal["patterns", "knowledge", "nlu", "all"]
 Pipeline = Callable[[Database, Config, str, Collaborators, str, float], RunReport]
 
-PIPELINES: Final[Mapping[RunKind, Pipeline]] = {"patterns": run_patterns, "knowledge": run_knowledge}
 KINDS: Final[Mapping[Kind, tuple[RunKind, ...]]] = {
     "patterns": ("patterns",),
     "knowledge": ("knowledge",),
-    "all": ("patterns", "knowledge"),
+    "nlu": ("nlu",),
+    "all": ("patterns", "knowledge", "nlu"),
 }
 
 
@@ -40,6 +42,7 @@ def run_once(
     collaborators: Collaborators,
     now_s: float,
     period: Period | None = None,
+    dataset_id: str | None = None,
 ) -> list[RunReport]:
     """Return what one run of *tenant_id* did, one report for each kind of learning.
 
@@ -47,15 +50,16 @@ def run_once(
         db: a connection of this thread's own.
         config: all settings.
         tenant_id: whose records.
-        kind: ``all`` is patterns, then knowledge.
+        kind: ``all`` is patterns, then knowledge, then nlu if there is a dataset to train on.
         collaborators: embedding, tokens, models, chance and the machine's clock.
         now_s: the run's time for all that depends on time; seconds since 1970.
         period: the conversations that a knowledge run looks at; None: what is new.
+        dataset_id: what nlu trains on; None: ``[training] dataset_id``.
 
     Raises:
         ValueError: there is no pipeline for *kind*, or none that takes a *period*.
         ConflictError: another run of the tenant did not end within ``[learner] run_wait_s``.
-        NotFoundError: there is no such tenant.
+        NotFoundError: there is no such tenant, or no such dataset to train on.
         UnavailableError: the database is missing, locked or damaged; nothing was published.
     """
     if kind not in KINDS:
@@ -63,11 +67,22 @@ def run_once(
     if period is not None and kind != "knowledge":
         raise ValueError(f"only a knowledge run takes a period, not {kind}")
     get_tenant(db, tenant_id)
+    dataset_id = dataset_id or config.training.dataset_id
+    if kind == "nlu":
+        get_dataset(db, tenant_id, dataset_id)
     with run_lock(db.path, tenant_id, wait_s=config.learner.run_wait_s):
         fail_interrupted_runs(db, tenant_id, finished_s=collaborators.clock.now_s())
         ingest_orphans(db, segment_directory(config))
-        _find_signals(db, config, tenant_id)
-        return [_run(db, config, tenant_id, one, collaborators, now_s, period) for one in KINDS[kind]]
+        pipelines: dict[RunKind, Pipeline] = {
+            "patterns": run_patterns,
+            "knowledge": partial(run_knowledge, period=period),
+            "nlu": partial(run_nlu, dataset_id=dataset_id),
+        }
+        if kind != "nlu":
+            _find_signals(db, config, tenant_id)
+        is_wanted = kind == "nlu" or has_dataset(db, tenant_id, dataset_id)
+        kinds = [one for one in KINDS[kind] if one != "nlu" or is_wanted]
+        return [_run(db, config, tenant_id, one, pipelines[one], collaborators, now_s) for one in kinds]
 
 
 def _find_signals(db: Database, config: Config, tenant_id: str) -> None:
@@ -81,14 +96,13 @@ def _run(  # noqa: PLR0917  # the signature of every kind of run
     config: Config,
     tenant_id: str,
     kind: RunKind,
+    pipeline: Pipeline,
     collaborators: Collaborators,
     now_s: float,
-    period: Period | None,
 ) -> RunReport:
     """Return the report of one pipeline; a failure stays as a failed run and an alert, and is raised."""
     clock = collaborators.clock
     run_id = start_run(db, tenant_id, kind, now_s, clock.now_s())
-    pipeline = PIPELINES[kind] if period is None else partial(run_knowledge, period=period)
     try:
         return pipeline(db, config, tenant_id, collaborators, run_id, now_s)
     except Exception as exc:

@@ -223,6 +223,8 @@ def intervals_s(config: Config) -> Mapping[JobKind, float]:
         intervals["patterns"] = config.learner.run_interval_h * 3600
     if config.knowledge.enabled:
         intervals["knowledge"] = config.learner.knowledge_interval_h * 3600
+    if config.nlu.enabled:
+        intervals["nlu-train"] = config.learner.nlu_interval_h * 3600
     return intervals
 
 

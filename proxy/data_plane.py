@@ -201,6 +201,7 @@ class DataPlane:
             "recorder": recorder_problem,
             "embedder": self._understanding.problem,
             "embedding model": self._remote.problem if self._remote is not None else None,
+            "classifier": self._snapshots.classifier_problem,
             "prices": self._prices.problem,
             "learner": LEARNER_DIED if has_died(database_path(self._config.store), LEARNER) else None,
         }

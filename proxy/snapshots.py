@@ -135,10 +135,13 @@ class Snapshots:
         return self._tenants.get(tenant_id)
 
     def lacks_contexts(self, tenant_id: str) -> bool:
-        """Return whether a request of the tenant may want contexts that are not loaded."""
+        """Return whether a request of the tenant may want contexts, or a classifier, that are not loaded."""
         tenant = self._tenants.get(tenant_id)
         return (
-            tenant is not None and tenant.search is None and tenant.snapshot.learning and self._config.contexts.enabled
+            tenant is not None
+            and tenant.search is None
+            and tenant.snapshot.learning
+            and (self._config.contexts.enabled or not tenant.snapshot.is_classifier_loaded)
         )
 
     def learns(self, tenant_id: str) -> bool:
@@ -157,6 +160,12 @@ class Snapshots:
     def problem(self) -> str | None:
         """What keeps snapshots from being read; None when all is well."""
         return self._problem
+
+    @property
+    def classifier_problem(self) -> str | None:
+        """What keeps trained classifiers from being used, tenant by tenant; None when all is well."""
+        problems = {tenant_id: one.snapshot.classifier_problem for tenant_id, one in self._tenants.items()}
+        return "; ".join(f"tenant {name}: {problem}" for name, problem in problems.items() if problem) or None
 
     def generations(self) -> Mapping[str, int]:
         """Return the generation served to each tenant."""
@@ -232,12 +241,18 @@ class Snapshots:
         previous, search = (known.snapshot, known.search) if known else (None, None)
         if loaded is not None and search is None:
             previous, search = loaded.snapshot, loaded.search
-        elif known and (known.snapshot.learning, known.snapshot.generation) == (version.learning, version.generation):
+        elif known and _version_of(known.snapshot) == version:
             return known
         model = self._embedding_model if search is not None else None
         snapshot = load_snapshot(
             db, version.tenant_id, embedding_model=model, remote_model=self._remote_model, previous=previous
         )
+        if snapshot.classifier_problem and not (known and known.snapshot.classifier_problem):
+            logger.error(
+                "tenant %s: the built-in question types serve, for the trained classifier of %s",
+                version.tenant_id,
+                snapshot.classifier_problem,
+            )
         remote = None
         if snapshot.contexts is not None:
             found_with = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
@@ -287,8 +302,13 @@ class Snapshots:
             self._db = None
 
 
+def _version_of(snapshot: TenantSnapshot) -> TenantVersion:
+    return TenantVersion(snapshot.tenant_id, snapshot.learning, snapshot.generation, snapshot.nlu_version)
+
+
 def _without_contexts(tenant: ServedTenant) -> ServedTenant:
-    snapshot = replace(tenant.snapshot, contexts=None, remote_contexts=None)
+    """Return *tenant* without what is loaded for the tenants in use alone."""
+    snapshot = replace(tenant.snapshot, contexts=None, remote_contexts=None, classifier=None, classifier_problem=None)
     return replace(tenant, snapshot=snapshot, search=None, remote=None)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol
@@ -39,6 +40,8 @@ from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
 NEVER: Final = -1  # of a generation: nothing was chosen yet
+MAX_TOOLS: Final = 100  # offered ones whose names are kept for each conversation ...
+MAX_TOOL_CHARS: Final = 64  # ... and what of the names: no pattern speaks of a longer one
 UNLOADED: Final = -2  # there was nothing to choose from; outside of a tool loop it is tried again
 
 logger = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ class Classifier(Protocol):
 class _Blocks(msgspec.Struct):
     """What a conversation was given last, so that it need not be worked out again while it still holds."""
 
+    seed: bytes
     generation: int = -1
     holdout: bool = False
     patterns: Selection = NOTHING
@@ -70,6 +74,7 @@ class _Blocks(msgspec.Struct):
     embedding: NDArray[np.float32] | None = None
     question_type: str = ""
     question_type_confidence: float | None = None
+    nlu_version: int = 0  # of the classifier that told the type
     contexts_generation: int = NEVER
     contexts: Selection = NOTHING
 
@@ -268,16 +273,18 @@ class Learning:
         """Return the body to send, and note in *draft* what went into it."""
         blocks = self._blocks_of(draft, served)
         if not draft.facts.question_type and (draft.facts.question or blocks.question_type):
-            self._classify(draft, blocks)
+            self._classify(draft, served, blocks)
         conversation = draft.place.conversation
         is_known = conversation.facts is not None
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
             facts = draft.facts
             conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
+        if conversation.facts.tools is None:  # a conversation that the database recalled has lost their names
+            conversation.facts = replace(conversation.facts, tools=_known_tools(draft.parsed))
         # The block that stands in a thread stays there, whatever is published, and counts in every turn.
         is_held = draft.parsed.has_held_system and is_known
         if blocks.generation != served.snapshot.generation and not (is_held and blocks.generation >= 0):
-            self._choose_patterns(conversation, conversation.facts, served, blocks)
+            self._choose_patterns(conversation.facts, served, blocks)
         patterns, contexts = blocks.patterns, NOTHING
         if self._config.contexts.enabled and draft.facts.question:
             contexts = self._choose_contexts(draft, served, blocks)
@@ -296,7 +303,7 @@ class Learning:
         key = (served.snapshot.tenant_id, draft.place.conversation.id)
         blocks = self._blocks.get(key)
         if blocks is None:
-            blocks = _Blocks()
+            blocks = _Blocks(conversation_seed(served.snapshot.secret, draft.place.conversation.id))
             self._blocks.put(key, blocks)
         if not draft.facts.question and draft.parsed.has_held_history:
             return blocks  # a tool's results alone: the question is one that the upstream was told before
@@ -314,23 +321,30 @@ class Learning:
             blocks.embedding = self._embedder.embed_one(draft.facts.question)
         return blocks.embedding
 
-    def _classify(self, draft: Draft, blocks: _Blocks) -> None:
-        if not blocks.question_type:
-            question_type, confidence = self._classifier.classify(self._embedding(draft, blocks))
+    def _classify(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> None:
+        """Tell the question's type by the tenant's own classifier, or the built-in one when none was trained."""
+        snapshot = served.snapshot
+        served.use.is_marked = True
+        if not snapshot.is_classifier_loaded:
+            return  # it stays unknown: the built-in types are not the tenant's
+        is_outdated = blocks.nlu_version != snapshot.nlu_version and bool(draft.facts.question)
+        if not blocks.question_type or is_outdated:
+            classifier = snapshot.classifier or self._classifier
+            question_type, confidence = classifier.classify(self._embedding(draft, blocks))
+            blocks.nlu_version = snapshot.nlu_version
             is_sure = confidence >= self._config.question_types.min_confidence
             blocks.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE
             blocks.question_type_confidence = confidence
         draft.question_type = blocks.question_type
         draft.question_type_confidence = blocks.question_type_confidence
 
-    def _choose_patterns(self, conversation: Conversation, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
+    def _choose_patterns(self, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
         """Draw the conversation's patterns of the current generation."""
         snapshot, section = served.snapshot, self._config.patterns
-        seed = conversation_seed(snapshot.secret, conversation.id)
-        blocks.holdout = is_holdout(seed, section.holdout)
+        blocks.holdout = is_holdout(blocks.seed, section.holdout)
         if section.enabled:
             dimensions = served.index.dimensions(facts)
-            blocks.patterns = select_patterns(dimensions, seed, section, holdout=blocks.holdout)
+            blocks.patterns = select_patterns(dimensions, blocks.seed, section, holdout=blocks.holdout)
         blocks.generation = snapshot.generation
 
     def _choose_contexts(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
@@ -350,7 +364,7 @@ class Learning:
             return NOTHING, served.snapshot.generation
         section, generation = self._config.contexts, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        lot = Lot(conversation_seed(served.snapshot.secret, draft.place.conversation.id), self._clock.now_s())
+        lot = Lot(blocks.seed, self._clock.now_s())
         if self._remote is not None and served.remote is not None:
             vector = self._remote.known(draft.facts.question)
             if vector is not None:
@@ -465,6 +479,10 @@ def _not_in_play(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, .
 def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
     """Return patterns as they are recorded when their block found no place in the request."""
     return tuple(msgspec.structs.replace(item, treated=False) for item in items)
+
+
+def _known_tools(parsed: ParsedRequest) -> tuple[str, ...]:
+    return tuple([name for name in parsed.tool_names() if len(name) <= MAX_TOOL_CHARS][:MAX_TOOLS])
 
 
 def _untreated(drawn: InjectionSet) -> InjectionSet:

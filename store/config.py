@@ -224,6 +224,7 @@ class LearnerSection:
     port: int
     run_interval_h: float
     knowledge_interval_h: float
+    nlu_interval_h: float
     poll_s: float
     run_wait_s: float
     job_attempts: int
@@ -250,6 +251,23 @@ class AlertsSection:
 class TrainingSection:
     dataset_id: str
     review_below_confidence: float
+    audit_share: float
+    collect_traffic: bool
+    max_traffic_examples: int
+
+
+@dataclass(frozen=True, slots=True)
+class NluSection:
+    enabled: bool
+    min_examples: int
+    max_examples: int
+    held_out: float
+    reviewed_weight: float
+    penalty: float
+    unfamiliar: float
+    min_accuracy: float
+    margin: float
+    keep_versions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +306,7 @@ class Config:
     learner: LearnerSection
     alerts: AlertsSection
     training: TrainingSection
+    nlu: NluSection
     log: LogSection
     telemetry: TelemetrySection
 
@@ -423,7 +442,8 @@ _SHARES = {
     "embedding": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
-    "training": ("review_below_confidence",),
+    "nlu": ("held_out", "unfamiliar", "min_accuracy", "margin"),
+    "training": ("review_below_confidence", "audit_share"),
 }
 
 
@@ -457,6 +477,7 @@ _MORE_THAN_ZERO = {
     "learner": (
         "run_interval_h",
         "knowledge_interval_h",
+        "nlu_interval_h",
         "poll_s",
         "job_attempts",
         "job_lease_s",
@@ -467,6 +488,7 @@ _MORE_THAN_ZERO = {
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
     "telemetry": ("interval_s", "max_waiting"),
+    "nlu": ("min_examples", "max_examples", "held_out", "reviewed_weight", "penalty", "keep_versions"),
 }
 
 

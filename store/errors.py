@@ -6,7 +6,8 @@ StoreError
 ├── ConflictError       the row is not in a state that allows the change
 ├── InvalidError        a value that was given is not one that the field can hold
 ├── UnavailableError    the database is missing, locked or damaged
-└── AssetError          a data file of an installed package is missing or damaged
+├── AssetError          a data file of an installed package is missing or damaged
+└── DamagedModelError   a stored classifier cannot be used
 """
 
 
@@ -40,3 +41,7 @@ class UnavailableError(StoreError):
 
 class AssetError(StoreError):
     """A data file of an installed package is missing or damaged; the message names the file."""
+
+
+class DamagedModelError(StoreError):
+    """A stored classifier is damaged, of another version, or made for other embeddings."""

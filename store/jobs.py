@@ -127,7 +127,10 @@ class Turn:
 
 
 def turns(db: Database, kind: JobKind) -> list[Turn]:
-    """Return every tenant that learns with its latest job of this kind: the scheduler serves them all."""
+    """Return every tenant that learns with its latest job of this kind: the scheduler serves them all.
+
+    A classifier is trained only for those with a dataset.
+    """
     rows = db.rows(
         """
         SELECT t.id AS tenant_id, t.number, t.first_at, coalesce(
@@ -139,7 +142,9 @@ def turns(db: Database, kind: JobKind) -> list[Turn]:
             min(created_at) OVER () AS first_at
           FROM tenants
         ) AS t
-        WHERE t.learning = 'on' ORDER BY t.number
+        WHERE t.learning = 'on'
+          AND (:kind <> 'nlu-train' OR EXISTS (SELECT 1 FROM datasets AS d WHERE d.tenant_id = t.id))
+        ORDER BY t.number
         """,
         {"kind": kind},
     )
@@ -264,6 +269,27 @@ def release_job(db: Database, job: JobRow) -> None:
         """,
         {},
     )
+
+
+def cancel_job(db: Database, tenant_id: str, job_id: str, *, reason: str, now_s: float) -> JobRow:
+    """Return the job as it is after it was taken out before anybody began it: failed, with *reason*.
+
+    Raises:
+        NotFoundError: the tenant has no such job.
+        ConflictError: somebody works on it, or it has ended.
+    """
+    with db.transaction():
+        job = get_job(db, tenant_id, job_id)
+        if job.status != "pending":
+            raise ConflictError(f"job {job_id!r} is {job.status}; only a pending one can be cancelled")
+        db.execute(
+            """
+            UPDATE training_jobs SET status = 'failed', error = :reason, finished_at = :now
+            WHERE tenant_id = :tenant_id AND id = :id
+            """,
+            {"tenant_id": tenant_id, "id": job_id, "reason": reason, "now": iso(now_s)},
+        )
+        return get_job(db, tenant_id, job_id)
 
 
 def _change_held(db: Database, job: JobRow, sql: str, values: dict[str, str | None]) -> None:

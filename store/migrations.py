@@ -8,6 +8,7 @@ from typing import Final
 from sqlite_utils import Database as Tool
 from sqlite_utils.migrations import Migrations
 
+from store.migrated_examples import TRAINING_DATA
 from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
 from store.migrated_sums import FILL_SUMS, SUM_TABLES, SUM_TRIGGERS
 
@@ -99,19 +100,39 @@ def m015_remote_vectors(tool: Tool) -> None:
 
 
 @MIGRATIONS()
-def m016_daily_sums(tool: Tool) -> None:
+def m016_nlu_models(tool: Tool) -> None:
+    _run(tool, NLU_MODELS)
+
+
+@MIGRATIONS()
+def m017_lives(tool: Tool) -> None:
+    _run(tool, LIVES)
+
+
+@MIGRATIONS()
+def m018_steps_of_turns(tool: Tool) -> None:
+    _run(tool, STEPS_OF_TURNS)
+
+
+@MIGRATIONS()
+def m019_training_data(tool: Tool) -> None:
+    _run(tool, TRAINING_DATA)
+
+
+@MIGRATIONS()
+def m020_daily_sums(tool: Tool) -> None:
     _run(tool, SUM_TABLES)
     _run(tool, FILL_SUMS)
     _run(tool, SUM_TRIGGERS)
 
 
 @MIGRATIONS()
-def m017_roles(tool: Tool) -> None:
+def m021_roles(tool: Tool) -> None:
     _run(tool, ROLES)
 
 
 @MIGRATIONS()
-def m018_context_lists(tool: Tool) -> None:
+def m022_context_lists(tool: Tool) -> None:
     _run(tool, CONTEXT_LISTS)
 
 
@@ -790,6 +811,54 @@ CREATE TABLE embedding_states (
   updated_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, model)
 ) STRICT, WITHOUT ROWID;
+"""
+
+NLU_MODELS: Final = """
+CREATE TABLE nlu_models (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- from 1
+  dataset_id TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  embedding_model TEXT NOT NULL, -- whose vectors it reads
+  n_intents INTEGER NOT NULL,
+  n_examples INTEGER NOT NULL, -- distinct texts
+  fingerprint TEXT NOT NULL, -- of the examples and all that decides what is made of them
+  report_json TEXT NOT NULL,
+  model BLOB NOT NULL, -- trained on all examples: what is served
+  assessed BLOB NOT NULL, -- trained without the held-out part: what the next version is compared with
+  created_at TEXT NOT NULL,
+  published_at TEXT, -- NULL: it was never served
+  withdrawn_at TEXT, -- a person went back to the version before
+  PRIMARY KEY (tenant_id, version)
+) STRICT;
+
+CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
+  WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
+"""
+
+LIVES: Final = """
+ALTER TABLE learning_runs ADD COLUMN is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1));
+
+ALTER TABLE learned_patterns ADD COLUMN reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT;
+
+ALTER TABLE learned_patterns ADD COLUMN reworded_from -- the value that it asked for before, which is theirs now
+  TEXT;
+
+ALTER TABLE pattern_events ADD COLUMN is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1));
+
+UPDATE pattern_events SET is_harm = 1
+WHERE to_state = 'retired' AND actor = 'learner' AND (reason LIKE 'harm:%' OR reason LIKE 'guardrail:%');
+"""
+
+STEPS_OF_TURNS: Final = """
+ALTER TABLE response_characteristics ADD COLUMN answer_seq INTEGER -- of a step of a tool loop: the turn's answer
+  DEFAULT NULL;
+
+CREATE INDEX response_characteristics_by_answer ON response_characteristics (tenant_id, answer_seq)
+WHERE answer_seq IS NOT NULL;
 """
 
 ROLES: Final = """

@@ -210,7 +210,8 @@ CREATE TABLE learning_runs (
   cost_usd REAL NOT NULL DEFAULT 0,
   summary_json TEXT NOT NULL, -- what changed, stage by stage
   error TEXT
-) STRICT;
+, is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1))) STRICT;
 
 CREATE INDEX learning_runs_by_time ON learning_runs (tenant_id, kind, run_at);
 
@@ -231,9 +232,13 @@ CREATE TABLE response_characteristics (
   version INTEGER NOT NULL, -- of the extractors that read it
   values_json TEXT NOT NULL, -- {dimension: [values]}; a dimension that means nothing for the reply is absent
   terms TEXT NOT NULL -- words that may be the tenant's own, as written, separated by spaces
-) STRICT;
+, answer_seq INTEGER -- of a step of a tool loop: the turn's answer
+  DEFAULT NULL) STRICT;
 
 CREATE INDEX response_characteristics_by_tenant ON response_characteristics (tenant_id, seq);
+
+CREATE INDEX response_characteristics_by_answer ON response_characteristics (tenant_id, answer_seq)
+WHERE answer_seq IS NOT NULL;
 
 CREATE TABLE learned_patterns (
   id TEXT NOT NULL PRIMARY KEY,
@@ -267,7 +272,9 @@ CREATE TABLE learned_patterns (
   updated_at TEXT NOT NULL
 , cells_json TEXT NOT NULL -- [[question type, group, share]] where not share
   DEFAULT '[]', guardrails_json TEXT NOT NULL -- metric -> difference in its rate
-  DEFAULT '{}') STRICT;
+  DEFAULT '{}', reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT, reworded_from -- the value that it asked for before, which is theirs now
+  TEXT) STRICT;
 
 CREATE INDEX learned_patterns_by_state ON learned_patterns (tenant_id, state);
 
@@ -282,7 +289,8 @@ CREATE TABLE pattern_events (
   reason TEXT NOT NULL,
   detail_json TEXT NOT NULL,
   created_at TEXT NOT NULL
-) STRICT;
+, is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1))) STRICT;
 
 CREATE INDEX pattern_events_by_pattern ON pattern_events (pattern_id, seq);
 
@@ -410,7 +418,9 @@ CREATE TABLE datasets (
   id TEXT NOT NULL,
   name TEXT NOT NULL,
   type TEXT NOT NULL CHECK (type IN ('nlu')),
-  created_at TEXT NOT NULL,
+  created_at TEXT NOT NULL, size INTEGER NOT NULL -- examples; kept by triggers, as the next
+  DEFAULT 0, n_needs_review INTEGER NOT NULL
+  DEFAULT 0,
   PRIMARY KEY (tenant_id, id)
 ) STRICT;
 
@@ -432,14 +442,111 @@ CREATE TABLE examples (
   occurred_at TEXT NOT NULL,
   created_at TEXT NOT NULL,
   reviewed_by TEXT,
-  reviewed_at TEXT,
+  reviewed_at TEXT, runner_up TEXT -- the second most likely intent, when the sender named it
+  DEFAULT NULL, margin REAL NOT NULL -- confidence less the runner-up's; the least possible if not named
+  DEFAULT 0.0, is_audit INTEGER NOT NULL -- 1: sure, and drawn by lot for a person to look at
+  DEFAULT 0 CHECK (is_audit IN (0, 1)), former_intent TEXT -- as it was sent, once a person changed it
+  DEFAULT NULL,
   UNIQUE (tenant_id, dataset_id, fingerprint),
   FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
 ) STRICT;
 
+CREATE TRIGGER examples_count_in AFTER INSERT ON examples
+BEGIN
+  UPDATE datasets SET size = size + 1, n_needs_review = n_needs_review + NEW.needs_review
+  WHERE tenant_id = NEW.tenant_id AND id = NEW.dataset_id;
+  INSERT INTO dataset_facets (tenant_id, dataset_id, kind, value, n_examples)
+  SELECT NEW.tenant_id, NEW.dataset_id, kind, value, 1 FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) WHERE true
+  ON CONFLICT (tenant_id, dataset_id, kind, value) DO UPDATE SET n_examples = n_examples + 1;
+  INSERT INTO example_facets (facet_id, seq)
+  SELECT f.id, NEW.seq FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) AS l JOIN dataset_facets AS f
+    ON f.tenant_id = NEW.tenant_id AND f.dataset_id = NEW.dataset_id AND f.kind = l.kind AND f.value = l.value;
+  INSERT INTO examples_search (rowid, scope, input) VALUES (NEW.seq, 'd' || lower(hex(NEW.tenant_id || '/' || NEW.dataset_id)), NEW.input);
+END;
+
+CREATE TRIGGER examples_count_out AFTER DELETE ON examples
+BEGIN
+  UPDATE datasets SET size = size - 1, n_needs_review = n_needs_review - OLD.needs_review
+  WHERE tenant_id = OLD.tenant_id AND id = OLD.dataset_id;
+  UPDATE dataset_facets SET n_examples = n_examples - 1
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  DELETE FROM example_facets
+  WHERE seq = OLD.seq AND facet_id IN (
+    SELECT f.id FROM (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+    ) AS l JOIN dataset_facets AS f
+      ON f.tenant_id = OLD.tenant_id AND f.dataset_id = OLD.dataset_id AND f.kind = l.kind AND f.value = l.value);
+  DELETE FROM dataset_facets
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND n_examples = 0
+    AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  INSERT INTO examples_search (examples_search, rowid, scope, input)
+  VALUES ('delete', OLD.seq, 'd' || lower(hex(OLD.tenant_id || '/' || OLD.dataset_id)), OLD.input);
+END;
+
+CREATE TRIGGER examples_count_anew AFTER UPDATE OF intent, tags_json, needs_review ON examples
+BEGIN
+  UPDATE datasets SET n_needs_review = n_needs_review + NEW.needs_review - OLD.needs_review
+  WHERE tenant_id = NEW.tenant_id AND id = NEW.dataset_id;
+  UPDATE dataset_facets SET n_examples = n_examples - 1
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  DELETE FROM example_facets
+  WHERE seq = OLD.seq AND facet_id IN (
+    SELECT f.id FROM (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+    ) AS l JOIN dataset_facets AS f
+      ON f.tenant_id = OLD.tenant_id AND f.dataset_id = OLD.dataset_id AND f.kind = l.kind AND f.value = l.value);
+  DELETE FROM dataset_facets
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND n_examples = 0
+    AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  INSERT INTO dataset_facets (tenant_id, dataset_id, kind, value, n_examples)
+  SELECT NEW.tenant_id, NEW.dataset_id, kind, value, 1 FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) WHERE true
+  ON CONFLICT (tenant_id, dataset_id, kind, value) DO UPDATE SET n_examples = n_examples + 1;
+  INSERT INTO example_facets (facet_id, seq)
+  SELECT f.id, NEW.seq FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) AS l JOIN dataset_facets AS f
+    ON f.tenant_id = NEW.tenant_id AND f.dataset_id = NEW.dataset_id AND f.kind = l.kind AND f.value = l.value;
+END;
+
 CREATE INDEX examples_by_dataset ON examples (tenant_id, dataset_id, seq);
 
-CREATE INDEX examples_to_review ON examples (tenant_id, dataset_id, seq) WHERE needs_review = 1;
+CREATE INDEX examples_to_review ON examples (tenant_id, dataset_id, margin, confidence, seq) WHERE needs_review = 1;
+
+CREATE INDEX examples_audited ON examples (tenant_id, dataset_id, reviewed_at) WHERE is_audit = 1;
 
 CREATE TABLE training_jobs (
   id TEXT NOT NULL PRIMARY KEY,
@@ -620,6 +727,66 @@ CREATE TABLE embedding_states (
   updated_at TEXT NOT NULL,
   PRIMARY KEY (tenant_id, model)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE nlu_models (
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  version INTEGER NOT NULL, -- from 1
+  dataset_id TEXT NOT NULL,
+  run_id TEXT REFERENCES learning_runs (id),
+  embedding_model TEXT NOT NULL, -- whose vectors it reads
+  n_intents INTEGER NOT NULL,
+  n_examples INTEGER NOT NULL, -- distinct texts
+  fingerprint TEXT NOT NULL, -- of the examples and all that decides what is made of them
+  report_json TEXT NOT NULL,
+  model BLOB NOT NULL, -- trained on all examples: what is served
+  assessed BLOB NOT NULL, -- trained without the held-out part: what the next version is compared with
+  created_at TEXT NOT NULL,
+  published_at TEXT, -- NULL: it was never served
+  withdrawn_at TEXT, -- a person went back to the version before
+  PRIMARY KEY (tenant_id, version)
+) STRICT;
+
+CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
+  WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
+
+CREATE TABLE dataset_facets ( -- what a dataset's examples are labelled with, and how many of them
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL,
+  dataset_id TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('intent', 'tag')),
+  value TEXT NOT NULL,
+  n_examples INTEGER NOT NULL,
+  UNIQUE (tenant_id, dataset_id, kind, value),
+  FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
+) STRICT;
+
+CREATE TABLE example_facets (
+  facet_id INTEGER NOT NULL, -- dataset_facets.id
+  seq INTEGER NOT NULL, -- examples.seq
+  PRIMARY KEY (facet_id, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIRTUAL TABLE examples_search USING fts5( -- words of inputs by examples.seq; scope: of which dataset
+  scope, input, content = '', tokenize = "unicode61 remove_diacritics 2 categories 'L* N* Co M*'"
+);
+
+CREATE TABLE preference_pairs (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL,
+  dataset_id TEXT NOT NULL,
+  messages_json TEXT NOT NULL, -- what was asked, in OpenAI's message shape
+  preferred TEXT NOT NULL, -- the better answer
+  non_preferred TEXT NOT NULL,
+  fingerprint TEXT NOT NULL, -- of all three: the same pair twice is one
+  created_at TEXT NOT NULL,
+  UNIQUE (tenant_id, dataset_id, fingerprint),
+  FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
+) STRICT;
+
+CREATE TABLE collected_traffic ( -- one row: how far the proxy's records were taken into datasets
+  id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+  response_seq INTEGER NOT NULL -- responses.seq
+) STRICT;
 
 CREATE TABLE daily_sums ( -- of responses with outcome ok; kept by triggers
   tenant_id TEXT NOT NULL,

@@ -7,7 +7,10 @@ from typing import Final
 from store.blocks import context_entry
 from store.context_vectors import thresholds
 from store.database import Database, Row
+from store.errors import DamagedModelError
 from store.generations import current_number, current_plan
+from store.intent_classifier import IntentClassifier
+from store.nlu_models import load_classifier, serving_version
 from store.plan import EMPTY_PLAN, Plan
 from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tenants import get_tenant
@@ -31,6 +34,17 @@ class TenantSnapshot:
     """Those of them that have a vector of the remote model, with it; None: not loaded, or there is no such model."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """The tenant's own similarity thresholds, by embedding model."""
+    nlu_version: int = 0
+    """Of the classifier of question types; 0: the built-in one serves."""
+    classifier: IntentClassifier | None = None
+    """None: not loaded, as contexts are not, or it cannot be used, or the built-in one serves."""
+    classifier_problem: str | None = None
+    """Why it cannot be used."""
+
+    @property
+    def is_classifier_loaded(self) -> bool:
+        """Return whether it is known by which classifier the tenant's questions are told apart."""
+        return not self.nlu_version or self.classifier is not None or self.classifier_problem is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +54,23 @@ class TenantVersion:
     tenant_id: str
     learning: bool
     generation: int
+    nlu_version: int = 0
 
 
 def list_versions(db: Database) -> list[TenantVersion]:
-    """Return every tenant's version; one index look-up a tenant."""
+    """Return every tenant's version; two index look-ups a tenant."""
     rows = db.rows(
         """
-        SELECT t.id, t.learning, (SELECT max(g.number) FROM generations AS g WHERE g.tenant_id = t.id) AS generation
+        SELECT t.id, t.learning, (SELECT max(g.number) FROM generations AS g WHERE g.tenant_id = t.id) AS generation,
+          (SELECT max(m.version) FROM nlu_models AS m
+            WHERE m.tenant_id = t.id AND m.published_at IS NOT NULL AND m.withdrawn_at IS NULL) AS nlu_version
         FROM tenants AS t ORDER BY t.id
         """
     )
-    return [TenantVersion(row["id"], row["learning"] == "on", row["generation"] or 0) for row in rows]
+    return [
+        TenantVersion(row["id"], row["learning"] == "on", row["generation"] or 0, row["nlu_version"] or 0)
+        for row in rows
+    ]
 
 
 def load_snapshot(
@@ -67,7 +87,7 @@ def load_snapshot(
         db: where it is read from.
         tenant_id: whose.
         embedding_model: contexts that another one made are left out: their vectors cannot be compared. None: no
-            contexts are loaded at all.
+            contexts are loaded at all, nor the classifier.
         remote_model: whose vectors are loaded beside, with the contexts; None: there is no such model.
         previous: what was loaded earlier, with or without contexts, for the same models.
 
@@ -84,6 +104,12 @@ def load_snapshot(
         is_remote = contexts is not None and remote_model is not None
         remote_contexts = _load_remote(db, tenant_id, remote_model or "", previous) if is_remote else None
         own_thresholds = thresholds(db, tenant_id)
+        nlu_version = serving_version(db, tenant_id)
+        classifier, problem = (
+            (None, None)
+            if embedding_model is None or not nlu_version
+            else _load_classifier(db, tenant_id, nlu_version, embedding_model, previous)
+        )
     finally:
         db.connection.rollback()
     return TenantSnapshot(
@@ -95,7 +121,22 @@ def load_snapshot(
         contexts=contexts,
         remote_contexts=remote_contexts,
         thresholds=own_thresholds,
+        nlu_version=nlu_version,
+        classifier=classifier,
+        classifier_problem=problem,
     )
+
+
+def _load_classifier(
+    db: Database, tenant_id: str, version: int, embedding_model: str, previous: TenantSnapshot | None
+) -> tuple[IntentClassifier | None, str | None]:
+    """Return the classifier of *version*, or why it cannot be used."""
+    if previous is not None and previous.nlu_version == version and previous.classifier is not None:
+        return previous.classifier, None
+    try:
+        return load_classifier(db, tenant_id, version, embedding_model=embedding_model), None
+    except DamagedModelError as exc:
+        return None, f"version {version} cannot be used: {exc}"
 
 
 def _load_contexts(

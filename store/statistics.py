@@ -157,7 +157,7 @@ def counts(db: Database, tenant_id: str) -> Counts:
             WHERE r.status = 'pending_approval' AND c.tenant_id = :tenant_id) AS n_pending_contexts,
           (SELECT count(*) FROM ai_contexts WHERE tenant_id = :tenant_id AND status = 'flagged') AS n_flagged_contexts,
           (SELECT count(*) FROM alerts WHERE tenant_id = :tenant_id AND acknowledged_at IS NULL) AS n_open_alerts,
-          (SELECT count(*) FROM examples WHERE tenant_id = :tenant_id AND needs_review = 1) AS n_examples_to_review
+          (SELECT coalesce(sum(n_needs_review), 0) FROM datasets WHERE tenant_id = :tenant_id) AS n_examples_to_review
         """,
         {"tenant_id": tenant_id},
     )

@@ -12,13 +12,17 @@ from store.errors import StoreError
 from tutelage import (
     cli_alerts,
     cli_backup,
+    cli_classifiers,
     cli_contexts,
+    cli_datasets,
     cli_demo,
     cli_doctor,
+    cli_examples,
     cli_export,
     cli_feedback,
     cli_forget,
     cli_import,
+    cli_jobs,
     cli_keys,
     cli_learn,
     cli_patterns,
@@ -63,6 +67,10 @@ app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)
 app.command("export")(cli_export.export)
 app.command("import")(cli_import.import_file)
+app.add_typer(cli_datasets.app, name="datasets")
+app.add_typer(cli_classifiers.app, name="classifiers")
+app.add_typer(cli_examples.app, name="examples")
+app.add_typer(cli_jobs.app, name="jobs")
 app.command("forget")(cli_forget.forget)
 app.add_typer(cli_feedback.app, name="feedback")
 app.add_typer(cli_keys.app, name="keys")

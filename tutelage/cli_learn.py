@@ -13,23 +13,24 @@ from tutelage.output import all_pages, print_json, print_table, say
 from tutelage.session import JsonOption, TenantOption, now_s, settings, tenant_database
 
 
-def learn(
+def learn(  # noqa: PLR0917  # typer makes options of them
     ctx: typer.Context,
     tenant: TenantOption = DEFAULT_TENANT,
     kind: Annotated[Literal["patterns", "knowledge", "nlu", "all"], typer.Option(help="What to learn.")] = "all",
     now: Annotated[
         str | None, typer.Option(help="The run's time, such as 2027-01-01T00:00:00Z; the machine's otherwise.")
     ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(metavar="ID", help="What nlu trains on; the configured dataset otherwise.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the learner once for a tenant and print what changed."""
-    if kind == "nlu":
-        raise InvalidError("kind", "nlu is not part of this release: no classifier is trained yet")
     config = settings(ctx)
     run_at_s = now_s() if now is None else _moment(now)
     console = load("tutelage.drawing:error_console")()
     with tenant_database(config, tenant) as db, console.status(f"learning {kind} for {tenant} ..."):
-        reports = load("learner.once:learn")(db, config, tenant, kind, now_s=run_at_s)
+        reports = load("learner.once:learn")(db, config, tenant, kind, now_s=run_at_s, dataset_id=dataset)
     if as_json:
         print_json(reports)
         return
@@ -70,12 +71,13 @@ def runs(
         print_json(found)
         return
     print_table(
-        ("run at", "kind", "status", "responses", "signals", "satisfaction", "generation", "cost $", "error"),
+        ("run at", "kind", "status", "frozen", "responses", "signals", "satisfaction", "generation", "cost $", "error"),
         (
             (
                 r.run_at,
                 r.kind,
                 r.status,
+                "yes" if r.is_frozen else None,
                 r.n_responses,
                 r.n_signals,
                 r.satisfaction,

@@ -164,7 +164,8 @@ def review_example(visit: Visit) -> str:
         actor=visit.actor,
         now_s=visit.now_s,
     )
-    return f"/datasets/{quote(example.dataset_id, safe='')}"
+    page = f"/datasets/{quote(example.dataset_id, safe='')}"
+    return page if visit.form.get("from") == "queue" else f"{page}?show=all"
 
 
 def revert_generation(visit: Visit) -> str:
@@ -179,6 +180,7 @@ def revert_generation(visit: Visit) -> str:
         actor=visit.actor,
         reason=visit.form.get("reason", "").strip() or "in the console",
         now_s=visit.now_s,
+        is_forced=visit.form.get("force") == "yes",
     )
     return "/generations"
 

@@ -17,6 +17,7 @@ from learner.pattern_words import (
     lift_in_words,
     rates,
     shares_in_words,
+    words_in_words,
 )
 from store.learner_states import plan_strata
 from store.pattern_evidence import ARMS, Arm, pattern_conversations
@@ -108,6 +109,7 @@ def pattern(visit: Visit) -> dict[str, Any]:
         "exposure": exposure,
         "exposure_chart": _exposure_chart(exposure),
         "signal_types": [name for name in SIGNAL_TYPES if _has(exposure, name)],
+        "words": words_in_words(row),
         "grade": grade_in_words(row),
         "lift": lift_in_words(row),
         "shares": shares_in_words(row, group_field),

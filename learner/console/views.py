@@ -1,6 +1,7 @@
 """What each page of the console shows, as values for its template."""
 
 from typing import Any, Final, cast
+from urllib.parse import quote
 
 from learner.api_request import generation_number
 from learner.console.visit import Visit
@@ -9,6 +10,7 @@ from learner.knowledge.evidence import HUB_QUESTIONS
 from learner.pattern_words import (
     conditions_in_words,
 )
+from learner.review_order import QueuedExample, review_queue
 from learner.reviewing import Excerpt, excerpt, passage, with_diffs, word_diff
 from store.alerts import list_alerts
 from store.audit import list_audit
@@ -32,11 +34,12 @@ from store.contradictions import (
 )
 from store.conversation_search import search_conversations
 from store.conversations import find_transcript, list_conversations, transcript
-from store.datasets import NEEDS_REVIEW, get_dataset, list_datasets, list_examples
+from store.datasets import ExampleRow, get_dataset, list_datasets, list_examples, list_facets
 from store.exchanges import exchanges
 from store.generations import current_number, get_generation, list_generations, plan_of
 from store.jobs import list_jobs
 from store.reverting import step_back
+from store.review_queue import audit_result
 from store.runs import list_runs
 from store.vocabulary import (
     CONTEXT_STATUSES,
@@ -46,6 +49,8 @@ from store.vocabulary import (
 PAGE: Final = 50
 QUEUE_PAGE: Final = 10  # each with a part of its source beside it
 JOBS: Final = 20
+EXAMPLE_QUEUE: Final = 20
+MAX_INTENTS: Final = 500  # that a reviewer is offered; others can be typed
 
 
 def contexts(visit: Visit) -> dict[str, Any]:
@@ -185,18 +190,44 @@ def datasets(visit: Visit) -> dict[str, Any]:
 
 
 def dataset(visit: Visit) -> dict[str, Any]:
-    """Return the examples of a dataset that wait for a review, or all of them."""
+    """Return what of a dataset to look at next and why, or its examples: all, by words, by intent or by tag."""
     row = get_dataset(visit.db, visit.tenant_id, visit.path["id"])
-    is_all = visit.query.get("show") == "all"
-    examples, next_cursor = list_examples(
-        visit.db,
-        visit.tenant_id,
-        row.id,
-        tag=None if is_all else NEEDS_REVIEW,
-        limit=PAGE,
-        cursor=visit.query.get("cursor") or None,
-    )
-    return {"dataset": row, "is_all": is_all, "examples": examples, "next_cursor": next_cursor}
+    wanted = {name: visit.query.get(name, "").strip() for name in ("q", "intent", "tag")}
+    is_queue = visit.query.get("show") != "all" and not any(wanted.values())
+    queue: list[QueuedExample] = []
+    examples: list[ExampleRow] = []
+    next_cursor: str | None = None
+    if is_queue:
+        queue = review_queue(
+            visit.db,
+            visit.tenant_id,
+            row.id,
+            visit.services.author.embedder,
+            review_below=visit.services.config.training.review_below_confidence,
+            limit=EXAMPLE_QUEUE,
+        )
+    else:
+        examples, next_cursor = list_examples(
+            visit.db,
+            visit.tenant_id,
+            row.id,
+            search=wanted["q"] or None,
+            intent=wanted["intent"] or None,
+            tag=wanted["tag"] or None,
+            limit=PAGE,
+            cursor=visit.query.get("cursor") or None,
+        )
+    return {
+        "dataset": row,
+        "is_queue": is_queue,
+        "queue": queue,
+        "examples": examples,
+        "next_cursor": next_cursor,
+        "wanted": wanted,
+        "page_query": "show=all&" + "".join(f"{name}={quote(text, safe='')}&" for name, text in wanted.items() if text),
+        "intents": list_facets(visit.db, visit.tenant_id, row.id, kind="intent", limit=MAX_INTENTS)[0],
+        "audit": audit_result(visit.db, visit.tenant_id, row.id),
+    }
 
 
 def conversations(visit: Visit) -> dict[str, Any]:

@@ -32,10 +32,11 @@ from store.database import Database
 from store.datasets import NewExample, add_examples, list_examples
 from store.feedback import Signal, record_signal
 from store.generations import current_number
-from store.patterns import PatternEvent, get_pattern, list_patterns
+from store.patterns import PatternEvent, get_pattern, list_patterns, publish_patterns, save_pattern
 from store.plan import Conditions
 from store.records import InjectionRecord
 from store.responses import insert_records
+from store.runs import finish_run, start_run
 from store.statistics import ArmSums
 from store.tenants import create_key, ensure_tenant, revoke_key
 from tests.conftest import NOW_S
@@ -85,7 +86,10 @@ def fill(db: Database, config: Config, author: Author, tenant_id: str) -> Filled
     )
     example = NewExample(f"hello {ATTACK}", ATTACK, 0.2, "bulk", None, "", None)
     add_examples(db, tenant_id, "ds-auto-training", [example], review_below_confidence=0.7, now_s=NOW_S)
-    alert = raise_alert(db, tenant_id, kind="crash", message=ATTACK, detail={}, run_id=None, now_s=NOW_S)
+    run_id = start_run(db, tenant_id, "patterns", NOW_S, NOW_S)
+    finish_run(db, tenant_id, run_id, finished_s=NOW_S, cursor={}, summary={}, is_frozen=True)
+    start_run(db, tenant_id, "knowledge", NOW_S, NOW_S)  # under way: it has said nothing yet
+    alert = raise_alert(db, tenant_id, kind="crash", message=ATTACK, detail={}, run_id=run_id, now_s=NOW_S)
     import_conversations(
         db, tenant_id, [{"chatId": f"im/port {ATTACK}", "messages": [{"role": "user", "content": ATTACK}]}], now_s=NOW_S
     )
@@ -135,6 +139,7 @@ def pages(filled: Filled) -> list[str]:
         "/datasets",
         "/datasets/ds-auto-training",
         "/datasets/ds-auto-training?show=all",
+        "/datasets/ds-auto-training?show=all&q=hello&intent=&tag=needs_review",
         "/conversations",
         "/conversations/talk",
         "/login",
@@ -248,8 +253,18 @@ def test_a_source_that_is_gone_is_not_called_a_persons_writing(
 def test_a_person_reviews_an_example_and_acknowledges_an_alert(
     client: TestClient, filled: Filled, db: Database
 ) -> None:
-    answer = post(client, "/datasets/ds-auto-training", f"/examples/{filled.example_id}", intent="greet")
+    page = client.get("/datasets/ds-auto-training").text
+    assert "20% sure, less than 70%" in page
+    path = f"/examples/{filled.example_id}"
+    answer = post(client, "/datasets/ds-auto-training", path, intent="greet", **{"from": "queue"})
     assert answer.headers["location"] == "/datasets/ds-auto-training"
+    listed = "/datasets/ds-auto-training?show=all"
+    assert post(client, listed, path, intent="greet").headers["location"] == listed
+    assert client.post(path, data={"intent": "stolen"}).status_code == 403
+    assert "was &lt;script&gt;" in client.get("/datasets/ds-auto-training?show=all").text
+    assert [entry.actor for entry in list_audit(db, "default")[0] if entry.action == "examples.review"] == [
+        "console"
+    ] * 2
     ((example,), _) = list_examples(db, "default", "ds-auto-training")
     assert (example.intent, example.needs_review) == ("greet", False)
     post(client, "/", f"/alerts/{filled.alert_id}/acknowledge")
@@ -293,6 +308,40 @@ def test_a_person_goes_back_to_a_generation_once_they_said_so(client: TestClient
     assert "What it served is served now." in client.get(back).text
 
 
+def test_what_was_taken_out_for_harm_comes_back_only_when_a_person_says_so_again(
+    client: TestClient, filled: Filled, db: Database
+) -> None:
+    row = get_pattern(db, "default", filled.pattern_id)
+    active = dataclasses.replace(row, state="active", share=0.7)
+    save_pattern(db, row, active, actor="learner", reason="helps", now_s=NOW_S)
+    number = publish_patterns(db, "default", actor="learner", reason="run", now_s=NOW_S)
+    gone = dataclasses.replace(active, state="retired", share=0.0)
+    save_pattern(db, active, gone, actor="learner", reason="harm: it fell", now_s=NOW_S, is_harm=True)
+    page = f"/generations/{number}"
+
+    shown = client.get(page).text
+    assert "had been taken out" in shown
+    assert "harm: it fell" in shown
+    assert "also what had been taken out for harm: 1" in shown
+    assert post(client, page, f"{page}/revert", confirm="yes").status_code == 409
+    assert get_pattern(db, "default", row.id).state == "retired"
+
+    assert post(client, page, f"{page}/revert", confirm="yes", force="yes").status_code == 303
+    assert get_pattern(db, "default", row.id).state == "active"
+
+
+def test_the_page_of_an_edited_pattern_says_since_when_its_words_stand(
+    client: TestClient, filled: Filled, db: Database, author: Author
+) -> None:
+    author.edit_pattern(
+        db, "default", filled.pattern_id, rule="Be long.", conditions=None, actor="test", now_s=NOW_S + 60
+    )
+    page = unescape(client.get(f"/patterns/{filled.pattern_id}").text)
+    assert "what was measured before was of other words and does not count" in page
+    assert f'before: "Be brief {ATTACK}"' in page
+    assert 'href="/conversations/talk"' not in page
+
+
 @pytest.mark.parametrize("number", ["0", "999", "x", "1" * 30])
 def test_a_generation_that_never_was_is_not_found(client: TestClient, filled: Filled, number: str) -> None:
     assert client.get(f"/generations/{number}").status_code == 404
@@ -309,10 +358,10 @@ def test_a_person_adds_a_pattern_and_edits_it(client: TestClient, db: Database) 
         "trial",
         Conditions(question_type=("price", "refund")),
     )
-    answer = post(client, page, f"{page}/edit", rule="Name two sources.", segment="pro")
+    answer = post(client, page, f"{page}/edit", rule="Name two sources.", data_source="crm")
     assert (answer.status_code, answer.headers["location"]) == (303, page)
     row = get_pattern(db, "default", row.id)
-    assert (row.rule, row.conditions) == ("Name two sources.", Conditions(segment=("pro",)))
+    assert (row.rule, row.conditions) == ("Name two sources.", Conditions(data_source=("crm",)))
     assert {entry.action for entry in list_audit(db, "default")[0]} >= {"patterns.add", "patterns.edit"}
 
 

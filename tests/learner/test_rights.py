@@ -30,10 +30,6 @@ REVIEWS = {
     ("POST", "/api/contexts/{id}/reject"),
 }
 REVIEWED = ("/api/contexts", "/api/contradictions", "/api/training/examples/")  # new routes there, too
-    "/api/contexts",
-    "/api/contradictions",
-    "/api/training/examples/",
-)  # new routes there are for reviewers, too
 PAGE_REVIEWS = ("/contexts", "/contradictions", "/examples/")
 CHANGES = [(method, path) for path, method, _, _ in ROUTES if method != "GET"]
 

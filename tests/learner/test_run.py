@@ -184,7 +184,7 @@ def test_all_is_patterns_and_knowledge(db: Database, config: Config) -> None:
 def test_what_cannot_be_run_is_refused(db: Database, config: Config) -> None:
     world = World(db, config)
 
-    with pytest.raises(ValueError, match="nlu"):
+    with pytest.raises(NotFoundError, match="ds-auto-training"):
         run_once(db, config, DEFAULT_TENANT, "nlu", collaborators=world.collaborators, now_s=world.now_s)
     with pytest.raises(NotFoundError, match="nobody"):
         run_once(db, config, "nobody", "patterns", collaborators=world.collaborators, now_s=world.now_s)

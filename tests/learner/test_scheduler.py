@@ -17,6 +17,7 @@ from learner.scheduler import Scheduler, intervals_s, latest_slot_s
 from store.clock import ManualClock, iso
 from store.config import Config
 from store.database import Database, open_database
+from store.datasets import ensure_dataset
 from store.jobs import JobRow, Turn, claim_next, create_job, get_job, list_jobs
 from store.tenants import ensure_tenant, set_learning
 from store.vocabulary import JobKind
@@ -53,6 +54,7 @@ def quiet(config: Config) -> Config:
         config,
         patterns=dataclasses.replace(config.patterns, enabled=False),
         knowledge=dataclasses.replace(config.knowledge, enabled=False),
+        nlu=dataclasses.replace(config.nlu, enabled=False),
         learner=dataclasses.replace(config.learner, poll_s=0.02),
     )
 
@@ -126,8 +128,21 @@ def test_installations_do_not_share_their_slots() -> None:
 
 
 def test_disabled_learning_is_not_scheduled(config: Config, quiet: Config) -> None:
-    assert intervals_s(config) == {"patterns": 6 * HOUR_S, "knowledge": 24 * HOUR_S}
+    assert intervals_s(config) == {"patterns": 6 * HOUR_S, "knowledge": 24 * HOUR_S, "nlu-train": 24 * HOUR_S}
     assert intervals_s(quiet) == {}
+
+
+def test_a_classifier_is_trained_only_for_tenants_with_a_dataset(
+    config: Config, db: Database, clock: ManualClock
+) -> None:
+    ensure_tenant(db, "other", NOW_S)
+    ensure_dataset(db, "other", "ds-auto-training", NOW_S)
+    scheduler = scheduler_of(config, Bench(), clock)
+    for _ in range(24):
+        clock.advance(HOUR_S)
+        scheduler.look(db)
+    assert [job.kind for job in list_jobs(db, "default", kind="nlu-train")[0]] == []
+    assert [job.kind for job in list_jobs(db, "other", kind="nlu-train")[0]] == ["nlu-train"]
 
 
 def test_each_tenant_gets_one_job_per_interval_and_kind(config: Config, db: Database, clock: ManualClock) -> None:

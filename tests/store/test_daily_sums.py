@@ -156,15 +156,15 @@ def test_the_sums_are_what_the_records_add_up_to_after_any_history(
 def test_an_older_database_has_the_sums_of_its_records_once_it_is_opened(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
-        MIGRATIONS.apply(Tool(connection), stop_before="m016_daily_sums")
+        MIGRATIONS.apply(Tool(connection), stop_before="m020_daily_sums")
         db = Database(connection, tmp_path / "old.db")
         fill_old(db)
 
         migrate(db)
 
         days, conversations = kept(db)
-        # tenant, day, arm, responses, signals, satisfaction; with thumbs up, down, follow-up, regenerate; tokens put
-        # in, of prompts, of replies, cached; conversations that began, and their squares and products
+        # tenant, day, arm, responses, signals, satisfaction; with thumbs up, down, follow-up, regenerate; tokens
+        # put in, of prompts, of replies, cached; conversations that began, and their squares and products
         assert days == [
             ("default", "2026-11-20", 0, 1, 0, 0.0, 0, 0, 0, 0, 0, 100, 0, 0, 1, 9.0, 1.0, 3.0),
             ("default", "2026-11-21", 0, 2, 3, 1.0, 1, 0, 1, 0, 0, 200, 0, 0, 0, 0.0, 0.0, 0.0),

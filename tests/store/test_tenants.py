@@ -150,7 +150,7 @@ def test_keys_keep_all_they_had_when_scopes_are_added(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA foreign_keys = ON")
-        MIGRATIONS.apply(Tool(connection), stop_before="m017_roles")
+        MIGRATIONS.apply(Tool(connection), stop_before="m021_roles")
         db = Database(connection, tmp_path / "old.db")
         ensure_tenant(db, "acme", NOW_S)
         made = [

@@ -1,0 +1,1 @@
+"""Trains the classifier of question types on what channels logged and people reviewed."""

@@ -1,0 +1,149 @@
+"""The classifier that a tenant trained on its own examples, as an immutable value and as bytes.
+
+Linear over the embedding that each question has anyway: two products of some hundred rows, 10 to 20 microseconds.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from store.embedding import Vector
+from store.errors import DamagedModelError
+
+FORMAT: Final = 1
+DIGEST_BYTES: Final = 16
+LEAST: Final = 1e-6  # of a probability: below, it is none
+
+
+class _Stored(msgspec.Struct, frozen=True, array_like=True):
+    format: int
+    intents: tuple[str, ...]
+    dimensions: int
+    familiar_similarity: float
+    slope: float
+    offset: float
+    rows: bytes  # float32, little-endian: weights, then centres
+    bias: bytes
+
+
+class IntentClassifier:
+    """Question embedding -> (intent, confidence).
+
+    Args:
+        intents: their names, n.
+        weights: (n, d); the temperature is in them already.
+        bias: (n,).
+        centres: (n, d) unit rows, the mean embedding of each intent's examples.
+        familiar_similarity: cosine to the nearest centre under which the probability shrinks in proportion.
+        slope: more than 0; what a unit of the log odds of that counts in those of the confidence.
+        offset: of the log odds.
+    """
+
+    def __init__(
+        self,
+        intents: Sequence[str],
+        weights: Vector,
+        bias: Vector,
+        centres: Vector,
+        *,
+        familiar_similarity: float,
+        slope: float,
+        offset: float,
+    ) -> None:
+        self.intents = tuple(intents)
+        self.familiar_similarity = familiar_similarity
+        self.slope = slope
+        self.offset = offset
+        self._n_intents = len(self.intents)
+        self._rows = np.concatenate([weights, centres]).astype(np.float32, copy=False)
+        self._bias = bias.astype(np.float32, copy=False)
+
+    def classify(self, embedding: Vector) -> tuple[str, float]:
+        """Return the most probable intent and the confidence in it, in [0, 1].
+
+        The confidence is the calibrated probability, made smaller when *embedding* is unlike all that the classifier
+        was trained on: there the probabilities of a linear model mean nothing. A text without words has 0.
+        """
+        scores = self._rows @ embedding
+        logits = scores[: self._n_intents] + self._bias
+        best = int(logits.argmax())
+        probability = 1.0 / float(np.exp(logits - logits[best]).sum())
+        similarity = float(scores[self._n_intents :].max())
+        plausible = probability * min(1.0, similarity / self.familiar_similarity)
+        if plausible < LEAST:
+            return self.intents[best], 0.0
+        plausible = min(plausible, 1.0 - LEAST)
+        log_odds = self.slope * math.log(plausible / (1.0 - plausible)) + self.offset
+        return self.intents[best], 1.0 / (1.0 + math.exp(-log_odds))
+
+    def classify_all(self, embeddings: Vector) -> tuple[NDArray[np.int64], Vector]:
+        """Return for each of *embeddings* (m, d) the index of its intent and the confidence, as ``classify`` does."""
+        scores = embeddings @ self._rows.T
+        logits = scores[:, : self._n_intents] + self._bias
+        best = logits.argmax(axis=1)
+        probabilities = 1.0 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
+        similarities = scores[:, self._n_intents :].max(axis=1)
+        plausible = probabilities * np.minimum(similarities / self.familiar_similarity, 1.0)
+        confidences = 1.0 / (1.0 + np.exp(-(self.slope * log_odds(plausible) + self.offset)))
+        return best, np.where(plausible < LEAST, 0.0, confidences).astype(np.float32)
+
+    def encode(self) -> bytes:
+        """Return the classifier as bytes, with a digest before them."""
+        payload = msgspec.msgpack.encode(
+            _Stored(
+                FORMAT,
+                self.intents,
+                self._rows.shape[1],
+                self.familiar_similarity,
+                self.slope,
+                self.offset,
+                self._rows.astype("<f4").tobytes(),
+                self._bias.astype("<f4").tobytes(),
+            )
+        )
+        return _digest(payload) + payload
+
+
+def decode_classifier(blob: bytes) -> IntentClassifier:
+    """Return the classifier that ``encode`` wrote.
+
+    Raises:
+        DamagedModelError: the bytes are damaged or of another version.
+    """
+    payload = blob[DIGEST_BYTES:]
+    if blob[:DIGEST_BYTES] != _digest(payload):
+        raise DamagedModelError("its bytes are damaged")
+    try:
+        stored = msgspec.msgpack.decode(payload, type=_Stored)
+    except msgspec.DecodeError as exc:
+        raise DamagedModelError(f"its form is unknown: {exc}") from exc
+    if stored.format != FORMAT:
+        raise DamagedModelError(f"it is of format {stored.format}, not {FORMAT}")
+    rows = np.frombuffer(stored.rows, dtype="<f4").astype(np.float32).reshape(-1, stored.dimensions)
+    bias = np.frombuffer(stored.bias, dtype="<f4").astype(np.float32)
+    n_intents = len(stored.intents)
+    return IntentClassifier(
+        stored.intents,
+        rows[:n_intents],
+        bias,
+        rows[n_intents:],
+        familiar_similarity=stored.familiar_similarity,
+        slope=stored.slope,
+        offset=stored.offset,
+    )
+
+
+def log_odds(probabilities: Vector) -> Vector:
+    """Return the log odds of *probabilities*, which are kept LEAST away from 0 and 1."""
+    kept = np.clip(probabilities, LEAST, 1.0 - LEAST)
+    found: Vector = np.log(kept / (1.0 - kept))
+    return found
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=DIGEST_BYTES).digest()
