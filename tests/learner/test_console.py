@@ -552,7 +552,9 @@ def test_the_lift_over_time_begins_with_the_evidence_that_counts(db: Database, a
     old, new, at = ({"lift": lift, "lift_low": lift - 0.1, "lift_high": lift + 0.1} for lift in (0.5, 0.2, 0.3))
     events: list[tuple[int, dict[str, Any]]] = [(10, old), (12, new), (13, {"lift": None}), (14, at)]
     history = [
-        PatternEvent(number, row.id, None, "learner", "trial", "trial", "", detail, f"2026-11-{day}T10:00:00.000Z")
+        PatternEvent(
+            number, row.id, None, "learner", "trial", "trial", "", detail, False, f"2026-11-{day}T10:00:00.000Z"
+        )
         for number, (day, detail) in enumerate(events)
     ]
     row = dataclasses.replace(row, trial_since="2026-11-11T00:00:00.000Z", lift=0.25, lift_low=0.2, lift_high=0.3)

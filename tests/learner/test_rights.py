@@ -62,8 +62,9 @@ def test_what_reviewers_decide_about_is_there() -> None:
 @pytest.mark.parametrize("role", ROLES)
 def test_everybody_with_a_role_reads_the_api(keyed: TestClient, db: Database, role: Role) -> None:
     headers = {"x-api-key": key_of(db, role)}
-    for path, method, _, _ in ROUTES:
-        assert method != "GET" or keyed.get(concrete(path), headers=headers).status_code in (200, 404), path
+    reads = [concrete(path) for path, method, *_ in ROUTES if method == "GET"]
+    statuses = {path: keyed.get(path, headers=headers).status_code for path in reads}
+    assert [path for path, status in statuses.items() if status in (401, 403) or status >= 500] == []
 
 
 @pytest.mark.parametrize("role", ROLES)
