@@ -33,6 +33,7 @@ from proxy.upstream import Cancellation
 from proxy.waiting import wait
 from store.clock import Clock
 from store.config import Config
+from store.embedding import clipped
 from store.ids import new_id
 from store.records import InjectionRecord, InjectionSet, encode_record, make_set
 from store.segments import SegmentWriter
@@ -357,7 +358,8 @@ class Learning:
                 remote = Look(served.remote.search, vector, served.remote.threshold)
                 local = Look(served.search, question, served.threshold)
                 return select_by_both(remote, local, served.remote.unmade, section, lot), generation
-        return select_contexts(served.search, question, served.threshold, section, lot), generation
+        asked = clipped(draft.facts.question)
+        return select_contexts(served.search, question, served.threshold, section, lot, asked=asked), generation
 
     def record(self, draft: Draft, response_id: str, reply: Reply, ending: Ending) -> None:
         """Append the finished response to the segment."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from store.blocks import context_entry
 from store.context_vectors import thresholds
 from store.database import Database, Row
@@ -13,6 +15,7 @@ from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tenants import get_tenant
 from store.vectors import decode_vectors
 
+_QUESTIONS: Final = msgspec.json.Decoder(list[str])
 BATCH_ROWS: Final = 500  # read at a time; a few ms in which a request waits for the interpreter
 
 
@@ -121,7 +124,7 @@ def _follow(
     """Return *contexts*, which were loaded with *generation*, as they are now."""
     changed = db.rows(
         """
-        SELECT id, is_served, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
+        SELECT id, is_served, questions_json, answer, tokens, embedding,
           embedding_model, unixepoch(coalesce(reviewed_at, created_at)) AS reviewed_s
         FROM ai_contexts WHERE tenant_id = :tenant_id AND changed_generation > :generation ORDER BY id
         """,
@@ -139,7 +142,7 @@ def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int)
     # Batch by batch: 100,000 rows at once would take twice the memory of what is kept of them.
     for batch in db.batches(
         """
-        SELECT id, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
+        SELECT id, questions_json, answer, tokens, embedding,
           unixepoch(coalesce(reviewed_at, created_at)) AS reviewed_s
         FROM ai_contexts WHERE tenant_id = :tenant_id AND is_served = 1 AND embedding_model = :embedding_model
         """,
@@ -168,7 +171,7 @@ def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnaps
     rows = ContextRows()
     for batch in db.batches(
         """
-        SELECT c.id, json_extract(c.questions_json, '$[0]') AS question, c.answer, c.tokens, v.embedding,
+        SELECT c.id, c.questions_json, c.answer, c.tokens, v.embedding,
           unixepoch(coalesce(c.reviewed_at, c.created_at)) AS reviewed_s
         FROM ai_contexts AS c
         JOIN context_vectors AS v ON v.context_id = c.id AND v.revision = c.revision AND v.model = :model
@@ -177,7 +180,7 @@ def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnaps
         {"tenant_id": tenant_id, "model": model},
         size=BATCH_ROWS,
     ):
-        rows.add(_entries(batch))
+        rows.add(_entries(batch, with_words=False))
     return rows.view()
 
 
@@ -186,7 +189,7 @@ def _follow_remote(
 ) -> ServedContexts:
     changed = db.rows(
         """
-        SELECT c.id, c.is_served, json_extract(c.questions_json, '$[0]') AS question, c.answer, c.tokens, v.embedding,
+        SELECT c.id, c.is_served, c.questions_json, c.answer, c.tokens, v.embedding,
           unixepoch(coalesce(c.reviewed_at, c.created_at)) AS reviewed_s
         FROM ai_contexts AS c
         LEFT JOIN context_vectors AS v ON v.context_id = c.id AND v.revision = c.revision AND v.model = :model
@@ -198,14 +201,18 @@ def _follow_remote(
         return contexts
     served = [row for row in changed if row["is_served"] and row["embedding"] is not None]
     kept = {row["id"] for row in served}
-    return contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
+    return contexts.changed(_entries(served, with_words=False), [row["id"] for row in changed if row["id"] not in kept])
 
 
-def _entries(rows: Sequence[Row]) -> Entries:
+def _entries(rows: Sequence[Row], *, with_words: bool = True) -> Entries:
+    questions = [_QUESTIONS.decode(row["questions_json"]) for row in rows]
     return Entries(
         ids=[row["id"] for row in rows],
         vectors=decode_vectors([row["embedding"] for row in rows]),
-        texts=[context_entry(row["question"] or "", row["answer"]) for row in rows],
+        texts=[
+            context_entry(asked[0] if asked else "", row["answer"]) for asked, row in zip(questions, rows, strict=True)
+        ],
         tokens=[row["tokens"] for row in rows],
         reviewed_s=[row["reviewed_s"] for row in rows],
+        asked=["\n".join(asked) if with_words else "" for asked in questions],
     )
