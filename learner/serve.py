@@ -16,11 +16,12 @@ from starlette.applications import Starlette
 
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
-from learner.embedding_server import EmbeddingServer
+from learner.embedding_server import make_server
 from learner.knowledge.indexing import Indexer
 from learner.knowledge.pipeline import Period
+from learner.knowledge.refitting import refit_quietly
 from learner.notifying import Notifier
-from learner.once import learn
+from learner.once import learn, make_refitting, teaches
 from learner.scheduler import Scheduler
 from learner.services import Services
 from store.clock import Clock, SystemClock
@@ -55,6 +56,8 @@ class Worker:
         period = Period(job.range_start_at, job.range_end_at) if is_of_range else None
         with open_database(self._config.store) as db:
             reports = learn(db, self._config, job.tenant_id, kind, now_s=now_s, author=self._author, period=period)
+            if kind == "knowledge" and period is None and teaches(self._config):
+                refit_quietly(lambda: make_refitting(self._config, self._author), db, job.tenant_id)
         return reports[-1].run_id if reports else None
 
 
@@ -119,10 +122,10 @@ def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def make_indexer(config: Config, connect: Callable[[], Database], clock: Clock, author: Author) -> Indexer:
     """Return what keeps vectors and thresholds up to date, with the embedding server if one is configured."""
-    section, prices = config.embedding, PriceBook(config.prices)
+    prices = PriceBook(config.prices)
     server = None
-    if section.model != LOCAL_MODEL:
-        server = EmbeddingServer(section, os.environ.get(section.api_key_env, "") if section.api_key_env else "")
+    if config.embedding.model != LOCAL_MODEL and config.embedding.ask_per_request:
+        server = make_server(config.embedding, os.environ)
         prices.load()
     return Indexer(
         config, open_database=connect, clock=clock, embedder=lambda: author.embedder, server=server, prices=prices

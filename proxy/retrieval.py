@@ -225,15 +225,15 @@ class Look:
 
 
 def select_by_both(  # two ways to look, and how much of what they find
-    remote: Look, local: Look, unmade: frozenset[str], section: ContextsSection, lot: Lot
+    remote: Look, local: Look, unmade: frozenset[str], section: ContextsSection, lot: Lot, *, asked: str = ""
 ) -> Selection:
     """Return the entries nearest by the remote vectors; those in *unmade*, which have none yet, by their local ones.
 
-    Cosines of two models cannot be compared: entries are ordered by how far they are on the way from their model's
-    threshold to 1.
+    *asked* as of ``select_contexts``, while none is unmade. Cosines of two models cannot be compared: entries are
+    ordered by how far they are on the way from their model's threshold to 1.
     """
     if not unmade:
-        return select_contexts(remote.search, remote.question, remote.threshold, section, lot)
+        return select_contexts(remote.search, remote.question, remote.threshold, section, lot, asked=asked)
     ranked = [*_ranked(remote), *(item for item in _ranked(local) if item[1] in unmade)]
     tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
     found: list[tuple[int, ContextRows, float]] = []

@@ -11,11 +11,14 @@ from store.context_vectors import thresholds
 from store.database import Database, Row
 from store.generations import current_number, current_plan
 from store.plan import EMPTY_PLAN, Plan
+from store.refit_table import RefitTable
+from store.refits import load_refit, served_refit_name
 from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tenants import get_tenant
 from store.vectors import decode_vectors
 
 _QUESTIONS: Final = msgspec.json.Decoder(list[str])
+NOTHING_KNOWN: Final[tuple[int, None]] = (0, None)
 BATCH_ROWS: Final = 500  # read at a time; a few ms in which a request waits for the interpreter
 
 
@@ -32,6 +35,10 @@ class TenantSnapshot:
     """None: not loaded."""
     remote_contexts: ServedContexts | None = None
     """Those of them that have a vector of the remote model, with it; None: not loaded, or there is no such model."""
+    refit: RefitTable | None = None
+    """What makes the tenant's own vectors of the local ones; None: not loaded, or there is none."""
+    refit_contexts: ServedContexts | None = None
+    """Those of the contexts that have a vector of it, with it."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """The tenant's own similarity thresholds, by embedding model."""
 
@@ -85,7 +92,16 @@ def load_snapshot(
         plan = previous.plan if previous and previous.generation == generation else current_plan(db, tenant_id)
         contexts = None if embedding_model is None else _load_contexts(db, tenant_id, embedding_model, previous)
         is_remote = contexts is not None and remote_model is not None
-        remote_contexts = _load_remote(db, tenant_id, remote_model or "", previous) if is_remote else None
+        remote_contexts = None
+        if is_remote:
+            known = previous and (previous.generation, previous.remote_contexts)
+            remote_contexts = _load_beside(db, tenant_id, remote_model or "", known or NOTHING_KNOWN, with_words=False)
+        refit = None if embedding_model is None else _load_refit(db, tenant_id, embedding_model, previous)
+        refit_contexts = None
+        if refit is not None:
+            is_same = previous is not None and previous.refit is refit
+            known = previous and (previous.generation, previous.refit_contexts if is_same else None)
+            refit_contexts = _load_beside(db, tenant_id, refit.name, known or NOTHING_KNOWN, with_words=True)
         own_thresholds = thresholds(db, tenant_id)
     finally:
         db.connection.rollback()
@@ -97,6 +113,8 @@ def load_snapshot(
         plan=plan,
         contexts=contexts,
         remote_contexts=remote_contexts,
+        refit=refit,
+        refit_contexts=refit_contexts,
         thresholds=own_thresholds,
     )
 
@@ -153,11 +171,26 @@ def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int)
     return rows.view()
 
 
-def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnapshot | None) -> ServedContexts:
-    """Return the entries in service that have a vector of *model*, with it."""
-    known = previous.remote_contexts if previous is not None else None
-    if previous is not None and known is not None and known.can_change:
-        contexts = _follow_remote(db, tenant_id, model, previous.generation, known)
+def _load_refit(
+    db: Database, tenant_id: str, embedding_model: str, previous: TenantSnapshot | None
+) -> RefitTable | None:
+    """Return the tenant's refit, the very one of *previous* while it is served: it never changes."""
+    known = previous.refit if previous is not None else None
+    if known is not None and served_refit_name(db, tenant_id, embedding_model) == known.name:
+        return known
+    return load_refit(db, tenant_id, embedding_model)
+
+
+def _load_beside(
+    db: Database, tenant_id: str, model: str, known: tuple[int, ServedContexts | None], *, with_words: bool
+) -> ServedContexts:
+    """Return the entries in service that have a vector of *model* beside their local one, with it.
+
+    *known*: a generation and what was loaded with it.
+    """
+    generation, contexts = known
+    if contexts is not None and contexts.can_change:
+        contexts = _follow_beside(db, tenant_id, model, generation, contexts, with_words=with_words)
         n_served = db.value(
             """
             SELECT count(*) FROM ai_contexts AS c
@@ -180,12 +213,12 @@ def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnaps
         {"tenant_id": tenant_id, "model": model},
         size=BATCH_ROWS,
     ):
-        rows.add(_entries(batch, with_words=False))
+        rows.add(_entries(batch, with_words=with_words))
     return rows.view()
 
 
-def _follow_remote(
-    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts
+def _follow_beside(
+    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts, *, with_words: bool
 ) -> ServedContexts:
     changed = db.rows(
         """
@@ -201,7 +234,9 @@ def _follow_remote(
         return contexts
     served = [row for row in changed if row["is_served"] and row["embedding"] is not None]
     kept = {row["id"] for row in served}
-    return contexts.changed(_entries(served, with_words=False), [row["id"] for row in changed if row["id"] not in kept])
+    return contexts.changed(
+        _entries(served, with_words=with_words), [row["id"] for row in changed if row["id"] not in kept]
+    )
 
 
 def _entries(rows: Sequence[Row], *, with_words: bool = True) -> Entries:

@@ -18,6 +18,7 @@ from tutelage import (
     cli_keys,
     cli_learn,
     cli_patterns,
+    cli_refit,
     cli_serve,
     cli_tenants,
 )
@@ -51,6 +52,7 @@ app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
+app.command("refit")(cli_refit.refit)
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("import")(cli_import.import_file)
 app.command("forget")(cli_forget.forget)
