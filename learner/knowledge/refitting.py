@@ -5,6 +5,7 @@ the check is won, and then entries get their vectors from ``indexing.py`` while 
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -30,6 +31,7 @@ from store.run_lock import run_lock
 
 PROVIDER: Final = "openai"  # whose prices are looked up
 MAX_CHECKED: Final = 500  # entries, evenly chosen of more; the phrasings of the others are fitted to
+MAX_PER_VOICE: Final = 200  # texts of one user: nobody's flood takes the place of what others ask
 DAY_S: Final = 86_400.0
 
 log = logging.getLogger(__name__)
@@ -132,8 +134,12 @@ def _material(work: Refitting, db: Database, tenant_id: str, until_seq: int) -> 
     unseen = {" ".join(phrasing.casefold().split()) for phrasings in checked for phrasing in phrasings}
     texts: dict[str, frozenset[str]] = {}
     limit = work.config.refit.max_texts
+    n_said: Counter[str] = Counter()
 
     def take(said: str, voice: str) -> None:
+        n_said[voice] += 1
+        if n_said[voice] > MAX_PER_VOICE:
+            return
         text = remove_personal_data(said, [*declared_names(said), voice]).strip()
         is_wanted = text and " ".join(text.casefold().split()) not in unseen
         if is_wanted and (text in texts or len(texts) < limit):

@@ -19,7 +19,7 @@ from learner.embedding_server import EmbeddingServer
 from learner.errors import ModelError
 from learner.knowledge.indexing import Indexer
 from learner.knowledge.refit import MIN_CHECKED
-from learner.knowledge.refitting import Refitting, refit
+from learner.knowledge.refitting import MAX_PER_VOICE, Refitting, refit
 from proxy.snapshots import Snapshots
 from store.assets import read_package_file
 from store.clock import ManualClock, iso
@@ -283,6 +283,15 @@ def test_nothing_personal_is_sent_and_nothing_that_the_check_is_made_on(work: Wo
     assert not checked.intersection(sent)
 
 
+def test_one_users_flood_is_a_small_part_of_the_texts(work: Work, teacher: Upstream) -> None:
+    work.ask(2000, suffix=" flood")
+    work.db.execute("UPDATE responses SET user_id = 'flooder' WHERE question LIKE '%flood'")
+    work.refit()
+    assert sum("flood" in text for text in asked_texts(teacher)) <= MAX_PER_VOICE
+    (row,) = list_refits(work.db, DEFAULT_TENANT)
+    assert row.n_texts > 1000
+
+
 def test_another_tenants_text_is_not_sent_and_its_vectors_stay_as_they_are(work: Work, teacher: Upstream) -> None:
     ensure_tenant(work.db, "other", NOW_S)
     work.ask(100, suffix=" secretly", tenant_id="other")
@@ -395,4 +404,4 @@ def test_a_token_that_one_person_alone_used_gets_no_vector_of_its_own(work: Work
     work.db.execute("UPDATE responses SET user_id = 'u1'")
     work.refit()
     (row,) = list_refits(work.db, DEFAULT_TENANT)
-    assert row.n_tokens == 0
+    assert (row.n_texts, row.n_tokens) == (MAX_PER_VOICE, 0)
