@@ -14,10 +14,11 @@ import numpy as np
 
 from bench.bars import at_least, print_bar, table
 from bench.retrieval import DEFAULT_DATA, Item, Retrieval, build, read_banking, read_clinc
+from learner.knowledge.calibration import read_unrelated
 from learner.knowledge.refit import Judged, Text, fit
 from learner.knowledge.refitting import check
 from store.config import load_config
-from store.embedding import LocalEmbedder, RefittedEmbedder, Vector, load_local_embedder
+from store.embedding import Embedder, LocalEmbedder, RefittedEmbedder, Vector, load_local_embedder
 from store.refit_table import RefitTable
 
 STRENGTHS = {"as MiniLM": 0.3, "stronger": 0.5, "useless": 0.0}
@@ -67,14 +68,17 @@ def judged(embedder: LocalEmbedder, refitted: RefitTable, items: Sequence[Item],
     checked = [
         tuple(texts[row] for row in chance.permutation(len(texts))[:3]) for _, texts in sorted(by_intent.items())
     ]
-    return check(embedder, refitted, checked)
+    return check(embedder, refitted, checked, load_config().contexts)
 
 
-def measure(name: str, items: Sequence[Item], embedder: LocalEmbedder, seeds: range) -> list[list[str]]:
+def measure(
+    name: str, items: Sequence[Item], embedder: LocalEmbedder, seeds: range, out_of_scope: Sequence[str]
+) -> list[list[str]]:
     """Return a row for each teacher and print the bars of the refit to the stronger one."""
     max_tokens = load_config().refit.max_tokens
     fitted_to, asked = halves(items)
-    rows = [[name, "none", *_recalls([build(embedder, asked, seed) for seed in seeds]), "", ""]]
+    plain = [build(embedder, asked, seed) for seed in seeds]
+    rows = [[name, "none", *_recalls(plain, embedder, out_of_scope), "", ""]]
     for label, strength in STRENGTHS.items():
         refitted = refit(embedder, fitted_to, strength, max_tokens)
         own = RefittedEmbedder(embedder, refitted)
@@ -82,7 +86,7 @@ def measure(name: str, items: Sequence[Item], embedder: LocalEmbedder, seeds: ra
         verdicts = [judged(embedder, refitted, asked, seed) for seed in seeds]
         n_won = sum(verdict.is_won for verdict in verdicts)
         gain = float(np.mean([verdict.gain for verdict in verdicts]))
-        rows.append([name, label, *_recalls(runs), f"{gain:+.3f}", f"{n_won} of {len(seeds)}"])
+        rows.append([name, label, *_recalls(runs, own, out_of_scope), f"{gain:+.3f}", f"{n_won} of {len(seeds)}"])
         if label == "stronger":
             for k, limit in BARS[name].items():
                 what = f"{name}, refit to a stand-in teacher, recall@{k}"
@@ -92,8 +96,14 @@ def measure(name: str, items: Sequence[Item], embedder: LocalEmbedder, seeds: ra
     return rows
 
 
-def _recalls(runs: Sequence[Retrieval]) -> list[str]:
-    return [f"{np.mean([run.recall(k) for run in runs]):.3f}" for k in (1, 3, 5)]
+def _recalls(runs: Sequence[Retrieval], embedder: Embedder, out_of_scope: Sequence[str]) -> list[str]:
+    """Return recall at 1, 3 and 5, and what is served: the right one among 3 above the threshold, strangers' questions."""
+    section, everyday, strange = load_config().contexts, embedder.embed(read_unrelated()), embedder.embed(out_of_scope)
+    levels = [run.own_threshold(everyday, section) for run in runs]
+    served = [run.recall(3, level) for run, level in zip(runs, levels, strict=True)]
+    found = [1 - run.silence(strange, level) for run, level in zip(runs, levels, strict=True)]
+    means = [np.mean([run.recall(k) for run in runs]) for k in (1, 3, 5)]
+    return [f"{figure:.3f}" for figure in (*means, np.mean(served), np.mean(found))]
 
 
 def main() -> None:
@@ -106,10 +116,21 @@ def main() -> None:
 
 def report(data: Path, embedder: LocalEmbedder, seeds: range) -> None:
     """Print what refits gain on questions that they were not fitted to."""
-    sets = {"BANKING77": read_banking(data), "CLINC150": read_clinc(data)[0]}
-    rows = [row for name, items in sets.items() for row in measure(name, items, embedder, seeds)]
+    clinc, out_of_scope = read_clinc(data)
+    sets = {"BANKING77": read_banking(data), "CLINC150": clinc}
+    rows = [row for name, items in sets.items() for row in measure(name, items, embedder, seeds, out_of_scope)]
     print("\nRefit to a stand-in teacher on half of the questions, entries and queries from the other half:\n")
-    head = ("data", "teacher", "recall@1", "@3", "@5", "gain in the check", "check won")
+    head = (
+        "data",
+        "teacher",
+        "recall@1",
+        "@3",
+        "@5",
+        "right among 3, above",
+        "out of scope that finds",
+        "gain in the check",
+        "check won",
+    )
     print(table(head, rows))
 
 

@@ -790,13 +790,12 @@ CREATE TABLE embedding_refits (
   n_texts INTEGER NOT NULL DEFAULT 0, -- that it was fitted to
   n_tokens INTEGER NOT NULL DEFAULT 0, -- with an offset of their own
   n_checked INTEGER NOT NULL DEFAULT 0, -- entries that the check was made on
-  gain REAL, -- in the reciprocal rank of the right entry; NULL before a check
+  gain REAL, -- in the reciprocal rank of the right entry, 0 under the threshold; NULL before a check
   gain_low REAL, -- 95 % lower bound
   note TEXT NOT NULL DEFAULT '', -- why it is not served
   prompt_tokens INTEGER NOT NULL DEFAULT 0, -- as the teacher counted
   cost_usd REAL NOT NULL DEFAULT 0, -- dollars
-  map BLOB, -- 256 x 256 float32; NULL unless it is served or one step back; so the next two
-  token_ids BLOB, -- int32, ascending
+  token_ids BLOB, -- int32, ascending; NULL unless it is served or one step back; so the next
   offsets BLOB, -- 256 float16 for each of them
   created_at TEXT NOT NULL,
   finished_at TEXT

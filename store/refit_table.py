@@ -1,7 +1,7 @@
-"""What turns the local word vectors into those of one tenant: a map of all of them, and what its own words get besides.
+"""What turns the local word vectors into those of one tenant: an offset for each word that the tenant's people use.
 
-A text's vector is ``mean of its tokens' vectors @ map + mean of their offsets``, normalised. So a tenant has 256 KB and
-1 KB for each of its words, not a table of 32 MB.
+A text's vector is the sum of its tokens' vectors and offsets, normalised. So a tenant has 1 KB for each of its words,
+not a table of 32 MB, and what it never speaks of stays where it was.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,6 @@ class RefitTable:
 
     name: str
     """Stored with each vector that it makes."""
-    map: Matrix
-    """(256, 256)."""
     token_ids: NDArray[np.int32]
     """(m,), ascending: the tokens with an offset."""
     offsets: Matrix
@@ -32,7 +30,7 @@ class RefitTable:
 
     def vector(self, ids: list[int], vectors: Matrix) -> Matrix:
         """Return (256,), not normalised, for the tokens *ids* with the local *vectors* (n, 256); n is at least 1."""
-        found: Matrix = np.add.reduce(vectors, axis=0) @ self.map
+        found: Matrix = np.add.reduce(vectors, axis=0)
         if len(self.token_ids):
             rows = self.token_ids.searchsorted(ids)
             rows[rows == len(self.token_ids)] = 0
@@ -40,29 +38,19 @@ class RefitTable:
             found += np.add.reduce(self.offsets.take(known, axis=0), axis=0)
         return found
 
-    def encode(self) -> tuple[bytes, bytes, bytes]:
-        """Return the columns ``map``, ``token_ids`` and ``offsets``; offsets in half precision."""
-        return (
-            self.map.astype("<f4").tobytes(),
-            self.token_ids.astype("<i4").tobytes(),
-            self.offsets.astype("<f2").tobytes(),
-        )
+    def encode(self) -> tuple[bytes, bytes]:
+        """Return the columns ``token_ids`` and ``offsets``; offsets in half precision."""
+        return self.token_ids.astype("<i4").tobytes(), self.offsets.astype("<f2").tobytes()
 
     @classmethod
-    def decode(cls, name: str, columns: tuple[bytes, bytes, bytes]) -> Self:
+    def decode(cls, name: str, token_ids: bytes, offsets: bytes) -> Self:
         """Return the table in these columns.
 
         Raises:
             ValueError: their lengths do not fit together.
         """
-        table_map, token_ids, offsets = columns
         ids = np.frombuffer(token_ids, "<i4").astype(np.int32)
-        return cls(
-            name,
-            np.frombuffer(table_map, "<f4").astype(np.float32).reshape(DIMENSIONS, DIMENSIONS),
-            ids,
-            np.frombuffer(offsets, "<f2").astype(np.float32).reshape(len(ids), DIMENSIONS),
-        )
+        return cls(name, ids, np.frombuffer(offsets, "<f2").astype(np.float32).reshape(len(ids), DIMENSIONS))
 
 
 def refit_name(local_model: str, refit_id: str) -> str:

@@ -28,7 +28,7 @@ READ_PER_TEXT: Final = 5  # records read for each text that is wanted: people as
 
 @dataclass(frozen=True, slots=True)
 class RefitRow:
-    """One refit; gain is what it adds to the mean reciprocal rank of an entry, *gain_low* its 95 % lower bound."""
+    """One refit; *gain* is in the mean reciprocal rank of what is injected, *gain_low* its 95 % lower bound."""
 
     id: str
     tenant_id: str
@@ -237,14 +237,14 @@ def load_refit(db: Database, tenant_id: str, local_model: str) -> RefitTable | N
     """Return the refit of *local_model* that is served to the tenant; None: there is none."""
     row = db.row(
         """
-        SELECT id, map, token_ids, offsets FROM embedding_refits
+        SELECT id, token_ids, offsets FROM embedding_refits
         WHERE tenant_id = :tenant_id AND status = 'served' AND local_model = :local_model
         """,
         {"tenant_id": tenant_id, "local_model": local_model},
     )
     if row is None:
         return None
-    return RefitTable.decode(refit_name(local_model, row["id"]), (row["map"], row["token_ids"], row["offsets"]))
+    return RefitTable.decode(refit_name(local_model, row["id"]), row["token_ids"], row["offsets"])
 
 
 def kept_models(db: Database, tenant_id: str) -> Iterable[str]:
@@ -262,11 +262,11 @@ def kept_models(db: Database, tenant_id: str) -> Iterable[str]:
 def _finish(
     db: Database, refit: RefitRow, status: Status, checked: Checked, *, table: RefitTable | None = None, now_s: float
 ) -> None:
-    columns = table.encode() if table is not None else (None, None, None)
+    columns = table.encode() if table is not None else (None, None)
     n_changed = db.execute(
         """
         UPDATE embedding_refits SET status = :status, n_texts = :n_texts, n_tokens = :n_tokens, n_checked = :n_checked,
-          gain = :gain, gain_low = :gain_low, note = :note, map = :map, token_ids = :token_ids, offsets = :offsets,
+          gain = :gain, gain_low = :gain_low, note = :note, token_ids = :token_ids, offsets = :offsets,
           finished_at = :now
         WHERE id = :id AND status = 'collecting'
         """,
@@ -279,9 +279,8 @@ def _finish(
             "gain": checked.gain,
             "gain_low": checked.gain_low,
             "note": checked.note,
-            "map": columns[0],
-            "token_ids": columns[1],
-            "offsets": columns[2],
+            "token_ids": columns[0],
+            "offsets": columns[1],
             "now": iso(now_s),
         },
     )
@@ -295,7 +294,7 @@ def _clear(db: Database, tenant_id: str, status: Status, new_status: Status) -> 
     if new_status == "withdrawn":
         db.execute(
             """
-            UPDATE embedding_refits SET map = NULL, token_ids = NULL, offsets = NULL
+            UPDATE embedding_refits SET token_ids = NULL, offsets = NULL
             WHERE tenant_id = :tenant_id AND status = 'withdrawn'
             """,
             {"tenant_id": tenant_id},

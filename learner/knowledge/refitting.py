@@ -14,15 +14,15 @@ import numpy as np
 
 from learner.embedding_server import RefusedError
 from learner.errors import ModelError
-from learner.knowledge.calibration import owners_of, read_unrelated
+from learner.knowledge.calibration import find_threshold, owners_of, read_unrelated
 from learner.knowledge.privacy import declared_names, remove_personal_data
-from learner.knowledge.refit import MIN_CHECKED, Judged, Text, fit, judge
+from learner.knowledge.refit import MIN_CHECKED, Judged, Seen, Text, fit, judge
 from store import refits
 from store.clock import Clock, parse_iso
-from store.config import Config, database_path
+from store.config import Config, ContextsSection, database_path
 from store.context_vectors import served_wordings
 from store.database import Database
-from store.embedding import LocalEmbedder, RefittedEmbedder, Vector
+from store.embedding import Embedder, LocalEmbedder, RefittedEmbedder, Vector
 from store.prices import PriceBook
 from store.refit_table import RefitTable, refit_name
 from store.refits import Checked, RefitRow
@@ -119,7 +119,9 @@ def _refit(work: Refitting, db: Database, tenant_id: str) -> str:
         name=refit_name(work.embedder.name, row.id),
         max_tokens=work.config.refit.max_tokens,
     )
-    return _decide(work, db, row, table, len(texts), check(work.embedder, table, material.checked))
+    return _decide(
+        work, db, row, table, len(texts), check(work.embedder, table, material.checked, work.config.contexts)
+    )
 
 
 def _material(work: Refitting, db: Database, tenant_id: str, until_seq: int) -> Material:
@@ -178,23 +180,42 @@ def _ask(work: Refitting, db: Database, row: RefitRow, texts: Sequence[str]) -> 
     return known
 
 
-def check(embedder: LocalEmbedder, table: RefitTable, checked: Sequence[tuple[str, ...]]) -> Judged:
-    """Return what *table* gains over the local one on entries with these phrasings."""
+def check(
+    embedder: LocalEmbedder, table: RefitTable, checked: Sequence[tuple[str, ...]], section: ContextsSection
+) -> Judged:
+    """Return what *table* gains over the local one on entries with these phrasings, each with its own threshold."""
     phrasings = [phrasing for asked in checked for phrasing in asked]
     everyday = read_unrelated()
-    refitted = RefittedEmbedder(embedder, table)
-    return judge(
-        (embedder.embed(phrasings), embedder.embed(everyday)),
-        (refitted.embed(phrasings), refitted.embed(everyday)),
-        owners_of([len(asked) for asked in checked]),
-    )
+    owners = owners_of([len(asked) for asked in checked])
+
+    def seen(maker: Embedder) -> Seen:
+        return Seen(maker.embed(phrasings), maker.embed(everyday))
+
+    def threshold(found: Seen, entries: Vector) -> float:
+        if not section.max_unrelated:
+            return section.similarity_threshold
+        own = find_threshold(
+            entries,
+            found.phrasings,
+            owners,
+            found.everyday,
+            share=section.max_unrelated,
+            least=section.least_similarity,
+        )
+        return section.similarity_threshold if own is None else own
+
+    return judge(seen(embedder), seen(RefittedEmbedder(embedder, table)), owners, threshold)
 
 
 def _decide(  # noqa: PLR0917
     work: Refitting, db: Database, row: RefitRow, table: RefitTable, n_texts: int, judged: Judged
 ) -> str:
     told = f"reciprocal rank {judged.gain:+.3f} (at least {judged.gain_low:+.3f}) on {judged.n_entries} entries"
-    note = "" if judged.is_won else f"the check was not won: {told}, out-of-scope AUC {judged.auc_gain:+.3f}"
+    note = (
+        ""
+        if judged.is_won
+        else f"the check was not won: {told}, everyday questions that find anything {judged.strange_gain:+.3f}"
+    )
     checked = Checked(n_texts, len(table.token_ids), judged.n_entries, judged.gain, judged.gain_low, note)
     if judged.is_won:
         generation = refits.serve_refit(db, row, table, checked, now_s=work.clock.now_s())
