@@ -97,7 +97,7 @@ def measure(
 
 
 def _recalls(runs: Sequence[Retrieval], embedder: Embedder, out_of_scope: Sequence[str]) -> list[str]:
-    """Return recall at 1, 3 and 5, and what is served: the right one among 3 above the threshold, strangers' questions."""
+    """Return recall at 1, 3 and 5, and who gets anything above the threshold: the right one among 3, out of scope."""
     section, everyday, strange = load_config().contexts, embedder.embed(read_unrelated()), embedder.embed(out_of_scope)
     levels = [run.own_threshold(everyday, section) for run in runs]
     served = [run.recall(3, level) for run, level in zip(runs, levels, strict=True)]
