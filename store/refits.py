@@ -125,6 +125,18 @@ def begin_refit(db: Database, tenant_id: str, *, local_model: str, teacher: str,
     return next(one for one in list_refits(db, tenant_id) if one.id == refit_id)
 
 
+def renew_refit(db: Database, refit: RefitRow, *, now_s: float) -> None:
+    """Let a refit that is still collecting reach up to the newest record; what was paid for stays."""
+    with db.transaction():
+        db.execute(
+            """
+            UPDATE embedding_refits SET until_seq = :until_seq, created_at = :now
+            WHERE id = :id AND status = 'collecting'
+            """,
+            {"id": refit.id, "until_seq": newest_seq(db, refit.tenant_id), "now": iso(now_s)},
+        )
+
+
 def text_key(text: str) -> bytes:
     """Return what a text is known by among the teacher's vectors."""
     return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).digest()

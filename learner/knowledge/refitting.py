@@ -96,11 +96,7 @@ def _not_due(work: Refitting, db: Database, tenant_id: str) -> str | None:
 
 
 def _refit(work: Refitting, db: Database, tenant_id: str) -> str:
-    until_seq = next(
-        (one.until_seq for one in refits.list_refits(db, tenant_id) if one.status == "collecting"),
-        refits.newest_seq(db, tenant_id),
-    )
-    material = _material(work, db, tenant_id, until_seq)
+    material = _material(work, db, tenant_id, _until_seq(work, db, tenant_id))
     if len(material.checked) < MIN_CHECKED:
         return f"{len(material.checked)} entries have two phrasings; a refit is checked on {MIN_CHECKED} or more"
     if len(material.texts) < work.config.refit.min_texts:
@@ -122,6 +118,16 @@ def _refit(work: Refitting, db: Database, tenant_id: str) -> str:
     return _decide(
         work, db, row, table, len(texts), check(work.embedder, table, material.checked, work.config.contexts)
     )
+
+
+def _until_seq(work: Refitting, db: Database, tenant_id: str) -> int:
+    """Return up to which record questions count: that of a refit under way, unless it is under way for too long."""
+    collecting = [one for one in refits.list_refits(db, tenant_id) if one.status == "collecting"]
+    for one in collecting:
+        if work.clock.now_s() - parse_iso(one.created_at) < work.config.refit.interval_days * DAY_S:
+            return one.until_seq
+        refits.renew_refit(db, one, now_s=work.clock.now_s())
+    return refits.newest_seq(db, tenant_id)
 
 
 def _material(work: Refitting, db: Database, tenant_id: str, until_seq: int) -> Material:

@@ -263,6 +263,26 @@ def test_what_was_paid_for_is_not_paid_for_again(work: Work, teacher: Upstream) 
     assert row.prompt_tokens == 10 * (len(paid) + len(again)) == 10 * row.n_texts
 
 
+def test_a_refit_that_was_interrupted_for_long_takes_in_what_was_asked_meanwhile(work: Work, teacher: Upstream) -> None:
+    answer = teach(knowing)
+    teacher.script = lambda request: answer(request) if len(teacher.requests) <= 1 else error_reply(500)
+    with pytest.raises(ModelError):
+        work.refit()
+    paid = teacher.requests[0].json["input"]
+    n_before = len(teacher.requests)
+    teacher.script = answer
+    work.ask(50, suffix=" lately")
+    work.clock.advance(8 * 86_400)
+
+    work.refit()
+
+    again = [text for request in teacher.requests[n_before:] for text in request.json["input"]]
+    assert any("lately" in text for text in again)
+    assert not set(paid).intersection(again)
+    (row,) = list_refits(work.db, DEFAULT_TENANT)
+    assert row.n_texts == len(paid) + len(again)
+
+
 def test_a_refit_costs_at_most_its_bound_and_a_batch(work: Work, teacher: Upstream) -> None:
     work.config = replace(work.config, refit=replace(work.config.refit, max_cost_usd=3.0))
     work.refit()
