@@ -101,7 +101,7 @@ def measure(config: Config, embedder: LocalEmbedder, search: ContextSearch, ques
             times = [time.perf_counter_ns()]
             embedding = embedder.embed_one(question)
             times.append(time.perf_counter_ns())
-            question_type, _ = classifier.classify(embedding)
+            question_type, _ = classifier.classify(question, embedding)
             times.append(time.perf_counter_ns())
             seed = conversation_seed(SECRET, f"conv-{number}")
             dimensions = index.dimensions(Facts(question_type, "source-7"))

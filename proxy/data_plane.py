@@ -61,11 +61,12 @@ class NoEmbedder:
     """Stands in for an embedder that is broken: learning fails open on every request."""
 
     name = ""
+    least_confidence = 0.0
 
     def embed_one(self, text: str) -> NDArray[np.float32]:
         raise EmbedderUnavailableError("the embedder could not be loaded")
 
-    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+    def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
         raise EmbedderUnavailableError("the embedder could not be loaded")
 
 

@@ -56,9 +56,14 @@ class Embedder(Protocol):
 
 
 class Classifier(Protocol):
-    """Tells a question's type; ``store.question_types`` has the real one."""
+    """Tells a question's type; ``store.question_types`` and ``store.intent_classifier`` have the real ones."""
 
-    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+    @property
+    def least_confidence(self) -> float:
+        """Return the confidence under which the type is "unknown", if the configured one is lower."""
+        ...
+
+    def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
         """Return the type and the confidence in it, 0 .. 1."""
         ...
 
@@ -330,10 +335,10 @@ class Learning:
         is_outdated = blocks.nlu_version != snapshot.nlu_version and bool(draft.facts.question)
         if not blocks.question_type or is_outdated:
             classifier = snapshot.classifier or self._classifier
-            question_type, confidence = classifier.classify(self._embedding(draft, blocks))
+            question_type, confidence = classifier.classify(draft.facts.question, self._embedding(draft, blocks))
             blocks.nlu_version = snapshot.nlu_version
-            is_sure = confidence >= self._config.question_types.min_confidence
-            blocks.question_type = question_type if is_sure else UNKNOWN_QUESTION_TYPE
+            least = max(self._config.question_types.min_confidence, classifier.least_confidence)
+            blocks.question_type = question_type if confidence >= least else UNKNOWN_QUESTION_TYPE
             blocks.question_type_confidence = confidence
         draft.question_type = blocks.question_type
         draft.question_type_confidence = blocks.question_type_confidence

@@ -146,6 +146,7 @@ class PatternsSection:
     max_candidates: int
     require_trial_approval: bool
     max_rule_tokens: int
+    max_term_replies: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,10 +262,12 @@ class NluSection:
     enabled: bool
     min_examples: int
     max_examples: int
+    max_features: int
     held_out: float
     reviewed_weight: float
     penalty: float
     unfamiliar: float
+    unsure: float
     min_accuracy: float
     margin: float
     keep_versions: int
@@ -442,8 +445,8 @@ _SHARES = {
     "embedding": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
-    "nlu": ("held_out", "unfamiliar", "min_accuracy", "margin"),
     "training": ("review_below_confidence", "audit_share"),
+    "nlu": ("held_out", "unfamiliar", "unsure", "min_accuracy", "margin"),
 }
 
 
@@ -488,7 +491,7 @@ _MORE_THAN_ZERO = {
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
     "telemetry": ("interval_s", "max_waiting"),
-    "nlu": ("min_examples", "max_examples", "held_out", "reviewed_weight", "penalty", "keep_versions"),
+    "nlu": ("min_examples", "max_examples", "max_features", "held_out", "reviewed_weight", "penalty", "keep_versions"),
 }
 
 

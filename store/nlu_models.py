@@ -21,7 +21,7 @@ class NewModel:
     """What training made."""
 
     dataset_id: str
-    run_id: str
+    run_id: str | None
     embedding_model: str
     n_intents: int
     n_examples: int

@@ -80,9 +80,9 @@ def _share(part: int, whole: int) -> float:
     return round(part / whole, DIGITS) if whole else 0.0
 
 
-def assess(classifier: IntentClassifier, embeddings: Vector, truth: Sequence[str]) -> Assessment:
-    """Return what *classifier* says about *embeddings*, whose intents are *truth*."""
-    best, confidences = classifier.classify_all(embeddings)
+def assess(classifier: IntentClassifier, texts: Sequence[str], embeddings: Vector, truth: Sequence[str]) -> Assessment:
+    """Return what *classifier* says about *texts* with their *embeddings*, whose intents are *truth*."""
+    best, confidences = classifier.classify_all(texts, embeddings)
     return Assessment(tuple(truth), tuple(classifier.intents[index] for index in best), confidences)
 
 

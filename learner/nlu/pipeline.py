@@ -11,19 +11,18 @@ import numpy as np
 from learner.models import Usage
 from learner.nlu.assessment import Assessment, assess, left_out_report
 from learner.nlu.examples import TrainingSet, choose
-from learner.nlu.training import Labelled, train
+from learner.nlu.training import Labelled, names_of, train
 from learner.report import Collaborators, RunReport
 from store.config import Config, NluSection
 from store.database import Database
 from store.datasets import labelled_texts
-from store.embedding import Vector
 from store.errors import DamagedModelError
 from store.intent_classifier import IntentClassifier
 from store.nlu_models import NewModel, add_model, load_classifier, newest_fingerprint, serving_version
 from store.runs import finish_run
 
 LEAST_INTENTS: Final = 2
-ALGORITHM: Final = 1  # part of the fingerprint: another one makes other models of the same examples
+ALGORITHM: Final = 3  # part of the fingerprint: another one makes other models of the same examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +66,21 @@ def run_nlu(  # noqa: PLR0917  # the signature of every kind of run, and the dat
         return _finish(db, tenant_id, run_id, collaborators, counts, change)
     started_s = time.monotonic()
     embeddings = collaborators.embedder.embed(chosen.texts)
-    trained = _train(chosen, embeddings, config.nlu)
+    data = Labelled(chosen.texts, embeddings, chosen.labels, chosen.importance)
+    trained = _train(chosen, data, names_of(chosen.intents, collaborators.embedder), config.nlu)
     report: dict[str, Any] = {
-        **trained.judged.report(config.question_types.min_confidence),
+        **trained.judged.report(max(config.question_types.min_confidence, trained.twin.least_confidence)),
         "n_trained": len(chosen),
         "n_held_out": int(chosen.is_held_out.sum()),
         "left_out": left_out_report(chosen.left_out),
         "familiar_similarity": round(trained.classifier.familiar_similarity, 4),
+        "least_confidence": round(trained.classifier.least_confidence, 4),
         "seconds": round(time.monotonic() - started_s, 2),
     }
     # One transaction: a model that a person withdraws meanwhile must not decide about this one.
     with db.transaction():
         serving = serving_version(db, tenant_id)
-        report["serving"] = _rival(db, tenant_id, serving, chosen, embeddings, collaborators.embedder.name)
+        report["serving"] = _rival(db, tenant_id, serving, chosen, data, collaborators.embedder.name)
         is_published, reason = _verdict(trained.judged.accuracy, report["serving"], config.nlu)
         report["decision"] = reason
         version = add_model(
@@ -105,14 +106,13 @@ def run_nlu(  # noqa: PLR0917  # the signature of every kind of run, and the dat
         return _finish(db, tenant_id, run_id, collaborators, counts, change)
 
 
-def _train(chosen: TrainingSet, embeddings: Vector, section: NluSection) -> Trained:
-    data = Labelled(embeddings, chosen.labels, chosen.importance)
-    held_out = chosen.is_held_out
-    twin = train(data.part(~held_out), chosen.intents, section)
+def _train(chosen: TrainingSet, data: Labelled, names: Labelled, section: NluSection) -> Trained:
+    held_out = data.part(chosen.is_held_out)
+    twin = train(data.part(~chosen.is_held_out), names, section, chosen.intents)
     return Trained(
-        classifier=train(data, chosen.intents, section),
+        classifier=train(data, names, section, chosen.intents),
         twin=twin,
-        judged=assess(twin, embeddings[held_out], _truth(chosen)),
+        judged=assess(twin, held_out.texts, held_out.embeddings, _truth(chosen)),
     )
 
 
@@ -121,7 +121,7 @@ def _truth(chosen: TrainingSet) -> list[str]:
 
 
 def _rival(  # noqa: PLR0917
-    db: Database, tenant_id: str, version: int, chosen: TrainingSet, embeddings: Vector, embedding_model: str
+    db: Database, tenant_id: str, version: int, chosen: TrainingSet, data: Labelled, embedding_model: str
 ) -> dict[str, Any] | None:
     """Return how the version that serves does on the same held-out texts; None when the built-in types serve."""
     if not version:
@@ -130,7 +130,8 @@ def _rival(  # noqa: PLR0917
         twin = load_classifier(db, tenant_id, version, embedding_model=embedding_model, is_assessed=True)
     except DamagedModelError as exc:
         return {"version": version, "problem": str(exc)}
-    accuracy = assess(twin, embeddings[chosen.is_held_out], _truth(chosen)).accuracy
+    held_out = data.part(chosen.is_held_out)
+    accuracy = assess(twin, held_out.texts, held_out.embeddings, _truth(chosen)).accuracy
     return {"version": version, "accuracy": round(accuracy, 4)}
 
 
@@ -153,7 +154,7 @@ def _fingerprint(chosen: TrainingSet, section: NluSection, embedding_model: str)
     made_of = (
         ALGORITHM,
         embedding_model,
-        (section.held_out, section.penalty, section.unfamiliar),
+        (section.held_out, section.penalty, section.unfamiliar, section.unsure, section.max_features),
         chosen.texts,
         [chosen.intents[label] for label in chosen.labels],
         np.round(chosen.importance, 5).tolist(),

@@ -65,7 +65,10 @@ class FakeEmbedder:
 
 
 class FakeClassifier:
-    def classify(self, embedding: NDArray[np.float32]) -> tuple[str, float]:
+    def __init__(self) -> None:
+        self.least_confidence = 0.0
+
+    def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
         return ("refund", 0.9) if embedding[0] else ("howto", 0.2)
 
 
@@ -81,11 +84,12 @@ class Proxy:
         self.snapshots = Snapshots(config, "fake")
         self.n_unloaded = 0
         self.snapshots.refresh()  # contexts are not loaded yet
+        self.classifier = FakeClassifier()
         self.learning = Learning(
             config,
             snapshots=self.snapshots,
             embedder=self.embedder,
-            classifier=FakeClassifier(),
+            classifier=self.classifier,
             writer=self.writer,
             clock=self.clock,
             count_failure=self._count,
@@ -269,6 +273,18 @@ def test_what_is_recorded_is_the_whole_turn_without_what_was_injected(proxy: Pro
     assert record.injected_tokens == 28 + 10 + 54 + 20
     assert len(record.tool_set) == len(record.prompt_template) == 16
     insert_records(db, [record])
+
+
+def test_an_answer_that_the_classifier_calls_too_unsure_is_unknown_however_low_the_configured_threshold(
+    proxy: Proxy,
+) -> None:
+    proxy.ask(chat(user("refund")))
+    proxy.classifier.least_confidence = 0.95
+    proxy.ask(chat(user("a refund")))
+    assert [(record.question_type, record.question_type_confidence) for record in proxy.records()] == [
+        ("refund", 0.9),
+        ("unknown", 0.9),
+    ]
 
 
 def test_the_pattern_block_is_equal_over_all_turns_though_the_questions_type_changes(

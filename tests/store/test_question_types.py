@@ -13,6 +13,9 @@ from store.question_types import SEEDS_FILE, QuestionClassifier, load_question_c
 HELD_OUT: dict[str, list[str]] = tomllib.loads(
     Path(__file__).with_name("held_out_questions.toml").read_text(encoding="utf-8")
 )
+FRESH: dict[str, list[str]] = tomllib.loads(
+    Path(__file__).with_name("fresh_questions.toml").read_text(encoding="utf-8")
+)
 SEEDS: dict[str, list[str]] = tomllib.loads(SEEDS_FILE.read_text(encoding="utf-8"))
 MIN_CONFIDENCE = load_config().question_types.min_confidence
 TYPES = (
@@ -40,7 +43,7 @@ def classifier(embedder: LocalEmbedder) -> QuestionClassifier:
 
 
 def answers(classifier: QuestionClassifier, embedder: LocalEmbedder, kind: str) -> list[tuple[str, float]]:
-    return [classifier.classify(embedder.embed_one(text)) for text in HELD_OUT[kind]]
+    return [classifier.classify(text, embedder.embed_one(text)) for text in HELD_OUT[kind]]
 
 
 def test_the_built_in_types_are_the_ten_general_ones(classifier: QuestionClassifier) -> None:
@@ -57,7 +60,8 @@ def test_every_type_has_25_to_40_seed_phrasings_each_once() -> None:
 def test_no_held_out_question_is_a_seed() -> None:
     seeds = {text.casefold() for phrasings in SEEDS.values() for text in phrasings}
 
-    assert seeds.isdisjoint(text.casefold() for texts in HELD_OUT.values() for text in texts)
+    for held_out in (HELD_OUT, FRESH):
+        assert seeds.isdisjoint(text.casefold() for texts in held_out.values() for text in texts)
 
 
 def test_of_unseen_questions_answered_confidently_nine_in_ten_are_right(
@@ -72,6 +76,25 @@ def test_of_unseen_questions_answered_confidently_nine_in_ten_are_right(
 
     assert len(confident) >= 75  # of 100
     assert np.mean(confident) >= 0.9
+
+
+def test_of_fresh_questions_nine_in_ten_are_right_and_few_unknown(
+    classifier: QuestionClassifier, embedder: LocalEmbedder
+) -> None:
+    found = [
+        (answer == kind, confidence)
+        for kind in TYPES
+        for text in FRESH[kind]
+        for answer, confidence in [classifier.classify(text, embedder.embed_one(text))]
+    ]
+    is_right, confidences = (np.array(column) for column in zip(*found, strict=True))
+    is_sure = confidences >= MIN_CONFIDENCE
+
+    assert len(found) == 100
+    assert is_right.mean() >= 0.88  # .92 when this was written; .83 by the embedding alone
+    assert is_right[is_sure].mean() >= 0.9
+    assert 1 - is_sure.mean() <= 0.1
+    assert confidences.mean() - is_right.mean() < 0.05  # never boastful; modest is allowed
 
 
 @pytest.mark.parametrize("kind", TYPES)
@@ -91,7 +114,7 @@ def test_what_nobody_would_ask_is_mostly_unknown(classifier: QuestionClassifier,
 
 
 def test_a_question_without_words_has_no_confidence(classifier: QuestionClassifier) -> None:
-    assert classifier.classify(np.zeros(256, np.float32))[1] == 0.0
+    assert classifier.classify("", np.zeros(256, np.float32))[1] == 0.0
 
 
 def test_a_confidence_means_what_it_says_on_unseen_questions(
@@ -105,6 +128,7 @@ def test_a_confidence_means_what_it_says_on_unseen_questions(
 
 def test_loading_twice_gives_the_same_answers(classifier: QuestionClassifier, embedder: LocalEmbedder) -> None:
     again = load_question_classifier(embedder)
-    embedding = embedder.embed_one("how do I share a calendar")
+    text = "how do I share a calendar"
+    embedding = embedder.embed_one(text)
 
-    assert again.classify(embedding) == classifier.classify(embedding)
+    assert again.classify(text, embedding) == classifier.classify(text, embedding)

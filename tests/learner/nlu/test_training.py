@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from learner.nlu.assessment import Assessment, assess, expected_calibration_error
 from learner.nlu.examples import choose
-from learner.nlu.regression import fit, minimise, softmax
-from learner.nlu.training import Labelled, calibrated_temperature, train
+from learner.nlu.regression import fit, minimise
+from learner.nlu.training import Labelled, names_of, train
+from store.calibration import softmax
 from store.config import load_config
 from store.datasets import LabelledText
+from store.embedding import load_local_embedder
 from store.errors import DamagedModelError
-from store.intent_classifier import decode_classifier
+from store.intent_classifier import IntentClassifier, decode_classifier
 
 SECTION = load_config().nlu
 INTENTS = ("refund", "greeting", "parcel")
@@ -31,8 +33,18 @@ def clouds(n_each: int, noise: float, seed: int = 1) -> tuple[Vector, NDArray[np
 
 
 def labelled(n_each: int, noise: float, seed: int = 1) -> Labelled:
+    """Return texts whose words say nothing, with the embeddings of ``clouds``."""
     embeddings, labels = clouds(n_each, noise, seed)
-    return Labelled(embeddings, labels, np.ones(len(labels), dtype=np.float32))
+    return Labelled(["words"] * len(labels), embeddings, labels, np.ones(len(labels), dtype=np.float32))
+
+
+def trained(data: Labelled) -> IntentClassifier:
+    """Return the classifier of *data*, whose intents have names that say nothing."""
+    return train(data, no_names(), SECTION, INTENTS)
+
+
+def no_names() -> Labelled:
+    return Labelled([], np.zeros((0, 16), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 def test_the_minimum_of_a_quadratic_form_is_found() -> None:
@@ -54,51 +66,70 @@ def test_at_the_fitted_model_the_loss_has_no_slope() -> None:
 
 
 def test_what_was_trained_tells_new_texts_apart_and_its_confidence_is_how_often_it_is_right() -> None:
-    classifier = train(labelled(150, 0.35), INTENTS, SECTION)
+    classifier = trained(labelled(150, 0.35))
     embeddings, labels = clouds(400, 0.35, seed=2)
-    judged = assess(classifier, embeddings, [INTENTS[label] for label in labels])
+    judged = assess(classifier, ["words"] * len(labels), embeddings, [INTENTS[label] for label in labels])
     assert 0.75 < judged.accuracy < 0.99
     assert judged.calibration_error < 0.06
 
 
+def test_of_known_questions_the_configured_share_may_be_unknown_but_never_those_that_are_sure() -> None:
+    classifier = trained(labelled(150, 0.35))
+    embeddings, _ = clouds(400, 0.35, seed=2)
+    _, confidences = classifier.classify_all(["words"] * len(embeddings), embeddings)
+    assert (confidences < classifier.least_confidence).mean() == pytest.approx(SECTION.unsure, abs=0.03)
+    assert trained(labelled(150, 0.05)).least_confidence == 0.9
+
+
 def test_what_resembles_nothing_known_has_little_confidence() -> None:
-    classifier = train(labelled(50, 0.1), INTENTS, SECTION)
+    classifier = trained(labelled(50, 0.1))
     stranger = np.eye(16, dtype=np.float32)[9]
-    assert classifier.classify(stranger)[1] < 0.5
-    assert classifier.classify(np.zeros(16, np.float32))[1] == pytest.approx(0.0, abs=1e-6)
-    intent, confidence = classifier.classify(np.eye(16, dtype=np.float32)[2])
+    assert classifier.classify("words", stranger)[1] < 0.5
+    assert classifier.classify("words", np.zeros(16, np.float32))[1] == pytest.approx(0.0, abs=1e-6)
+    intent, confidence = classifier.classify("words", np.eye(16, dtype=np.float32)[2])
     assert (intent, confidence > 0.8) == ("parcel", True)
 
 
 def test_one_text_and_many_are_classified_alike_before_and_after_storage() -> None:
-    classifier = train(labelled(20, 0.3), INTENTS, SECTION)
+    classifier = trained(labelled(20, 0.3))
     again = decode_classifier(classifier.encode())
     embeddings, _ = clouds(20, 0.5, seed=3)
-    best, confidences = classifier.classify_all(embeddings)
+    texts = [f"words {number}" for number in range(len(embeddings))]
+    best, confidences = classifier.classify_all(texts, embeddings)
     for row, embedding in enumerate(embeddings):
-        intent, confidence = again.classify(embedding)
+        intent, confidence = again.classify(texts[row], embedding)
         assert intent == INTENTS[best[row]]
         assert confidence == pytest.approx(float(confidences[row]), abs=1e-4)
 
 
 def test_training_again_makes_the_same_bytes() -> None:
-    assert train(labelled(20, 0.3), INTENTS, SECTION).encode() == train(labelled(20, 0.3), INTENTS, SECTION).encode()
+    assert trained(labelled(20, 0.3)).encode() == trained(labelled(20, 0.3)).encode()
+
+
+def test_where_embeddings_say_nothing_words_tell_intents_apart() -> None:
+    rng = np.random.default_rng(5)
+    labels = np.arange(120) % 3
+    texts = [f"please {('refund', 'hello', 'parcel')[label]} number {row}" for row, label in enumerate(labels)]
+    blind = rng.normal(size=(120, 16)).astype(np.float32)
+    blind /= np.linalg.norm(blind, axis=1, keepdims=True)
+    classifier = trained(Labelled(texts, blind, labels, np.ones(120, np.float32)))
+    best, _ = classifier.classify_all(["please refund this", "please hello this", "please parcel this"], blind[:3])
+    assert best.tolist() == [0, 1, 2]
+
+
+def test_an_intents_name_is_one_of_its_texts() -> None:
+    names = names_of(("lost_card", "top-up  by Card"), load_local_embedder(load_config().embedding))
+    assert names.texts == ["lost card", "top up by card"]
+    assert names.labels.tolist() == [0, 1]
+    assert np.linalg.norm(names.embeddings, axis=1) == pytest.approx(1, abs=1e-5)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
 def test_a_damaged_classifier_is_never_read(position: int, change: int) -> None:
-    data = bytearray(train(labelled(6, 0.2), INTENTS, SECTION).encode())
+    data = bytearray(trained(labelled(6, 0.2)).encode())
     data[position % len(data)] ^= change
     with pytest.raises(DamagedModelError):
         decode_classifier(bytes(data))
-
-
-def test_the_temperature_of_logits_that_are_three_times_too_sure_is_three() -> None:
-    rng = np.random.default_rng(4)
-    logits = rng.normal(0, 2, (20_000, 4)).astype(np.float32)
-    # Gumbel's maximum draws from the softmax.
-    labels = (logits + rng.gumbel(size=logits.shape)).argmax(axis=1)
-    assert calibrated_temperature(3 * logits, labels) == pytest.approx(3, rel=0.1)
 
 
 def test_the_report_of_a_small_case_is_what_one_counts_by_hand() -> None:
