@@ -8,7 +8,7 @@ NPM_INSTALL := npm install --no-package-lock --no-audit --no-fund --ignore-scrip
 	--fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-retry-maxtimeout=2000
 NODE_STAMP := $(NODE)/node_modules/.installed
 
-.PHONY: run test demo bench bench-rivals lint install node clean
+.PHONY: run test demo bench bench-rivals lint install node screenshots clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tutelage needs Python 3.11 or newer; set PYTHON=...")'
@@ -43,6 +43,10 @@ bench: install
 # Other gateways to measure beside us, about 900 MB into .rivals/; Portkey's needs Node and npm.
 bench-rivals: install
 	$(BIN)/python -m bench.rivals
+
+# A picture of every page of the console over the demo's data, into docs/screenshots/; takes a Chromium that is installed.
+screenshots: install
+	$(BIN)/python -m tests.browser.screenshots $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -82,6 +82,14 @@ def _runs(options: Options) -> Part:
     return _printed("runs", "What a pattern run costs", *(["--quick"] if options.is_quick else []))
 
 
+def _ingest(options: Options) -> Part:
+    return _printed("ingest", "Collecting training data", *(["--quick"] if options.is_quick else []))
+
+
+def _pages(options: Options) -> Part:
+    return _printed("pages", "Pages of the console over a large store", *(["--quick"] if options.is_quick else []))
+
+
 def _simulation(options: Options) -> Part:
     chosen = [
         *(["--quick"] if options.is_quick else []),
@@ -104,6 +112,8 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "simworld": _simulation,
     "budget": lambda _: _printed("budget", "The choice within the budget against the best one"),
     "runs": _runs,
+    "ingest": _ingest,
+    "pages": _pages,
 }
 
 

@@ -114,7 +114,6 @@ def add(history: History, signals: Signals) -> None:
         conversations=signals.users,
         is_holdout=signals.is_holdout,
         is_treated=signals.is_treated,
-        n_responses=ones,
         n_rated=ones,
         good=np.maximum(signals.weights, 0),
         bad=np.maximum(-signals.weights, 0),

@@ -20,6 +20,8 @@ ORDER = (
     "simworld",
     "crash",
     "runs",
+    "ingest",
+    "pages",
 )
 INTRODUCTION = """# What a request costs
 

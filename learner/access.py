@@ -1,9 +1,10 @@
-"""Who may use the learner's port: admin keys in keys mode; in open mode this machine's own programs and pages."""
+"""Who may use the learner's port: keys with a role in keys mode; in open mode this machine's own programs and pages."""
 
 from collections.abc import Mapping
 
 from learner.api_errors import ApiError
 from learner.api_request import Principal
+from learner.rights import ROLES, may, needed_right, role_of
 from learner.services import Services
 from store.config import is_loopback
 from store.database import Database
@@ -40,26 +41,39 @@ def principal_of_key(services: Services, db: Database, key: str | None) -> Princ
     """Return who sent *key* (the ``X-API-KEY`` header; None when there is none).
 
     Raises:
-        ApiError: no key where one is needed or one that is unknown or revoked (401), or no admin key (403).
+        ApiError: no key where one is needed or one that is unknown or revoked (401), or one of another scope (403).
     """
     if services.config.tenancy.mode == "open" and not (key or "").startswith(KEY_PREFIX):
         ensure_default_tenant(db, services.clock.now_s())
-        return Principal(DEFAULT_TENANT, OPEN_ACTOR)
+        return Principal(DEFAULT_TENANT, OPEN_ACTOR, "admin")
     if key is None:
         raise ApiError(401, "an admin key is needed: X-API-KEY: tut-...", code="missing_api_key")
-    row = find_key(db, key)
-    check_admin(row)
-    assert row is not None
-    return Principal(row.tenant_id, row.id)
+    return principal_of(find_key(db, key))
 
 
-def check_admin(row: ApiKey | None) -> None:
-    """Do nothing when *row* is an admin key.
+def principal_of(row: ApiKey | None) -> Principal:
+    """Return whom the key *row* stands for.
 
     Raises:
-        ApiError: it is no valid key (401) or one of another scope (403).
+        ApiError: it is no valid key (401) or one of a scope that does not open the learner's port (403).
     """
     if row is None:
         raise ApiError(401, "this key is unknown or revoked", code="invalid_api_key")
-    if row.scope != "admin":
-        raise ApiError(403, f"this key has the scope {row.scope!r}; an admin key is needed", code="wrong_scope")
+    role = role_of(row.scope)
+    if role is None:
+        message = f"this key has the scope {row.scope!r}; an {', '.join(ROLES[:-1])} or {ROLES[-1]} key is needed"
+        raise ApiError(403, message, code="wrong_scope")
+    return Principal(row.tenant_id, row.id, role)
+
+
+def check_right(principal: Principal, method: str, path: str) -> None:
+    """Do nothing when whoever asks may do so.
+
+    Raises:
+        ApiError: they may not (403).
+    """
+    right = needed_right(method, path)
+    if not may(principal.role, right):
+        able = " or ".join(role for role in ROLES if may(role, right))
+        message = f"a {principal.role} key may not do this; it takes an {able} key"
+        raise ApiError(403, message, code="missing_right")

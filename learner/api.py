@@ -17,10 +17,12 @@ from learner import (
     api_records,
     api_training,
 )
-from learner.access import check_browser, principal_of_key
+from learner.access import check_browser, check_right, principal_of_key
 from learner.api_errors import json_response
-from learner.api_request import Call, read_object
+from learner.api_export import export_route
+from learner.api_request import Call, Principal, read_object
 from learner.services import Services
+from store.database import Database
 
 Handler = Callable[[Call], Any]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -31,6 +33,9 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/training/datasets", "GET", api_training.datasets, 200),
     ("/api/training/datasets/{id}", "GET", api_training.dataset, 200),
     ("/api/training/datasets/{id}/examples", "GET", api_training.examples_of, 200),
+    ("/api/training/datasets/{id}/facets", "GET", api_training.facets_of, 200),
+    ("/api/training/datasets/{id}/review", "GET", api_training.review_of, 200),
+    ("/api/training/datasets/{id}/import", "POST", api_training.import_into, 200),
     ("/api/training/examples/{id}", "GET", api_training.example, 200),
     ("/api/training/examples/{id}", "PATCH", api_training.patch_example, 200),
     ("/api/training/jobs", "POST", api_training.add_job, 201),
@@ -61,6 +66,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/runs", "GET", api_records.runs, 200),
     ("/api/runs/{id}", "GET", api_records.run, 200),
     ("/api/generations", "GET", api_generations.generations, 200),
+    ("/api/generations/{number}/revert", "GET", api_generations.preview, 200),
     ("/api/generations/{number}/revert", "POST", api_generations.revert_to, 200),
     ("/api/alerts", "GET", api_records.alerts, 200),
     ("/api/alerts/{id}/acknowledge", "POST", api_records.acknowledge, 200),
@@ -74,7 +80,8 @@ def api_routes(services: Services) -> list[BaseRoute]:
     by_path: dict[str, dict[str, tuple[Handler, int]]] = {}
     for path, method, handler, status in ROUTES:
         by_path.setdefault(path, {})[method] = (handler, status)
-    return [Route(path, _endpoint(services, handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    routes = [Route(path, _endpoint(services, handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    return [*routes, export_route(services)]
 
 
 def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> Endpoint:
@@ -86,7 +93,7 @@ def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> E
         handler, status = handlers["GET" if request.method == "HEAD" else request.method]
         if request.method in ("POST", "PATCH"):
             # A stranger gets no body read: the key comes first.
-            await run_in_threadpool(_authenticate, services, request)
+            await run_in_threadpool(_authorize, services, request)
             body = await read_object(request, max_bytes)
         else:
             body = {}
@@ -95,13 +102,20 @@ def _endpoint(services: Services, handlers: dict[str, tuple[Handler, int]]) -> E
     return answer
 
 
-def _authenticate(services: Services, request: Request) -> None:
+def _authorize(services: Services, request: Request) -> None:
     with services.open_database() as db:
-        principal_of_key(services, db, request.headers.get("x-api-key"))
+        _principal(services, db, request)
+
+
+def _principal(services: Services, db: Database, request: Request) -> Principal:
+    """Return who asks, when they may do so."""
+    principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+    check_right(principal, request.method, request.scope["path"])
+    return principal
 
 
 def _answer(services: Services, request: Request, handler: Handler, status: int, body: Any) -> Response:
     with services.open_database() as db:
-        principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+        principal = _principal(services, db, request)
         call = Call(services, db, principal, request.path_params, request.query_params, body)
         return json_response(handler(call), status)

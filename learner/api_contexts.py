@@ -5,11 +5,10 @@ from typing import Any, cast
 from learner import authoring
 from learner.api_errors import bad_field
 from learner.api_request import Call, known_fields, number, one_of, page, required_text, text, texts
-from learner.reviewing import passage, word_diff
+from learner.reviewing import passage, with_diffs
 from store.context_evidence import find_evidence
 from store.contexts import (
     ContextRow,
-    RevisionRow,
     get_context,
     list_contexts,
     list_flags,
@@ -40,22 +39,16 @@ def _whole(call: Call, row: ContextRow) -> dict[str, Any]:
     return {
         **plain(row),
         "waiting_revision": row.waiting_revision,
-        "revisions": _with_diffs(list_revisions(call.db, call.tenant_id, row.id, limit=SHOWN)[0]),
+        "revisions": [
+            {**plain(revision), "diff": diff}
+            for revision, diff in with_diffs(list_revisions(call.db, call.tenant_id, row.id, limit=SHOWN)[0])
+        ],
         "evidence": find_evidence(call.db, call.tenant_id, row.id),
         "contradictions": list_contradictions(call.db, call.tenant_id, context_id=row.id, limit=SHOWN)[0],
         "source": _source(call, row),
         "sources": list_sources(call.db, call.tenant_id, row.id, limit=SHOWN)[0],
         "flags": list_flags(call.db, call.tenant_id, row.id),
     }
-
-
-def _with_diffs(revisions: list[RevisionRow]) -> list[dict[str, Any]]:
-    """Return *revisions*, newest first, each with its answer against that of the one before, word by word."""
-    before = [*(revision.answer for revision in revisions[1:]), ""]
-    return [
-        {**plain(revision), "diff": word_diff(answer, revision.answer)}
-        for revision, answer in zip(revisions, before, strict=False)
-    ]
 
 
 def _source(call: Call, row: ContextRow) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from learner.api_errors import bad_field
 from learner.api_request import Call, flag, known_fields, one_of, page, required_text, text
 from learner.pattern_words import explained
 from store.learner_states import plan_strata
+from store.pattern_conditions import MEANINGS, SCHEMA
 from store.pattern_evidence import ARMS, Arm, pattern_conversations
 from store.pattern_review import approve_trial, set_state
 from store.patterns import PATTERN_SORTS, PatternSort, get_pattern, list_patterns, pattern_history
@@ -21,7 +22,7 @@ MAX_EVIDENCE: Final = 200  # conversations of a page, about 2 ms each at worst
 
 
 def patterns(call: Call) -> dict[str, Any]:
-    """Return one page of the tenant's patterns: by state, type, grade and question type, in the order of ``sort``."""
+    """Return one page of the tenant's patterns: by state, type, grade, question type and text, as ``sort`` orders."""
     return page(
         list_patterns(
             call.db,
@@ -30,6 +31,7 @@ def patterns(call: Call) -> dict[str, Any]:
             type=cast("PatternType | None", call.choice("type", PATTERN_TYPES)),
             grade=cast("Grade | None", call.choice("grade", GRADES)),
             question_type=call.query.get("question_type") or None,
+            text=call.query.get("text") or None,
             sort=cast("PatternSort | None", call.choice("sort", PATTERN_SORTS)) or "created",
             limit=call.limit,
             cursor=call.cursor,
@@ -44,6 +46,7 @@ def pattern(call: Call) -> dict[str, Any]:
     return {
         **plain(row),
         "group_field": group_field,
+        "condition_fields": SCHEMA[row.type],
         "explained": explained(row, group_field),
         "history": pattern_history(call.db, call.tenant_id, row.id),
     }
@@ -119,6 +122,9 @@ def _conditions(body: Mapping[str, Any]) -> Conditions | None:
         return None
     if not isinstance(value, Mapping):
         raise bad_field("conditions", "must be an object")
+    unknown = [name for name in value if name not in MEANINGS]
+    if unknown:
+        raise bad_field("conditions", f"{unknown[0]} is no field of conditions, which are {', '.join(MEANINGS)}")
     try:
         return decode_conditions(msgspec.json.encode(value).decode())
     except ValueError as exc:

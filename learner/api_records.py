@@ -6,6 +6,7 @@ from learner.api_request import Call, page
 from learner.freezing import freeze_of
 from store.alerts import acknowledge_alert, list_alerts
 from store.audit import list_audit, record
+from store.clock import day_before
 from store.conversations import list_conversations, transcript
 from store.exchanges import exchanges
 from store.generations import current_number
@@ -80,7 +81,9 @@ def statistics(call: Call) -> dict[str, Any]:
     """Return satisfaction by day and arm, the lift of treated over holdout, and what there is now."""
     days = call.count("days", DEFAULT_DAYS, at_most=MAX_DAYS)
     by_day = satisfaction_by_day(call.db, call.tenant_id, now_s=call.now_s, days=days)
-    totals = arm_totals(call.db, call.tenant_id, now_s=call.now_s, days=days)
+    totals = arm_totals(
+        call.db, call.tenant_id, first_day=day_before(call.now_s, days), last_day=day_before(call.now_s)
+    )
     treated, holdout = totals["treated"].satisfaction, totals["holdout"].satisfaction
     return {
         "days": days,

@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from learner.api_errors import ApiError, bad_field
+from learner.rights import Role
 from learner.services import Services
 from store.database import Database
 
@@ -21,10 +22,11 @@ Word = TypeVar("Word", bound=str)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: the tenant comes from the key alone; ``actor`` is what audit_log says."""
+    """Who asks: the tenant and the role come from the key alone; ``actor`` is what audit_log says."""
 
     tenant_id: str
     actor: str
+    role: Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,24 +1,34 @@
 """Training data and jobs: the bulk ingest of channels, datasets, examples and their review, learning jobs."""
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from learner.api_errors import ApiError, bad_field
-from learner.api_request import Call, flag, known_fields, one_of, page, text
-from learner.ingest import store_items
+from learner.api_request import Call, flag, known_fields, one_of, page, required_text, text
+from learner.dataset_formats import Format
+from learner.dataset_import import import_dataset, read_content
+from learner.ingest import store_in_steps
+from learner.review_order import review_queue
 from store.audit import record
 from store.clock import iso, parse_iso
 from store.datasets import (
+    FacetKind,
     ensure_dataset,
     get_dataset,
     get_example,
     list_datasets,
     list_examples,
+    list_facets,
     review_example,
 )
 from store.jobs import create_job, get_job, list_jobs
 from store.nlu_models import get_model, list_models, withdraw_model
+from store.review_queue import audit_result
+from store.rows import plain
 from store.vocabulary import JobKind, JobStatus
+
+REVIEW_LIMIT: Final = 20
+MAX_REVIEW_LIMIT: Final = 100
 
 
 def ingest(call: Call) -> dict[str, Any]:
@@ -35,18 +45,17 @@ def ingest(call: Call) -> dict[str, Any]:
             413, f"conversations: at most {max_items} items at once, not {len(items)}", param="conversations"
         )
     training = call.services.config.training
-    with call.db.transaction():
-        ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
-        done = store_items(call.db, call.tenant_id, items, training, now_s=call.now_s)
-        record(
-            call.db,
-            call.tenant_id,
-            actor=call.actor,
-            action="training.ingest",
-            object_id=training.dataset_id,
-            detail={"count": done.n_accepted, "flagged": done.n_flagged, "bad": len(done.problems)},
-            now_s=call.now_s,
-        )
+    ensure_dataset(call.db, call.tenant_id, training.dataset_id, call.now_s)
+    done = store_in_steps(call.db, call.tenant_id, items, training, now_s=call.now_s)
+    record(
+        call.db,
+        call.tenant_id,
+        actor=call.actor,
+        action="training.ingest",
+        object_id=training.dataset_id,
+        detail={"count": done.n_accepted, "flagged": done.n_flagged, "bad": len(done.problems)},
+        now_s=call.now_s,
+    )
     if done.problems and not done.n_accepted:
         first = done.problems[0]
         where = f"conversations[{first.index}]" + (f".{first.field}" if first.field else "")
@@ -71,16 +80,59 @@ def dataset(call: Call) -> Any:
 
 
 def examples_of(call: Call) -> dict[str, Any]:
-    """Return one page of a dataset's examples, those with a tag when one is asked for."""
+    """Return one page of a dataset's examples: all, or those with a tag, of an intent, or with words (``q``)."""
     return page(
         list_examples(
             call.db,
             call.tenant_id,
             call.path["id"],
             tag=call.query.get("tag") or None,
+            intent=call.query.get("intent") or None,
+            search=call.query.get("q") or None,
             limit=call.limit,
             cursor=call.cursor,
         )
+    )
+
+
+def facets_of(call: Call) -> dict[str, Any]:
+    """Return one page of a dataset's intents or tags, each with how many examples have it."""
+    kinds: tuple[FacetKind, ...] = get_args(FacetKind)
+    kind: FacetKind = call.choice("kind", kinds) or "intent"
+    return page(list_facets(call.db, call.tenant_id, call.path["id"], kind=kind, limit=call.limit, cursor=call.cursor))
+
+
+def review_of(call: Call) -> dict[str, Any]:
+    """Return what a person should look at next, with the reason; what was reviewed leaves it, so it has no pages."""
+    queue = review_queue(
+        call.db,
+        call.tenant_id,
+        call.path["id"],
+        call.services.author.embedder,
+        review_below=call.services.config.training.review_below_confidence,
+        limit=call.count("limit", REVIEW_LIMIT, at_most=MAX_REVIEW_LIMIT),
+    )
+    audit = audit_result(call.db, call.tenant_id, call.path["id"])
+    return {
+        "data": [{**plain(one.example), "reason": one.reason, "why": one.why} for one in queue],
+        "audit": audit,
+    }
+
+
+def import_into(call: Call) -> Any:
+    """Put a file into a dataset, which is made when missing: ``{"format", "content"}``, the content as text."""
+    known_fields(call.body, ("format", "content"))
+    formats: tuple[Format, ...] = get_args(Format)
+    kind: Format = one_of("format", call.body.get("format"), formats) or "jsonl"
+    return import_dataset(
+        call.db,
+        call.tenant_id,
+        call.path["id"],
+        read_content(kind, required_text(call.body, "content")),
+        call.services.config.training,
+        actor=call.actor,
+        now_s=call.now_s,
+        max_items=call.services.config.learner.max_items,
     )
 
 

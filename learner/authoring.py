@@ -168,6 +168,34 @@ class Author:
             _audit(db, context, "contexts.edit", {"from_revision": shown.revision}, actor=actor, now_s=now_s)
         return context
 
+    def propose_context(
+        self,
+        db: Database,
+        tenant_id: str,
+        context_id: str,
+        *,
+        questions: Sequence[str],
+        answer: str,
+        tags: Sequence[str],
+        actor: str,
+        now_s: float,
+    ) -> ContextRow:
+        """Return the entry with another wording that waits for a reviewer; what is served goes on being served.
+
+        Raises:
+            NotFoundError: the tenant has no such entry.
+            ConflictError: the entry is rejected or retired.
+            InvalidError: a text is missing or too long; the error names it.
+        """
+        written = self._texts(questions, answer, tags)
+        with db.transaction():
+            before = contexts.get_context(db, tenant_id, context_id)
+            context = context_proposals.propose_revision(
+                db, tenant_id, context_id, written, source_chat_id=before.source_chat_id, actor=actor, now_s=now_s
+            )
+            _audit(db, context, "contexts.propose", {"from_revision": before.revision}, actor=actor, now_s=now_s)
+        return context
+
     def _texts(self, questions: Sequence[str], answer: str, tags: Sequence[str]) -> Wording:
         """Return the wording of an entry as a person wrote it, blanks at the ends and empty lines left out."""
         phrasings = [cleaned for question in questions if (cleaned := blocks.clean_line(question))]

@@ -10,6 +10,7 @@ from learner.run import Kind, run_once
 from store.clock import Clock, SystemClock
 from store.config import Config
 from store.database import Database
+from store.traffic_examples import collect_traffic
 
 
 def learn(
@@ -40,6 +41,7 @@ def learn(
         rng=np.random.default_rng(),
         clock=clock or SystemClock(),
     )
+    collect_traffic(db, config.training, now_s=collaborators.clock.now_s())
     return run_once(
         db,
         config,

@@ -34,7 +34,6 @@ FIGURES: Final = (
 class RateDifference:
     """How a rate is with the pattern, against the conversations that did without it by lot."""
 
-    metric: str
     name: str
     difference: float  # treated minus control
     is_worse: bool
@@ -42,13 +41,21 @@ class RateDifference:
 
 
 def explained(row: PatternRow, group_field: str) -> dict[str, Any]:
-    """Return grade, lift, shares and guardrails of a pattern in words, as the API shows them."""
+    """Return words, grade, lift, shares and guardrails of a pattern in words, as the API shows them."""
     return {
+        "words": words_in_words(row),
         "grade": grade_in_words(row),
         "lift": lift_in_words(row),
         "shares": shares_in_words(row, group_field),
         "guardrails": [rate.words for rate in rates(row)],
     }
+
+
+def words_in_words(row: PatternRow) -> str:
+    """Return whose words the rule is made of, and from when on they were measured."""
+    if row.reworded_at is not None:
+        return f"a person's since {row.reworded_at}; what was measured before was of other words and does not count"
+    return "a person's" if row.origin == "person" else "the learner's"
 
 
 def grade_in_words(row: PatternRow) -> str:
@@ -120,21 +127,17 @@ def _cell_in_words(cell: CellShare, group_field: str) -> str:
 
 def rates(row: PatternRow) -> list[RateDifference]:
     """Return what else changed with the pattern, those rates that are known."""
-    return [
-        _rate(metric, name, row.guardrails[metric], wanted)
-        for metric, name, wanted in RATES
-        if metric in row.guardrails
-    ]
+    return [_rate(name, row.guardrails[metric], wanted) for metric, name, wanted in RATES if metric in row.guardrails]
 
 
-def _rate(metric: str, name: str, difference: float, wanted: int) -> RateDifference:
+def _rate(name: str, difference: float, wanted: int) -> RateDifference:
     is_worse = difference * wanted < 0 and abs(difference) >= SLIGHT
     if abs(difference) < SLIGHT:
         words = f"{name}: no difference"
     else:
         how = "more" if difference > 0 else "fewer"
         words = f"{name}: {abs(difference) * 100:.1f} in 100 {how} ({'worse' if is_worse else 'better'})"
-    return RateDifference(metric, name, difference, is_worse, words)
+    return RateDifference(name, difference, is_worse, words)
 
 
 def figures_in_words(detail: Mapping[str, Any]) -> str:
@@ -146,4 +149,5 @@ def figures_in_words(detail: Mapping[str, Any]) -> str:
     lift: Sequence[Any] = [detail.get(name) for name in ("lift", "lift_low", "lift_high")]
     words = [] if None in lift else ["lift {:+.2f} ({:+.2f} to {:+.2f})".format(*lift)]
     words += [form.format(detail[name]) for name, form in FIGURES if isinstance(detail.get(name), (int, float))]
+    words += [f'before: "{detail["rule_before"]}"'] if "rule_before" in detail else []
     return ", ".join(words)

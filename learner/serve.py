@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
+from learner.collecting import Collector
 from learner.embedding_server import EmbeddingServer
 from learner.knowledge.indexing import Indexer
 from learner.knowledge.pipeline import Period
@@ -95,10 +96,11 @@ def serve(_config_path: Path | None, config: Config) -> None:
     )
     notifier = Notifier(config.alerts, open_database=connect, clock=clock)
     indexer = make_indexer(config, connect, clock, author)
+    collector = Collector(config, open_database=connect, clock=clock)
     services = Services(config, connect, clock, author, wake_scheduler=scheduler.wake)
     listener = listen(config.learner)
     settings = uvicorn.Config(
-        create_app(services, lifespan=_scheduling(scheduler, notifier, indexer)),
+        create_app(services, lifespan=_scheduling(scheduler, notifier, indexer, collector)),
         log_config=None,
         access_log=False,
         server_header=False,
@@ -138,8 +140,8 @@ def make_indexer(config: Config, connect: Callable[[], Database], clock: Clock, 
     )
 
 
-def _scheduling(scheduler: Scheduler, notifier: Notifier, indexer: Indexer) -> Lifespan:
-    """Return what runs *scheduler*, *notifier* and *indexer* while the app is up."""
+def _scheduling(scheduler: Scheduler, notifier: Notifier, indexer: Indexer, collector: Collector) -> Lifespan:
+    """Return what runs *scheduler*, *notifier*, *indexer* and *collector* while the app is up."""
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -147,10 +149,12 @@ def _scheduling(scheduler: Scheduler, notifier: Notifier, indexer: Indexer) -> L
         thread.start()
         notifier.start()
         indexer.start()
+        collector.start()
         log.info("the learner is ready")
         try:
             yield
         finally:
+            collector.stop()
             indexer.stop()
             notifier.stop()
             scheduler.stop()

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from proxy.authentication import Authenticator
+from proxy.browsers import FeedbackScript, Origins
 from proxy.client import Client, Endpoint, read_body, send_body, send_error
 from proxy.dialect import CHAT_PATH, LEARNED, Dialect, dialect_of
 from proxy.errors import (
@@ -49,6 +50,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 FEEDBACK_PATH: Final = "/v1/feedback"
+SCRIPT_PATH: Final = "/feedback.js"
 
 logger = logging.getLogger(__name__)
 
@@ -163,6 +165,7 @@ def create_app(
     router: Router,
     learning: Learning,
     feedback: Feedback,
+    origins: Origins,
     health: Health,
     limiter: Limiter,
     metrics: Metrics,
@@ -189,7 +192,7 @@ def create_app(
         )
         for path, dialect in LEARNED.items()
     }
-    signals = FeedbackEndpoint(authenticator, feedback, section.max_body_mb)
+    signals = FeedbackEndpoint(authenticator, feedback, origins, limiter, section.max_body_mb)
     pass_through = PassThrough(
         authenticator=authenticator,
         router=router,
@@ -198,7 +201,7 @@ def create_app(
         sender=sender,
         max_body_mb=section.max_body_mb,
     )
-    own = OwnEndpoints(health, metrics)
+    own = OwnEndpoints(health, metrics, FeedbackScript())
 
     def endpoint(method: str, path: str) -> tuple[str, Endpoint]:
         if method == "POST" and path in learned:
@@ -305,35 +308,57 @@ class LearnedEndpoint:
 
 
 class FeedbackEndpoint:
-    """``POST /v1/feedback`` and ``DELETE /v1/feedback/{id}``."""
+    """``POST /v1/feedback`` and ``DELETE /v1/feedback/{id}``, for apps and for pages in a browser."""
 
-    def __init__(self, authenticator: Authenticator, feedback: Feedback, max_body_mb: float) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        feedback: Feedback,
+        origins: Origins,
+        limiter: Limiter,
+        max_body_mb: float,
+    ) -> None:
         self._authenticator = authenticator
         self._feedback = feedback
+        self._origins = origins
+        self._limiter = limiter
         self._max_body_mb = max_body_mb
 
     async def __call__(self, client: Client) -> None:
-        caller = self._authenticator.authenticate(client.headers, "feedback")
         signal_id = client.path[len(FEEDBACK_PATH) + 1 :]
         allowed = "DELETE" if signal_id else "POST"
+        if client.method == "OPTIONS":
+            send_body(client, 200, b"", [*self._origins.preflight(client.headers, allowed), _allow(allowed)])
+            return
+        told = self._origins.check(client.headers)
+        try:
+            status, answer = await self._take(client, signal_id, allowed)
+        except ApiError as exc:  # the page must be able to read why
+            exc.headers = (*exc.headers, *told)
+            raise
+        send_body(client, status, answer, [JSON_TYPE, *told])
+
+    async def _take(self, client: Client, signal_id: str, allowed: str) -> tuple[int, bytes]:
+        caller = self._authenticator.authenticate(client.headers, "feedback")
+        if caller.scope == "feedback":  # in a page everybody reads the key; those of apps are limited by their requests
+            self._limiter.admit(caller)
         if client.method != allowed:
             raise ApiError(
-                405, f"{client.method} is not allowed here.", code="method_not_allowed", headers=_allow(allowed)
+                405, f"{client.method} is not allowed here.", code="method_not_allowed", headers=[_allow(allowed)]
             )
         if signal_id:
-            status, answer = await self._feedback.withdraw(caller.tenant_id, signal_id)
-        else:
-            body = await read_body(client, self._max_body_mb)
-            status, answer = await self._feedback.add(caller.tenant_id, body)
-        send_body(client, status, answer, [JSON_TYPE])
+            return await self._feedback.withdraw(caller.tenant_id, signal_id)
+        body = await read_body(client, self._max_body_mb)
+        return await self._feedback.add(caller.tenant_id, body)
 
 
 class OwnEndpoints:
-    """``/healthz``, ``/readyz``, ``/metrics``; everything else is unknown."""
+    """``/healthz``, ``/readyz``, ``/metrics`` and ``/feedback.js``; everything else is unknown."""
 
-    def __init__(self, health: Health, metrics: Metrics) -> None:
+    def __init__(self, health: Health, metrics: Metrics, script: FeedbackScript) -> None:
         self._health = health
         self._metrics = metrics
+        self._script = script
 
     async def __call__(self, client: Client) -> None:
         path = client.path
@@ -349,9 +374,11 @@ class OwnEndpoints:
             send_body(client, 200, b'{"status":"ready"}', [JSON_TYPE])
         elif path == "/metrics":
             send_body(client, 200, self._metrics.text(), [(b"content-type", CONTENT_TYPE)])
+        elif path == SCRIPT_PATH:
+            send_body(client, 200, self._script.body, self._script.headers())
         else:
             raise not_found(path)
 
 
-def _allow(method: str) -> list[Header]:
-    return [(b"allow", method.encode())]
+def _allow(methods: str) -> Header:
+    return (b"allow", methods.encode())

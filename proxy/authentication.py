@@ -32,6 +32,7 @@ class Caller(msgspec.Struct, frozen=True):
     tenant_id: str
     key_id: str = OPEN_KEY_ID
     limits: LimitsSection | None = None  # None: nothing holds it back
+    scope: Scope = "app"
 
 
 class Authenticator(Protocol):
@@ -87,7 +88,7 @@ class KeyAuthenticator:
             raise invalid_api_key("Incorrect API key provided.")
         if known.scope not in _ALLOWED[purpose]:
             raise forbidden(f"This key's scope is {known.scope!r}; it cannot be used for this.")
-        return Caller(known.tenant_id, known.id, known.limits)
+        return Caller(known.tenant_id, known.id, known.limits, known.scope)
 
     def upstream_credentials(self, headers: Sequence[Header], key: bytes) -> Sequence[Header] | None:
         return own_credentials(headers, key)

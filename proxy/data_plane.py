@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from proxy.app import DataPlaneApp, create_app
 from proxy.authentication import Authenticator, KeyAuthenticator, OpenAuthenticator
 from proxy.breaker import STATES, Breaker
+from proxy.browsers import Origins
 from proxy.feedback import FeedbackEndpoints, FeedbackWriter
 from proxy.limits import Limiter
 from proxy.litellm_upstream import LitellmUpstream
@@ -180,6 +181,7 @@ class DataPlane:
             router=Router(self._routes),
             learning=learning,
             feedback=FeedbackEndpoints(config.feedback, self._feedback_writer, self._clock, learning.own_id),
+            origins=Origins(config.feedback.allowed_origins),
             health=self,
             limiter=self._limiter,
             metrics=self._metrics,

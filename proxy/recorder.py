@@ -12,16 +12,19 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 import msgspec
 
+from proxy.request_log import Observer, RequestLog
 from store.clock import SystemClock
-from store.config import Config, LogSection, StoreSection, segment_directory
+from store.config import Config, LogSection, StoreSection, TelemetrySection, segment_directory
 from store.database import Database, open_database
 from store.errors import UnavailableError
 from store.logs import configure_logging
+from store.records import ResponseRecord
 from store.segments import SegmentReader, note_trouble, reader_lock
 from store.tenants import ensure_default_tenant
 
@@ -44,6 +47,7 @@ class RecorderSettings(msgspec.Struct, frozen=True):
     directory: str
     poll_ms: float
     log: LogSection
+    telemetry: TelemetrySection
 
 
 class RecorderHandle:
@@ -83,9 +87,11 @@ def start_recorder(config: Config) -> RecorderHandle:
         directory=str(segment_directory(config)),
         poll_ms=config.recording.poll_ms,
         log=config.log,
+        telemetry=config.telemetry,
     )
+    module = "proxy.observed_recorder" if config.telemetry.otlp_endpoint else "proxy.recorder"
     # -P: a folder called proxy or store where the user happens to stand must not be imported instead.
-    command = [sys.executable, "-P", "-m", "proxy.recorder", msgspec.json.encode(settings).decode()]
+    command = [sys.executable, "-P", "-m", module, msgspec.json.encode(settings).decode()]
     # Ctrl-C in a terminal reaches the whole process group; the recorder must outlive the proxy that drains.
     return RecorderHandle(subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True))  # noqa: S603
 
@@ -96,12 +102,18 @@ class Recorder:
     Args:
         section: the database.
         directory: the segments.
+        observe: told of records once they are in the database.
     """
 
-    def __init__(self, section: StoreSection, directory: Path) -> None:
+    def __init__(
+        self,
+        section: StoreSection,
+        directory: Path,
+        observe: Callable[[Sequence[ResponseRecord]], None] | None = None,
+    ) -> None:
         self._section = section
         self._directory = directory
-        self._reader = SegmentReader(directory)
+        self._reader = SegmentReader(directory, observe)
         self._db: Database | None = None
         self._trouble: str | None = ""  # not known yet: the note of an earlier recorder may lie there
 
@@ -165,13 +177,21 @@ class _Stop:
         return bool(readable) and not os.read(sys.stdin.fileno(), 4096)
 
 
-def run(settings: RecorderSettings) -> None:
-    """Move segments until the parent goes or SIGTERM comes, then move the rest."""
+def run(settings: RecorderSettings, observers: Sequence[Observer] = ()) -> None:
+    """Move segments until the parent goes or SIGTERM comes, then move the rest; *observers* are told what moved."""
     stop = _Stop()
     signal.signal(signal.SIGTERM, stop.on_signal)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     directory = Path(settings.directory)
-    recorder = Recorder(StoreSection(settings.url, settings.busy_timeout_ms), directory)
+    if settings.log.requests:
+        observers = (*observers, RequestLog(with_text=settings.log.messages))
+
+    def observe(records: Sequence[ResponseRecord]) -> None:
+        for observer in observers:
+            observer.note(records)
+
+    section = StoreSection(settings.url, settings.busy_timeout_ms)
+    recorder = Recorder(section, directory, observe if observers else None)
     while True:
         with reader_lock(directory) as is_held:
             if is_held:
@@ -208,12 +228,17 @@ def next_pause_s(n_records: int | None, pause_s: float, poll_s: float) -> float:
     return poll_s if n_records else min(pause_s * 2, poll_s * MAX_PAUSES)
 
 
-def main() -> None:
-    settings = msgspec.json.decode(sys.argv[1], type=RecorderSettings)
+def begin(argument: str) -> RecorderSettings:
+    """Return what *argument* says, with the process set up for it."""
+    settings = msgspec.json.decode(argument, type=RecorderSettings)
     configure_logging(settings.log)
     gc.set_threshold(GC_OBJECTS)
     os.nice(NICENESS)
-    run(settings)
+    return settings
+
+
+def main() -> None:
+    run(begin(sys.argv[1]))
 
 
 if __name__ == "__main__":

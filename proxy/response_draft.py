@@ -7,6 +7,7 @@ import msgspec
 from proxy.conversation import Place
 from proxy.description import Description
 from proxy.dialect import Dialect
+from proxy.headers import find
 from proxy.incoming import IncomingRequest
 from proxy.parsed_request import ParsedRequest
 from proxy.recorded_messages import messages_json
@@ -91,6 +92,7 @@ def record_of(
         completed_at=iso(ending.at_s),
         injections=draft.injections,
         drawn=",".join([one.set for one in draft.drawn]),
+        trace_parent=(find(draft.incoming.headers, b"traceparent") or b"").decode("latin-1"),
     )
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from store.blocks import PATTERN_FOOTER, PATTERN_HEADER, pattern_line
 from store.config import PatternsSection
-from store.plan import Conditions, Plan, ServedPattern
+from store.plan import Conditions, Plan, ServedPattern, tool_of
 from store.records import InjectionRecord, InjectionSet, make_set
 
 PATTERN_FRAME_TOKENS: Final = 28  # of store.blocks' header and footer, cl100k_base; a test holds them equal
@@ -33,6 +33,8 @@ class Facts:
     data_source: str = ""
     prompt_template: str = ""
     segment: str = ""
+    tools: tuple[str, ...] | None = None
+    """Names of those offered; None: nobody knows any more, so any of them may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,18 +125,22 @@ class PlanIndex:
             self._named["question_type"] |= {cell.question_type for cell in pattern.cells}
             if plan.group_field:
                 self._named[plan.group_field] |= {cell.group for cell in pattern.cells}
-        self._known: dict[tuple[str, ...], tuple[Dimension, ...]] = {}
+        self._tools = tuple(sorted({tool for pattern in plan.patterns if (tool := tool_of(pattern))}))
+        self._known: dict[tuple[str | tuple[str, ...] | None, ...], tuple[Dimension, ...]] = {}
 
     def dimensions(self, facts: Facts) -> tuple[Dimension, ...]:
         """Return what ``matching_dimensions`` does."""
         if not self._plan.patterns:
             return ()
-        key = tuple([value if (value := getattr(facts, name)) in named else "" for name, named in self._named.items()])
+        told = [value if (value := getattr(facts, name)) in named else "" for name, named in self._named.items()]
+        offered = facts.tools if facts.tools is None else tuple([tool for tool in self._tools if tool in facts.tools])
+        key = (*told, offered)
         found = self._known.get(key)
         if found is None:
             if len(self._known) >= MAX_KNOWN_FACTS:
                 self._known.clear()
-            found = self._known[key] = matching_dimensions(self._plan, Facts(*key), self._section)
+            like = Facts(**dict(zip(self._named, told, strict=True)), tools=offered)
+            found = self._known[key] = matching_dimensions(self._plan, like, self._section)
         return found
 
 
@@ -148,6 +154,8 @@ def matching_dimensions(plan: Plan, facts: Facts, section: PatternsSection) -> t
     group = getattr(facts, plan.group_field) if plan.group_field else ""
     arms: dict[str, list[tuple[ServedPattern, float]]] = {}
     for pattern in plan.patterns:
+        if not is_offered(tool_of(pattern), facts):
+            continue
         if matches(pattern.conditions, facts) and (share := share_in(pattern, facts.question_type, group)) > 0:
             arms.setdefault(pattern.dimension, []).append((pattern, share))
     dimensions = [_dimension(name, arms[name], section) for name in plan.dimensions if name in arms]
@@ -199,6 +207,11 @@ def matches(conditions: Conditions, facts: Facts) -> bool:
         and (not conditions.prompt_template or facts.prompt_template in conditions.prompt_template)
         and (not conditions.segment or facts.segment in conditions.segment)
     )
+
+
+def is_offered(tool: str, facts: Facts) -> bool:
+    """Return whether *tool* is among the tools offered; '' is no tool, so nothing has to be."""
+    return not tool or facts.tools is None or tool in facts.tools
 
 
 def _dimension(name: str, shares: list[tuple[ServedPattern, float]], section: PatternsSection) -> Dimension:

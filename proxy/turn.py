@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Final, Protocol
@@ -39,6 +40,8 @@ from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
 NEVER: Final = -1  # of a generation: nothing was chosen yet
+MAX_TOOLS: Final = 100  # offered ones whose names are kept for each conversation ...
+MAX_TOOL_CHARS: Final = 64  # ... and what of the names: no pattern speaks of a longer one
 UNLOADED: Final = -2  # there was nothing to choose from; outside of a tool loop it is tried again
 
 logger = logging.getLogger(__name__)
@@ -68,6 +71,7 @@ class Classifier(Protocol):
 class _Blocks(msgspec.Struct):
     """What a conversation was given last, so that it need not be worked out again while it still holds."""
 
+    seed: bytes
     generation: int = -1
     holdout: bool = False
     patterns: Selection = NOTHING
@@ -280,10 +284,12 @@ class Learning:
         if conversation.facts is None:  # fixed for all turns to come, so that their block stays as it is
             facts = draft.facts
             conversation.facts = Facts(draft.question_type, facts.data_source, facts.prompt_template, facts.segment)
+        if conversation.facts.tools is None:  # a conversation that the database recalled has lost their names
+            conversation.facts = replace(conversation.facts, tools=_known_tools(draft.parsed))
         # The block that stands in a thread stays there, whatever is published, and counts in every turn.
         is_held = draft.parsed.has_held_system and is_known
         if blocks.generation != served.snapshot.generation and not (is_held and blocks.generation >= 0):
-            self._choose_patterns(conversation, conversation.facts, served, blocks)
+            self._choose_patterns(conversation.facts, served, blocks)
         patterns, contexts = blocks.patterns, NOTHING
         if self._config.contexts.enabled and draft.facts.question:
             contexts = self._choose_contexts(draft, served, blocks)
@@ -302,7 +308,7 @@ class Learning:
         key = (served.snapshot.tenant_id, draft.place.conversation.id)
         blocks = self._blocks.get(key)
         if blocks is None:
-            blocks = _Blocks()
+            blocks = _Blocks(conversation_seed(served.snapshot.secret, draft.place.conversation.id))
             self._blocks.put(key, blocks)
         if not draft.facts.question and draft.parsed.has_held_history:
             return blocks  # a tool's results alone: the question is one that the upstream was told before
@@ -337,14 +343,13 @@ class Learning:
         draft.question_type = blocks.question_type
         draft.question_type_confidence = blocks.question_type_confidence
 
-    def _choose_patterns(self, conversation: Conversation, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
+    def _choose_patterns(self, facts: Facts, served: ServedTenant, blocks: _Blocks) -> None:
         """Draw the conversation's patterns of the current generation."""
         snapshot, section = served.snapshot, self._config.patterns
-        seed = conversation_seed(snapshot.secret, conversation.id)
-        blocks.holdout = is_holdout(seed, section.holdout)
+        blocks.holdout = is_holdout(blocks.seed, section.holdout)
         if section.enabled:
             dimensions = served.index.dimensions(facts)
-            blocks.patterns = select_patterns(dimensions, seed, section, holdout=blocks.holdout)
+            blocks.patterns = select_patterns(dimensions, blocks.seed, section, holdout=blocks.holdout)
         blocks.generation = snapshot.generation
 
     def _choose_contexts(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> Selection:
@@ -364,7 +369,7 @@ class Learning:
             return NOTHING, served.snapshot.generation
         section, generation = self._config.contexts, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        lot = Lot(conversation_seed(served.snapshot.secret, draft.place.conversation.id), self._clock.now_s())
+        lot = Lot(blocks.seed, self._clock.now_s())
         if self._remote is not None and served.remote is not None:
             vector = self._remote.known(draft.facts.question)
             if vector is not None:
@@ -479,6 +484,10 @@ def _not_in_play(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, .
 def _not_treated(items: tuple[InjectionRecord, ...]) -> tuple[InjectionRecord, ...]:
     """Return patterns as they are recorded when their block found no place in the request."""
     return tuple(msgspec.structs.replace(item, treated=False) for item in items)
+
+
+def _known_tools(parsed: ParsedRequest) -> tuple[str, ...]:
+    return tuple([name for name in parsed.tool_names() if len(name) <= MAX_TOOL_CHARS][:MAX_TOOLS])
 
 
 def _untreated(drawn: InjectionSet) -> InjectionSet:

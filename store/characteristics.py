@@ -1,9 +1,12 @@
 """Table ``response_characteristics``: what each reply was like, read once. Written by the learner alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from store.database import Database
+
+RECENT: Final = 50  # replies of a conversation that are looked through for the one whose results came
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +18,10 @@ class UnreadReply:
     response_format: str
     length_band: str
     tool_set: str
-    messages_json: str  # what the turn added; '' where no tools were offered
+    messages_json: str  # what was added to the conversation; '' where it has neither tools nor names
     reply_json: str
+    conversation_id: str
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,16 @@ class Characteristics:
     seq: int
     values_json: str
     terms: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallingReply:
+    """A reply that called tools, as it was read."""
+
+    seq: int
+    created_at: str
+    reply_json: str
+    values_json: str
 
 
 def last_read(db: Database, tenant_id: str, version: int) -> int:
@@ -45,8 +60,10 @@ def unread_replies(
     """Return the next replies with ``after < seq <= until`` from *since_at* on, in order of arrival."""
     rows = db.rows(
         """
-        SELECT seq, question, response_format, length_band, tool_set, iif(tool_set = '', '', messages_json),
-          coalesce(reply_json, '') AS reply_json
+        SELECT seq, question, response_format, length_band, tool_set,
+          iif(tool_set = '' AND NOT instr(messages_json, '"tool"') AND NOT instr(messages_json, '"name"'), '',
+            messages_json),
+          coalesce(reply_json, '') AS reply_json, conversation_id, created_at
         FROM responses
         WHERE +tenant_id = :tenant_id AND seq > :after AND seq <= :until AND created_at >= :since_at
           AND outcome = 'ok' AND agent = 'ai'
@@ -66,15 +83,58 @@ def before_first(db: Database, tenant_id: str, *, since_at: str) -> int:
     return 0 if found is None else int(found) - 1
 
 
-def save_characteristics(db: Database, tenant_id: str, version: int, found: Iterable[Characteristics]) -> None:
-    """Write what was found; what another version had found is replaced."""
+def recent_calls(
+    db: Database, tenant_id: str, conversation_id: str, *, before: int, version: int
+) -> list[CallingReply]:
+    """Return those of the conversation's last replies before ``seq`` *before* that called tools, the newest first."""
+    rows = db.rows(
+        """
+        SELECT r.seq, r.created_at, coalesce(r.reply_json, '') AS reply_json, c.values_json
+        FROM (
+          SELECT seq, created_at, reply_json, response_format FROM responses
+          WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id AND seq < :before
+          ORDER BY seq DESC LIMIT :limit
+        ) AS r JOIN response_characteristics AS c ON c.seq = r.seq
+        WHERE r.response_format = 'tool_calls' AND c.version = :version
+        ORDER BY r.seq DESC
+        """,
+        {
+            "tenant_id": tenant_id,
+            "conversation_id": conversation_id,
+            "before": before,
+            "version": version,
+            "limit": RECENT,
+        },
+    )
+    return [CallingReply(*row) for row in rows]
+
+
+def save_characteristics(
+    db: Database,
+    tenant_id: str,
+    version: int,
+    found: Iterable[Characteristics],
+    answers: Mapping[int, int] | None = None,
+) -> None:
+    """Write what was found; what another version had found is replaced.
+
+    *answers* says which replies are steps of a turn, and the ``seq`` of the reply that ends each as far as it went.
+    """
     with db.transaction():
         db.execute_many(
             """
             INSERT INTO response_characteristics (seq, tenant_id, version, values_json, terms)
             VALUES (?, ?, ?, ?, ?)
             ON CONFLICT (seq) DO UPDATE SET version = excluded.version, values_json = excluded.values_json,
-              terms = excluded.terms
+              terms = excluded.terms, answer_seq = NULL
             """,
             [(one.seq, tenant_id, version, one.values_json, one.terms) for one in found],
+        )
+        # A step may have steps before it, of earlier pages and runs.
+        db.execute_many(
+            """
+            UPDATE response_characteristics SET answer_seq = :answer
+            WHERE tenant_id = :tenant_id AND (seq = :step OR answer_seq = :step)
+            """,
+            [{"tenant_id": tenant_id, "step": step, "answer": answer} for step, answer in (answers or {}).items()],
         )

@@ -76,3 +76,12 @@ def parse_iso(text: str) -> float:
 def days_before(moment_s: float, days: float) -> str:
     """Return the UTC text of the moment *days* before *moment_s*."""
     return iso(moment_s - timedelta(days=days).total_seconds())
+
+
+def day_before(moment_s: float, days: float = 0) -> str:
+    """Return the day (UTC) *days* before *moment_s*.
+
+    >>> day_before(parse_iso("2026-03-01T12:00:00Z")), day_before(parse_iso("2026-03-01T12:00:00Z"), 1)
+    ('2026-03-01', '2026-02-28')
+    """
+    return days_before(moment_s, days)[:10]

@@ -90,6 +90,7 @@ class RecordingSection:
 @dataclass(frozen=True, slots=True)
 class FeedbackSection:
     wait_s: float
+    allowed_origins: tuple[str, ...]
     max_batch: int
     max_text_kb: float
     dwell_threshold_s: float
@@ -231,6 +232,8 @@ class LearnerSection:
     job_lease_s: float
     max_body_mb: float
     max_items: int
+    sign_in_attempts: int
+    sign_in_window_s: float
     models: ModelsSection
 
 
@@ -248,6 +251,9 @@ class AlertsSection:
 class TrainingSection:
     dataset_id: str
     review_below_confidence: float
+    audit_share: float
+    collect_traffic: bool
+    max_traffic_examples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +276,16 @@ class NluSection:
 class LogSection:
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
     format: Literal["text", "json"]
+    requests: bool
+    messages: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetrySection:
+    otlp_endpoint: str
+    interval_s: float
+    max_waiting: int
+    messages: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +310,7 @@ class Config:
     training: TrainingSection
     nlu: NluSection
     log: LogSection
+    telemetry: TelemetrySection
 
 
 def default_config_path() -> Path:
@@ -427,8 +444,8 @@ _SHARES = {
     "embedding": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
-    "training": ("review_below_confidence",),
     "nlu": ("held_out", "unfamiliar", "unsure", "min_accuracy", "margin"),
+    "training": ("review_below_confidence", "audit_share"),
 }
 
 
@@ -468,9 +485,11 @@ _MORE_THAN_ZERO = {
         "job_lease_s",
         "max_body_mb",
         "max_items",
+        "sign_in_attempts",
     ),
     "learner.models": ("timeout_s",),
     "alerts": ("timeout_s", "retry_s", "give_up_h"),
+    "telemetry": ("interval_s", "max_waiting"),
     "nlu": ("min_examples", "max_examples", "max_features", "held_out", "reviewed_weight", "penalty", "keep_versions"),
 }
 
@@ -492,7 +511,19 @@ def _check_number(name: str, value: float) -> None:
         raise ConfigError(f"{name} must be more than 0")
 
 
+_ORIGIN: Final = re.compile(r"https?://[^/\\s]+", re.IGNORECASE)
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ConfigError(
+                f"feedback.allowed_origins must hold origins such as 'https://app.example' or '*', not {origin!r}"
+            )
+
+
 def _check(config: Config) -> None:
+    _check_origins(config.feedback.allowed_origins)
     for section, names in _SHARES.items():
         for name in names:
             value = getattr(getattr(config, section), name)

@@ -159,10 +159,12 @@ def list_contexts(
     cursor: str | None = None,
 ) -> tuple[list[ContextRow], str | None]:
     """Return entries, newest first, and the cursor of the next page (None at the end)."""
+    # No "or" about the status: its index could not be used.
     rows = db.rows(
-        """
+        f"""
         SELECT * FROM ai_contexts
-        WHERE tenant_id = :tenant_id AND (:status IS NULL OR status = :status) AND (:cursor IS NULL OR id < :cursor)
+        WHERE tenant_id = :tenant_id {"" if status is None else "AND status = :status"}
+          AND (:cursor IS NULL OR id < :cursor)
         ORDER BY id DESC LIMIT :limit
         """,
         {"tenant_id": tenant_id, "status": status, "cursor": _place(cursor), "limit": limit + 1},
@@ -177,12 +179,11 @@ def list_waiting(
     """Return what waits for a person, oldest first: each entry with the revision to decide on (new or changed)."""
     rows = db.rows(
         """
-        SELECT c.id, r.revision FROM ai_contexts AS c
-        JOIN context_revisions AS r ON r.context_id = c.id AND r.status = 'pending_approval'
-        WHERE c.tenant_id = :tenant_id AND (:cursor IS NULL OR c.id > :cursor)
-        ORDER BY c.id LIMIT :limit
+        SELECT c.id, r.revision FROM context_revisions AS r CROSS JOIN ai_contexts AS c ON c.id = r.context_id
+        WHERE r.status = 'pending_approval' AND c.tenant_id = :tenant_id AND r.context_id > :after
+        ORDER BY r.context_id LIMIT :limit
         """,
-        {"tenant_id": tenant_id, "cursor": _place(cursor), "limit": limit + 1},
+        {"tenant_id": tenant_id, "after": _place(cursor) or "", "limit": limit + 1},
     )
     page, has_more = split_page(rows, limit)
     waiting = [

@@ -5,7 +5,7 @@ Written by the recorder (conversations of the proxy) and by the learner and the 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -288,6 +288,38 @@ def _without_replaced(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
+_LISTED: Final = """
+c.id, c.source, c.user_id, c.tags_json, c.is_resolved, c.is_holdout, c.created_at, c.updated_at,
+(SELECT count(*) FROM responses AS r WHERE r.tenant_id = c.tenant_id AND r.conversation_id = c.id) AS n_responses
+"""
+
+
+def _listed(row: Row) -> ConversationRow:
+    return ConversationRow(
+        id=row["id"],
+        source=row["source"],
+        user_id=row["user_id"],
+        tags=tuple(msgspec.json.decode(row["tags_json"])),
+        is_resolved=None if row["is_resolved"] is None else bool(row["is_resolved"]),
+        is_holdout=bool(row["is_holdout"]),
+        n_responses=row["n_responses"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def find_conversations(db: Database, tenant_id: str, ids: Iterable[str]) -> list[ConversationRow]:
+    """Return those of *ids* that the tenant has, in the same order."""
+    rows = db.rows(
+        f"""
+        SELECT {_LISTED} FROM json_each(:ids) AS chosen
+        CROSS JOIN conversations AS c ON c.tenant_id = :tenant_id AND c.id = chosen.value ORDER BY chosen.key
+        """,
+        {"tenant_id": tenant_id, "ids": msgspec.json.encode(list(ids)).decode()},
+    )
+    return [_listed(row) for row in rows]
+
+
 def list_conversations(
     db: Database,
     tenant_id: str,
@@ -299,11 +331,8 @@ def list_conversations(
     """Return the tenant's conversations, last changed first, and the cursor of the next page."""
     before = decode_cursor(cursor, 2) if cursor else [None, None]
     rows = db.rows(
-        """
-        SELECT c.id, c.source, c.user_id, c.tags_json, c.is_resolved, c.is_holdout, c.created_at, c.updated_at,
-          (SELECT count(*) FROM responses AS r WHERE r.tenant_id = c.tenant_id AND r.conversation_id = c.id)
-            AS n_responses
-        FROM conversations AS c
+        f"""
+        SELECT {_LISTED} FROM conversations AS c
         WHERE c.tenant_id = :tenant_id AND (:source IS NULL OR c.source = :source)
           AND (:before_at IS NULL OR (c.updated_at, c.id) < (:before_at, :before_id))
         ORDER BY c.updated_at DESC, c.id DESC LIMIT :limit
@@ -317,18 +346,5 @@ def list_conversations(
         },
     )
     page, has_more = split_page(rows, limit)
-    found = [
-        ConversationRow(
-            id=row["id"],
-            source=row["source"],
-            user_id=row["user_id"],
-            tags=tuple(msgspec.json.decode(row["tags_json"])),
-            is_resolved=None if row["is_resolved"] is None else bool(row["is_resolved"]),
-            is_holdout=bool(row["is_holdout"]),
-            n_responses=row["n_responses"],
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-        )
-        for row in page
-    ]
+    found = [_listed(row) for row in page]
     return found, encode_cursor(found[-1].updated_at, found[-1].id) if has_more else None

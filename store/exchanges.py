@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from store.database import Database
+from store.errors import NotFoundError
+from store.responses import find_response
 
 MAX_RESPONSES: Final = 1000  # of one conversation; the newest
 
@@ -54,15 +56,62 @@ class Exchange:
     signals: tuple[SignalRow, ...]
 
 
-def exchanges(db: Database, tenant_id: str, conversation_id: str) -> list[Exchange]:
-    """Return the conversation's responses in the order they came; nothing for an imported one."""
-    where = {"tenant_id": tenant_id, "conversation_id": conversation_id, "limit": MAX_RESPONSES}
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One response with what it answered, as ``tutelage why`` tells it."""
+
+    conversation_id: str
+    question: str
+    question_type_confidence: float | None  # None: the app said the type
+    user_id: str
+    segment: str
+    data_source: str
+    prompt_template: str
+    prompt_tokens: int | None  # as the upstream counted, like the next
+    cached_tokens: int | None
+    exchange: Exchange
+
+
+def find_asked(db: Database, tenant_id: str, name: str) -> Asked:
+    """Return the tenant's response *name* (our id, or the one in its body) with its injections and signals.
+
+    Raises:
+        NotFoundError: the tenant has no such response.
+    """
+    response = find_response(db, tenant_id, name)
+    if response is None:
+        raise NotFoundError(f"no response {name!r}")
+    row = db.row(
+        """
+        SELECT conversation_id, question, question_type_confidence, user_id, segment, data_source, prompt_template,
+          prompt_tokens, cached_tokens
+        FROM responses WHERE seq = :seq
+        """,
+        {"seq": response.seq},
+    )
+    assert row is not None
+    found = exchanges(db, tenant_id, response.conversation_id, last_seq=response.seq)
+    return Asked(**dict(row), exchange=next(one for one in found if one.response_id == response.id))
+
+
+def exchanges(db: Database, tenant_id: str, conversation_id: str, *, last_seq: int | None = None) -> list[Exchange]:
+    """Return the conversation's newest responses, or those up to *last_seq*, in the order they came.
+
+    Nothing for an imported conversation.
+    """
+    where = {
+        "tenant_id": tenant_id,
+        "conversation_id": conversation_id,
+        "limit": MAX_RESPONSES,
+        "last_seq": last_seq,
+    }
     rows = db.rows(
         """
         SELECT * FROM (
           SELECT seq, id, model, question_type, outcome, status, is_holdout, generation, injected_tokens, latency_ms,
             created_at
           FROM responses WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id
+            AND (:last_seq IS NULL OR seq <= :last_seq)
           ORDER BY seq DESC LIMIT :limit
         ) AS newest ORDER BY seq
         """,

@@ -267,10 +267,14 @@ def _forget(work: _Work) -> Forgotten:
     _delete_records(work, extent)
     work.delete(
         "examples",
-        "user_hash IN (SELECT value FROM json_each(:users))"
+        "user_hash IN (SELECT value FROM json_each(:users)) OR user_hash IN (SELECT value FROM json_each(:hashes))"
         " OR conversation_id IN (SELECT value FROM json_each(:whole))",
         whole=extent.whole,
+        hashes=[hash_user(get_tenant(db, tenant_id).secret, name) for name in work.subject.user_ids],
     )
+    if work.rows["examples"]:
+        # The search index marks words as deleted; merged into one piece it holds them no more.
+        db.execute("INSERT INTO examples_search (examples_search) VALUES ('optimize')")
     _mine_again(work, [*extent.shared, *contexts.orphans.difference(lost)])
     if extent.responses or extent.signals:
         forget_learner_state(db, tenant_id)

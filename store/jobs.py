@@ -271,6 +271,27 @@ def release_job(db: Database, job: JobRow) -> None:
     )
 
 
+def cancel_job(db: Database, tenant_id: str, job_id: str, *, reason: str, now_s: float) -> JobRow:
+    """Return the job as it is after it was taken out before anybody began it: failed, with *reason*.
+
+    Raises:
+        NotFoundError: the tenant has no such job.
+        ConflictError: somebody works on it, or it has ended.
+    """
+    with db.transaction():
+        job = get_job(db, tenant_id, job_id)
+        if job.status != "pending":
+            raise ConflictError(f"job {job_id!r} is {job.status}; only a pending one can be cancelled")
+        db.execute(
+            """
+            UPDATE training_jobs SET status = 'failed', error = :reason, finished_at = :now
+            WHERE tenant_id = :tenant_id AND id = :id
+            """,
+            {"tenant_id": tenant_id, "id": job_id, "reason": reason, "now": iso(now_s)},
+        )
+        return get_job(db, tenant_id, job_id)
+
+
 def _change_held(db: Database, job: JobRow, sql: str, values: dict[str, str | None]) -> None:
     with db.transaction():
         if not db.execute(sql, {**values, "id": job.id, "holder": job.claimed_by}):

@@ -8,7 +8,9 @@ from typing import Final
 from sqlite_utils import Database as Tool
 from sqlite_utils.migrations import Migrations
 
+from store.migrated_examples import TRAINING_DATA
 from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
+from store.migrated_sums import FILL_SUMS, SUM_TABLES, SUM_TRIGGERS
 
 MIGRATIONS: Final = Migrations("tutelage")
 
@@ -100,6 +102,38 @@ def m015_remote_vectors(tool: Tool) -> None:
 @MIGRATIONS()
 def m016_nlu_models(tool: Tool) -> None:
     _run(tool, NLU_MODELS)
+
+
+@MIGRATIONS()
+def m017_lives(tool: Tool) -> None:
+    _run(tool, LIVES)
+
+
+@MIGRATIONS()
+def m018_steps_of_turns(tool: Tool) -> None:
+    _run(tool, STEPS_OF_TURNS)
+
+
+@MIGRATIONS()
+def m019_training_data(tool: Tool) -> None:
+    _run(tool, TRAINING_DATA)
+
+
+@MIGRATIONS()
+def m020_daily_sums(tool: Tool) -> None:
+    _run(tool, SUM_TABLES)
+    _run(tool, FILL_SUMS)
+    _run(tool, SUM_TRIGGERS)
+
+
+@MIGRATIONS()
+def m021_roles(tool: Tool) -> None:
+    _run(tool, ROLES)
+
+
+@MIGRATIONS()
+def m022_context_lists(tool: Tool) -> None:
+    _run(tool, CONTEXT_LISTS)
 
 
 TENANTS: Final = """
@@ -800,4 +834,70 @@ CREATE TABLE nlu_models (
 
 CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
   WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
+"""
+
+LIVES: Final = """
+ALTER TABLE learning_runs ADD COLUMN is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1));
+
+ALTER TABLE learned_patterns ADD COLUMN reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT;
+
+ALTER TABLE learned_patterns ADD COLUMN reworded_from -- the value that it asked for before, which is theirs now
+  TEXT;
+
+ALTER TABLE pattern_events ADD COLUMN is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1));
+
+UPDATE pattern_events SET is_harm = 1
+WHERE to_state = 'retired' AND actor = 'learner' AND (reason LIKE 'harm:%' OR reason LIKE 'guardrail:%');
+"""
+
+STEPS_OF_TURNS: Final = """
+ALTER TABLE response_characteristics ADD COLUMN answer_seq INTEGER -- of a step of a tool loop: the turn's answer
+  DEFAULT NULL;
+
+CREATE INDEX response_characteristics_by_answer ON response_characteristics (tenant_id, answer_seq)
+WHERE answer_seq IS NOT NULL;
+"""
+
+ROLES: Final = """
+CREATE TABLE new_api_keys (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  scope TEXT NOT NULL CHECK (scope IN ('app', 'admin', 'feedback', 'reviewer', 'viewer')),
+  key_hash TEXT NOT NULL UNIQUE, -- SHA-256 of the whole key, hex; the key itself is shown once and never stored
+  prefix TEXT NOT NULL, -- the key's first characters, to recognise it
+  created_at TEXT NOT NULL,
+  revoked_at TEXT,
+  requests_per_minute INTEGER CHECK (requests_per_minute >= 0), -- NULL: as [limits] says; 0: none; so the next three
+  tokens_per_minute INTEGER CHECK (tokens_per_minute >= 0), -- prompt and completion tokens
+  monthly_budget_usd REAL CHECK (monthly_budget_usd >= 0), -- dollars
+  monthly_tokens INTEGER CHECK (monthly_tokens >= 0) -- prompt and completion tokens
+) STRICT;
+
+INSERT INTO new_api_keys (id, tenant_id, name, scope, key_hash, prefix, created_at, revoked_at, requests_per_minute,
+  tokens_per_minute, monthly_budget_usd, monthly_tokens)
+SELECT id, tenant_id, name, scope, key_hash, prefix, created_at, revoked_at, requests_per_minute, tokens_per_minute,
+  monthly_budget_usd, monthly_tokens
+FROM api_keys;
+
+DROP TABLE api_keys;
+
+ALTER TABLE new_api_keys RENAME TO api_keys;
+
+CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
+"""
+
+CONTEXT_LISTS: Final = """
+DROP INDEX ai_contexts_by_status;
+
+CREATE INDEX ai_contexts_by_status ON ai_contexts (tenant_id, status, id);
+
+CREATE INDEX ai_contexts_by_id ON ai_contexts (tenant_id, id);
+
+CREATE INDEX ai_contexts_served ON ai_contexts (tenant_id) WHERE is_served = 1;
+
+CREATE INDEX context_revisions_pending ON context_revisions (context_id, revision) WHERE status = 'pending_approval';
 """

@@ -54,6 +54,8 @@ def pattern_conversations(
 ) -> tuple[list[PatternConversation], str | None]:
     """Return conversations behind *pattern*, the newest first, and where the next page begins.
 
+    After a person's edit they are those since then: what came before is about other words.
+
     A page may hold fewer than *limit* although more follow: what is looked through for one page is bounded.
 
     Args:
@@ -119,7 +121,7 @@ _HAS: Final = """
 EXISTS (
   SELECT 1 FROM json_each(r.injection_sets_json) AS s
   CROSS JOIN injection_set_items AS i ON i.set_id = s.value AND i.kind = 'pattern' AND i.item_id = :pattern_id
-  WHERE i.treated = :treated)
+  WHERE i.treated = :treated) AND r.created_at >= :since_at
 """
 
 
@@ -131,6 +133,7 @@ class _Drawn:
         self._pattern = pattern
         self._is_treated = is_treated
         self._named = {"tenant_id": pattern.tenant_id, "pattern_id": pattern.id, "treated": int(is_treated)}
+        self._named["since_at"] = pattern.reworded_at or ""
 
     def stretches(self, before: int | None) -> Iterator[tuple[int, list[Row]]]:
         """Yield stretches of responses before *before*, the newest first, each with the first ``seq`` of it."""
@@ -152,7 +155,7 @@ class _Drawn:
         return self._db.rows(
             f"""
             SELECT r.seq, r.id FROM (
-              SELECT seq, id, injection_sets_json FROM responses
+              SELECT seq, id, injection_sets_json, created_at FROM responses
               WHERE tenant_id = :tenant_id AND conversation_id = :conversation_id ORDER BY seq DESC LIMIT {MAX_TURNS}
             ) AS r WHERE {_HAS} ORDER BY r.seq DESC
             """,

@@ -12,16 +12,19 @@ from store.clock import iso
 from store.database import Database
 from store.errors import ConflictError, InvalidError
 from store.ids import new_id
+from store.pattern_conditions import SCHEMA, misfit
 from store.patterns import (
     PatternRow,
     get_pattern,
     insert_pattern,
     new_pattern,
     publish_patterns,
+    reworded,
     save_pattern,
     without_evidence,
 )
 from store.plan import Conditions
+from store.rows import plain
 from store.vocabulary import PATTERN_TYPES, SERVED_STATES, PatternState, PatternType
 
 MAX_RULE_CHARS: Final = 20_000  # a person's rule; what does not fit the block's budget is kept and never injected
@@ -50,11 +53,13 @@ def add_pattern(
     *tokens* are those of ``blocks.pattern_line(rule)``; a rule too large for the block is kept and never injected.
 
     Raises:
-        InvalidError: the rule is empty or longer than 20,000 characters, or type or state is not one of the known.
+        InvalidError: the rule is empty or longer than 20,000 characters, type or state is not one of the known, or a
+            condition means nothing for the type.
     """
     _check_rule(rule)
     if type not in PATTERN_TYPES:
         raise InvalidError("type", f"must be one of {', '.join(PATTERN_TYPES)}, not {type!r}")
+    _check_conditions(type, conditions)
     if state not in ("candidate", "trial", "pinned"):
         raise InvalidError("state", f"must be candidate, trial or pinned, not {state!r}")
     pattern_id = new_id("pat", now_s)
@@ -142,11 +147,13 @@ def edit_pattern(
 ) -> PatternRow:
     """Return the pattern with another rule or other conditions; its evidence starts anew.
 
-    An active one goes back to trial: what was measured was another instruction. A pinned one stays pinned.
+    An active one goes back to trial: what was measured was another instruction. A pinned one stays pinned. Other words
+    are nobody's but the person's: they share no evidence with what asks for the same, and their counts start at 0.
 
     Raises:
         NotFoundError: the tenant has none of this id.
-        InvalidError: the new rule is empty, too long, or comes without its tokens.
+        InvalidError: the new rule is empty, too long, or comes without its tokens; a condition that was changed means
+            nothing for the type.
     """
     if rule is not None:
         _check_rule(rule)
@@ -154,17 +161,25 @@ def edit_pattern(
             raise InvalidError("tokens", "must come with a new rule")
     with db.transaction():
         before = get_pattern(db, tenant_id, pattern_id)
-        edited = replace(
-            before,
-            rule=before.rule if rule is None else rule,
-            conditions=before.conditions if conditions is None else conditions,
-            tokens=before.tokens if rule is None or tokens is None else tokens,
-        )
+        edited = replace(before, conditions=before.conditions if conditions is None else conditions)
+        if rule is not None and tokens is not None and rule != before.rule:
+            edited = reworded(edited, rule=rule, tokens=tokens, value="", now_s=now_s)
         if edited == before:
             return before
+        if edited.conditions != before.conditions:  # what an earlier release took stays until it is changed
+            _check_conditions(before.type, edited.conditions)
         state: PatternState = "trial" if before.state in ("trial", "active", "warmdown") else before.state
         after = _entered(db, without_evidence(edited), state, now_s)
-        save_pattern(db, before, after, actor=actor, reason="edited by a person", now_s=now_s, is_event=True)
+        save_pattern(
+            db,
+            before,
+            after,
+            actor=actor,
+            reason="edited by a person: the evidence begins anew",
+            now_s=now_s,
+            detail={"rule_before": before.rule, "conditions_before": plain(before.conditions)},
+            is_event=True,
+        )
         _audit_change(db, before, after, actor=actor, action="patterns.edit", reason="edited", now_s=now_s)
     return after
 
@@ -174,6 +189,15 @@ def _check_rule(rule: str) -> None:
         raise InvalidError("rule", "must not be empty")
     if len(rule) > MAX_RULE_CHARS:
         raise InvalidError("rule", f"must have at most {MAX_RULE_CHARS} characters, not {len(rule)}")
+
+
+def _check_conditions(type: PatternType, conditions: Conditions) -> None:  # noqa: A002
+    field = misfit(type, conditions)
+    if field is not None:
+        *others, last = SCHEMA[type]
+        raise InvalidError(
+            "conditions", f"{field} means nothing for {type}, which can depend on {', '.join(others)} or {last}"
+        )
 
 
 def _entered(db: Database, row: PatternRow, state: PatternState, now_s: float) -> PatternRow:

@@ -79,6 +79,8 @@ class PatternRow:
     removed_at: str | None
     created_at: str
     updated_at: str
+    reworded_at: str | None = None  # since when a person's words stand in it; uses before were of other words
+    reworded_from: str | None = None  # the value that it asked for before: the person's words stand for it
     cells: tuple[CellShare, ...] = ()
     guardrails: Mapping[str, float] = field(default_factory=dict)
 
@@ -95,7 +97,17 @@ class PatternEvent:
     to_state: PatternState
     reason: str
     detail: dict[str, Any]
+    is_harm: bool  # it was taken out because it did harm
     created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """Why and when a pattern was taken out."""
+
+    reason: str
+    is_harm: bool
+    at: str
 
 
 def list_patterns(
@@ -106,6 +118,7 @@ def list_patterns(
     type: PatternType | None = None,  # noqa: A002
     grade: Grade | None = None,
     question_type: str | None = None,
+    text: str | None = None,
     sort: PatternSort = "created",
     limit: int = 100,
     cursor: str | None = None,
@@ -119,6 +132,7 @@ def list_patterns(
         type: only those of this type.
         grade: only those of this grade.
         question_type: only those whose conditions name it.
+        text: only those whose rule holds it, or of this id; case does not matter.
         sort: ``created``: as they were made, oldest first; else by lift, confidence, signals or time of the last
             change, the largest first; what has no lift yet comes last.
         limit: at least 1.
@@ -134,6 +148,7 @@ def list_patterns(
           AND (:grade IS NULL OR grade = :grade)
           AND (:question_type IS NULL OR EXISTS (
             SELECT 1 FROM json_each(conditions_json, '$.question_type') AS q WHERE q.value = :question_type))
+          AND (:text IS NULL OR instr(lower(rule), lower(:text)) OR id = :text)
           AND (:last_id IS NULL OR {after})
         ORDER BY {order} LIMIT :limit
         """,
@@ -143,6 +158,7 @@ def list_patterns(
             "type": type,
             "grade": grade,
             "question_type": question_type,
+            "text": text,
             "last_key": last_key,
             "last_id": last_id,
             "limit": limit + 1,
@@ -229,6 +245,7 @@ def pattern_history(db: Database, tenant_id: str, pattern_id: str) -> list[Patte
             to_state=row["to_state"],
             reason=row["reason"],
             detail=json.loads(row["detail_json"]),
+            is_harm=bool(row["is_harm"]),
             created_at=row["created_at"],
         )
         for row in rows
@@ -248,18 +265,33 @@ def last_activations(db: Database, tenant_id: str) -> dict[str, str]:
     return {row["pattern_id"]: row["activated_at"] for row in rows}
 
 
-def has_advanced_since(db: Database, tenant_id: str, since_at: str, *, actor: str) -> bool:
-    """Return whether *actor* started a trial or activated a pattern after *since_at* (UTC text)."""
-    found = db.value(
+def removals(db: Database, tenant_id: str, ids: Iterable[str]) -> dict[str, Removal]:
+    """Return why each pattern of *ids* was taken out last; those that never were are missing."""
+    rows = db.rows(
         """
-        SELECT 1 FROM pattern_events
-        WHERE tenant_id = :tenant_id AND actor = :actor AND created_at > :since_at
-          AND (from_state, to_state) IN (VALUES ('candidate', 'trial'), ('trial', 'active'))
-        LIMIT 1
+        SELECT pattern_id, reason, is_harm, created_at FROM pattern_events
+        WHERE seq IN (
+          SELECT max(seq) FROM pattern_events
+          WHERE tenant_id = :tenant_id AND to_state = 'retired' AND from_state <> 'retired'
+            AND pattern_id IN (SELECT value FROM json_each(:ids))
+          GROUP BY pattern_id)
         """,
-        {"tenant_id": tenant_id, "actor": actor, "since_at": since_at},
+        {"tenant_id": tenant_id, "ids": json.dumps(list(ids))},
     )
-    return found is not None
+    return {row["pattern_id"]: Removal(row["reason"], bool(row["is_harm"]), row["created_at"]) for row in rows}
+
+
+def harmed_since_activation(db: Database, tenant_id: str) -> set[str]:
+    """Return the patterns that were taken out for harm, however long ago, and that no evidence has activated since."""
+    rows = db.rows(
+        """
+        SELECT pattern_id FROM pattern_events WHERE tenant_id = :tenant_id
+        GROUP BY pattern_id
+        HAVING max(iif(is_harm, seq, 0)) > max(iif(to_state = 'active' AND from_state = 'trial', seq, 0))
+        """,
+        {"tenant_id": tenant_id},
+    )
+    return {row["pattern_id"] for row in rows}
 
 
 def publish_patterns(
@@ -283,7 +315,9 @@ def publish_patterns_if_changed(
 
 
 def _without_lifts(plan: Plan) -> Plan:
-    return replace_fields(plan, patterns=tuple(replace_fields(pattern, lift=0.0) for pattern in plan.patterns))
+    return replace_fields(
+        plan, patterns=tuple(replace_fields(pattern, lift=0.0, value="") for pattern in plan.patterns)
+    )
 
 
 def plan_of_rows(db: Database, tenant_id: str) -> Plan:
@@ -301,6 +335,7 @@ def plan_of(
             id=row.id,
             type=row.type,
             dimension=row.dimension,
+            value=row.value,
             rule=row.rule,
             conditions=row.conditions,
             state=row.state,
@@ -366,6 +401,29 @@ def without_evidence(row: PatternRow) -> PatternRow:
     return replace(row, grade="none", confidence=0.5, lift=None, lift_low=None, lift_high=None, e_value=None)
 
 
+def reworded(row: PatternRow, *, rule: str, tokens: int, value: str, now_s: float) -> PatternRow:
+    """Return the pattern with other words: nothing that was measured or counted so far was of them."""
+    return replace(
+        without_evidence(row),
+        rule=rule,
+        tokens=tokens,
+        value=value,
+        score=0.0,
+        use_count=0,
+        signal_count=0,
+        user_count=0,
+        last_used_at=None,
+        guardrails={},
+        reworded_at=iso(now_s),
+        reworded_from=None if value else row.value or row.reworded_from,
+    )
+
+
+def retired(row: PatternRow, now_s: float) -> PatternRow:
+    """Return the pattern taken out; its cooldown begins."""
+    return replace(row, state="retired", grade="none", share=0.0, cells=(), warm_step=0, removed_at=iso(now_s))
+
+
 def insert_pattern(
     db: Database,
     row: PatternRow,
@@ -383,11 +441,13 @@ def insert_pattern(
             INSERT INTO learned_patterns (id, tenant_id, type, dimension, value, rule, conditions_json, state, grade,
               origin, is_approved, confidence, score, use_count, signal_count, user_count, tokens, lift, lift_low,
               lift_high, e_value, share, warm_step, trial_since, last_used_at, removed_at, created_at, updated_at,
-              cells_json, guardrails_json)
+              cells_json, guardrails_json, reworded_at,
+              reworded_from)
             VALUES (:id, :tenant_id, :type, :dimension, :value, :rule, :conditions_json, :state, :grade,
               :origin, :is_approved, :confidence, :score, :use_count, :signal_count, :user_count, :tokens, :lift,
               :lift_low, :lift_high, :e_value, :share, :warm_step, :trial_since, :last_used_at, :removed_at,
-              :created_at, :updated_at, :cells_json, :guardrails_json)
+              :created_at, :updated_at, :cells_json, :guardrails_json, :reworded_at,
+              :reworded_from)
             """,
             _columns(row),
         )
@@ -405,27 +465,41 @@ def save_pattern(
     run_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
     is_event: bool = False,
+    is_harm: bool = False,
 ) -> None:
-    """Write what changed from *before* to *after*; a change of state, or *is_event*, leaves an event."""
+    """Write what changed from *before* to *after*; a change of state, or *is_event*, leaves an event.
+
+    *is_harm*: it is taken out because it did harm; it must not come back by itself.
+    """
     if after == before and not is_event:
         return
     with db.transaction():
         db.execute(
             """
-            UPDATE learned_patterns SET rule = :rule, conditions_json = :conditions_json, state = :state,
+            UPDATE learned_patterns SET value = :value, rule = :rule, conditions_json = :conditions_json,
+              state = :state,
               grade = :grade, is_approved = :is_approved, confidence = :confidence, score = :score,
               use_count = :use_count, signal_count = :signal_count, user_count = :user_count, tokens = :tokens,
               lift = :lift, lift_low = :lift_low, lift_high = :lift_high, e_value = :e_value, share = :share,
               warm_step = :warm_step, trial_since = :trial_since, last_used_at = :last_used_at,
               removed_at = :removed_at, updated_at = :updated_at, cells_json = :cells_json,
-              guardrails_json = :guardrails_json
+              guardrails_json = :guardrails_json, reworded_at = :reworded_at,
+              reworded_from = :reworded_from
             WHERE tenant_id = :tenant_id AND id = :id
             """,
             {**_columns(after), "updated_at": iso(now_s)},
         )
         if is_event or after.state != before.state:
             _record_event(
-                db, before.state, after, actor=actor, reason=reason, now_s=now_s, run_id=run_id, detail=detail
+                db,
+                before.state,
+                after,
+                actor=actor,
+                reason=reason,
+                now_s=now_s,
+                run_id=run_id,
+                detail=detail,
+                is_harm=is_harm,
             )
 
 
@@ -439,12 +513,14 @@ def _record_event(
     now_s: float,
     run_id: str | None = None,
     detail: Mapping[str, Any] | None = None,
+    is_harm: bool = False,
 ) -> None:
     db.execute(
         """
         INSERT INTO pattern_events (tenant_id, pattern_id, run_id, actor, from_state, to_state, reason, detail_json,
-          created_at)
-        VALUES (:tenant_id, :pattern_id, :run_id, :actor, :from_state, :to_state, :reason, :detail_json, :created_at)
+          is_harm, created_at)
+        VALUES (:tenant_id, :pattern_id, :run_id, :actor, :from_state, :to_state, :reason, :detail_json, :is_harm,
+          :created_at)
         """,
         {
             "tenant_id": row.tenant_id,
@@ -455,6 +531,7 @@ def _record_event(
             "to_state": row.state,
             "reason": reason,
             "detail_json": json.dumps(detail or {}),
+            "is_harm": int(is_harm),
             "created_at": iso(now_s),
         },
     )

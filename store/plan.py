@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from store.vocabulary import PatternState, PatternType
+from store.vocabulary import AVOID, PatternState, PatternType
 
 
 class Conditions(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -47,6 +47,13 @@ class ServedPattern(msgspec.Struct, frozen=True):
     share: float  # 0 .. 1; pinned: 1; for conversations in no cell of ``cells``
     lift: float  # expected, for the order of dimensions
     cells: tuple[CellShare, ...] = ()
+    value: str = ""
+    """What it asks for of its dimension; '' when its words are a person's own."""
+
+
+def tool_of(pattern: ServedPattern) -> str:
+    """Return the tool that a pattern speaks of, '' for none: it can only hold where that is offered."""
+    return pattern.value.removeprefix(AVOID) if pattern.type == "tool_preference" else ""
 
 
 class Plan(msgspec.Struct, frozen=True):

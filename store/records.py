@@ -64,6 +64,7 @@ class ResponseRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     completed_at: str
     injections: tuple[InjectionRecord, ...] = ()
     drawn: str = ""  # more injections: numbers of injection sets, separated by commas
+    trace_parent: str = ""  # W3C traceparent of the request: for telemetry, no column holds it
 
 
 class InjectionSet(msgspec.Struct, frozen=True, gc=False):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Final
 
+from store.daily_sums import add_responses
 from store.database import Database, Row
 from store.injection_sets import SingleItems, insert_sets
 from store.records import InjectionSet, ResponseRecord
@@ -44,7 +45,9 @@ class OpeningFacts:
 
 
 # Values by position: names cost as much as the insertion itself.
-_COLUMNS = tuple(name for name in ResponseRecord.__struct_fields__ if name not in ("injections", "drawn"))
+_COLUMNS = tuple(
+    name for name in ResponseRecord.__struct_fields__ if name not in ("injections", "drawn", "trace_parent")
+)
 _response_values = attrgetter(*_COLUMNS)
 
 _INSERT_RESPONSE = f"""
@@ -96,7 +99,9 @@ def insert_records(
             db.execute_many(
                 _INSERT_RESPONSE, [(items.references(db, record), *_response_values(record)) for record in records]
             )
-            items.note(db, after=after, until=_last_seq(db))
+            until = _last_seq(db)
+            items.note(db, after=after, until=until)
+            add_responses(db, after=after, until=until)
     except BaseException:
         items.forget()
         raise
@@ -117,6 +122,36 @@ def find_response(db: Database, tenant_id: str, name: str) -> ResponseRow | None
         {"tenant_id": tenant_id, "name": name},
     )
     return _row(row) if row is not None else None
+
+
+def find_answer(db: Database, tenant_id: str, text: str, question: str, *, since: str, until: str) -> str | None:
+    """Return our id of a response of the tenant that says *text*, made between two times; None when there is none.
+
+    Of several, the one to the same question goes first, then the newest. Space around a text does not count.
+    """
+    found = db.value(
+        """
+        SELECT id FROM responses
+        WHERE tenant_id = :tenant_id AND created_at BETWEEN :since AND :until AND outcome = 'ok'
+          AND trim(json_extract(reply_json, '$.content'), :space) = :text
+        ORDER BY trim(question, :space) = :question DESC, seq DESC LIMIT 1
+        """,
+        {
+            "tenant_id": tenant_id,
+            "since": since,
+            "until": until,
+            "space": " \t\r\n",
+            "text": text.strip(" \t\r\n"),
+            "question": question.strip(" \t\r\n"),
+        },
+    )
+    return None if found is None else str(found)
+
+
+def newest_response_at(db: Database, tenant_id: str) -> str | None:
+    """Return when the tenant's newest response was asked for, None without any."""
+    found = db.value("SELECT max(created_at) FROM responses WHERE tenant_id = :tenant_id", {"tenant_id": tenant_id})
+    return None if found is None else str(found)
 
 
 def find_history(db: Database, tenant_id: str, history_hashes: Sequence[str]) -> tuple[OpeningFacts, int] | None:

@@ -1,14 +1,25 @@
 """Back to what an earlier generation served, in one step. Written by the learner and, for a person, the command."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from store.audit import record
 from store.clock import iso
 from store.database import Database
+from store.errors import ConflictError
 from store.generations import plan_of
-from store.patterns import PatternRow, patterns_in_play, publish_patterns, save_pattern, without_evidence
+from store.patterns import (
+    PatternRow,
+    Removal,
+    patterns_in_play,
+    publish_patterns,
+    removals,
+    retired,
+    reworded,
+    save_pattern,
+    without_evidence,
+)
 from store.plan import ServedPattern
 
 PERSONS_STATES: Final = ("pinned", "disabled")  # a person's word, which stays
@@ -35,19 +46,25 @@ def revert(
     now_s: float,
     run_id: str | None = None,
     suspects: Collection[str] = (),
+    is_forced: bool = False,
 ) -> Reverted:
     """Serve again what *generation* served, as the next generation, and return what that changed.
 
     Patterns of it get its rule, conditions, state and shares; others that were learned are retired. What a person
     pinned, unpinned or disabled since then stays as the person left it. So do *suspects* that the generation served
-    already: they are back in trial, and must not be active again by this. Knowledge entries are not touched.
+    already: they were taken out or are back in trial, and must not be active again by this. Knowledge entries are not
+    touched.
 
     Raises:
         NotFoundError: the tenant has no such generation.
+        ConflictError: it would bring back what was taken out for harm, and is not *is_forced*.
     """
     why = f"back to generation {generation}: {reason}"
     with db.transaction():
         step = step_back(db, tenant_id, generation, now_s=now_s, suspects=suspects)
+        if step.harmful and not is_forced:
+            named = "; ".join(f"{name} ({step.removals[name].reason})" for name in step.harmful)
+            raise ConflictError(f"generation {generation} served what was taken out for harm since, say force: {named}")
         for row, after in (*step.restored, *step.retired):
             save_pattern(db, row, after, actor=actor, reason=why, now_s=now_s, run_id=run_id, is_event=True)
         restored, retired = ([after.id for _, after in changes] for changes in (step.restored, step.retired))
@@ -80,6 +97,12 @@ class StepBack:
     restored: tuple[tuple[PatternRow, PatternRow], ...]
     retired: tuple[tuple[PatternRow, PatternRow], ...]
     kept: tuple[PatternRow, ...]  # a person's word since then goes before the plan
+    removals: Mapping[str, Removal]  # why those of the restored that were retired had been taken out, by pattern
+
+    @property
+    def harmful(self) -> list[str]:
+        """Return the patterns that had been taken out for harm and would be back."""
+        return [pattern_id for pattern_id, removal in self.removals.items() if removal.is_harm]
 
 
 def step_back(
@@ -101,7 +124,8 @@ def step_back(
             kept.append(row)
         elif after != row:
             (restored if row.id in plan else retired).append((row, after))
-    return StepBack(tuple(restored), tuple(retired), tuple(kept))
+    back = [row.id for row, _ in restored if row.state == "retired"]
+    return StepBack(tuple(restored), tuple(retired), tuple(kept), removals(db, tenant_id, back))
 
 
 def _as_then(row: PatternRow, then: ServedPattern | None, now_s: float) -> PatternRow | None:
@@ -109,24 +133,19 @@ def _as_then(row: PatternRow, then: ServedPattern | None, now_s: float) -> Patte
     if then is None:
         if row.state == "pinned":
             return None
-        return _retired(row, now_s) if row.state in LEARNED_STATES else row
+        return retired(row, now_s) if row.state in LEARNED_STATES else row
     if row.state in PERSONS_STATES or then.state == "pinned":
         return row if row.state == then.state and row.rule == then.rule else None
     return _restored(row, then, now_s)
 
 
-def _retired(row: PatternRow, now_s: float) -> PatternRow:
-    return replace(row, state="retired", grade="none", share=0.0, cells=(), warm_step=0, removed_at=iso(now_s))
-
-
 def _restored(row: PatternRow, then: ServedPattern, now_s: float) -> PatternRow:
-    # What was measured since an edit was another instruction.
-    is_same = (row.rule, row.conditions) == (then.rule, then.conditions)
-    known = row if is_same else without_evidence(row)
+    known = row if row.conditions == then.conditions else without_evidence(row)
+    if row.rule != then.rule:  # what was measured since an edit was another instruction
+        known = reworded(row, rule=then.rule, tokens=then.tokens, value=then.value, now_s=now_s)
     grade = "none" if then.state == "trial" else known.grade
     return replace(
         known,
-        rule=then.rule,
         conditions=then.conditions,
         tokens=then.tokens,
         state=then.state,

@@ -47,6 +47,7 @@ class RunRow:
     cost_usd: float
     summary: dict[str, Any]
     error: str | None
+    is_frozen: bool | None  # a crash held back new trials and activations; None: the run did not look
 
 
 def counted(counts: Mapping[str, int] | None) -> str:
@@ -99,6 +100,7 @@ def finish_run(
     prompt_tokens: int = 0,
     completion_tokens: int = 0,
     cost_usd: float = 0.0,
+    is_frozen: bool | None = None,
 ) -> None:
     """Complete a run; call it inside the transaction that publishes its results.
 
@@ -111,7 +113,8 @@ def finish_run(
             UPDATE learning_runs SET status = 'completed', finished_at = :finished_at, generation = :generation,
               cursor_json = :cursor_json, n_responses = :n_responses, n_signals = :n_signals,
               satisfaction = :satisfaction, model_calls = :model_calls, prompt_tokens = :prompt_tokens,
-              completion_tokens = :completion_tokens, cost_usd = :cost_usd, summary_json = :summary_json
+              completion_tokens = :completion_tokens, cost_usd = :cost_usd, summary_json = :summary_json,
+              is_frozen = :is_frozen
             WHERE tenant_id = :tenant_id AND id = :id AND status = 'running'
             """,
             {
@@ -128,6 +131,7 @@ def finish_run(
                 "completion_tokens": completion_tokens,
                 "cost_usd": cost_usd,
                 "summary_json": json.dumps(dict(summary)),
+                "is_frozen": None if is_frozen is None else int(is_frozen),
             },
         )
         if not changed:
@@ -207,8 +211,22 @@ def last_completed_run(db: Database, tenant_id: str, kind: RunKind) -> RunRow | 
     return None if row is None else _run(row)
 
 
+def last_look_at_safety(db: Database, tenant_id: str) -> RunRow | None:
+    """Return the completed run that was the last to look whether a crash holds back what is new, or None."""
+    row = db.row(
+        """
+        SELECT * FROM learning_runs
+        WHERE tenant_id = :tenant_id AND status = 'completed' AND is_frozen IS NOT NULL
+        ORDER BY id DESC LIMIT 1
+        """,
+        {"tenant_id": tenant_id},
+    )
+    return None if row is None else _run(row)
+
+
 def _run(row: Row) -> RunRow:
     columns = dict(row)
     columns["cursor"] = json.loads(columns.pop("cursor_json"))
     columns["summary"] = json.loads(columns.pop("summary_json"))
+    columns["is_frozen"] = None if columns["is_frozen"] is None else bool(columns["is_frozen"])
     return RunRow(**columns)

@@ -25,6 +25,7 @@ def render_schema() -> str:
             JOIN sqlite_master AS owner ON owner.name = item.tbl_name AND owner.type IN ('table', 'view')
             WHERE item.sql IS NOT NULL AND item.tbl_name NOT LIKE '\\_sqlite\\_%' ESCAPE '\\'
               AND item.tbl_name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+              AND item.tbl_name NOT IN (SELECT name FROM pragma_table_list WHERE type = 'shadow') -- of full-text search
             ORDER BY owner.type, owner.rowid, item.type = 'index', item.rowid
             """
         )

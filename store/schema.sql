@@ -9,23 +9,6 @@ CREATE TABLE tenants (
   created_at TEXT NOT NULL -- UTC, as every *_at
 ) STRICT;
 
-CREATE TABLE api_keys (
-  id TEXT NOT NULL PRIMARY KEY,
-  tenant_id TEXT NOT NULL REFERENCES tenants (id),
-  name TEXT NOT NULL,
-  scope TEXT NOT NULL CHECK (scope IN ('app', 'admin', 'feedback')),
-  key_hash TEXT NOT NULL UNIQUE, -- SHA-256 of the whole key, hex; the key itself is shown once and never stored
-  prefix TEXT NOT NULL, -- the key's first characters, to recognise it
-  created_at TEXT NOT NULL,
-  revoked_at TEXT
-, requests_per_minute INTEGER -- NULL: as [limits] says; 0: no limit; so the next three
-  CHECK (requests_per_minute >= 0), tokens_per_minute INTEGER -- prompt and completion tokens
-  CHECK (tokens_per_minute >= 0), monthly_budget_usd REAL -- dollars
-  CHECK (monthly_budget_usd >= 0), monthly_tokens INTEGER -- prompt and completion tokens
-  CHECK (monthly_tokens >= 0)) STRICT;
-
-CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
-
 CREATE TABLE audit_log (
   id TEXT NOT NULL PRIMARY KEY,
   tenant_id TEXT NOT NULL REFERENCES tenants (id),
@@ -98,6 +81,22 @@ CREATE TABLE responses (
   FOREIGN KEY (tenant_id, conversation_id) REFERENCES conversations (tenant_id, id)
 ) STRICT;
 
+CREATE TRIGGER responses_go BEFORE DELETE ON responses WHEN OLD.outcome = 'ok'
+BEGIN
+  INSERT INTO sum_changes (tenant_id, conversation_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up, n_thumbs_down, n_follow_up, n_regenerate,
+    injected_tokens, prompt_tokens, completion_tokens, cached_tokens)
+  SELECT OLD.tenant_id, OLD.conversation_id, substr(OLD.created_at, 1, 10), OLD.is_holdout, -1,
+    -n_signals, -satisfaction, -n_thumbs_up, -n_thumbs_down, -n_follow_up, -n_regenerate, -OLD.injected_tokens,
+    -coalesce(OLD.prompt_tokens, 0), -coalesce(OLD.completion_tokens, 0), -coalesce(OLD.cached_tokens, 0)
+  FROM (
+    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
+      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
+      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
+      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
+      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
+    FROM response_feedback WHERE response_id = OLD.id);
+END;
+
 CREATE INDEX responses_by_time ON responses (tenant_id, created_at);
 
 CREATE INDEX responses_by_conversation ON responses (tenant_id, conversation_id, seq);
@@ -132,6 +131,56 @@ BEGIN
   VALUES (OLD.tenant_id, OLD.seq, OLD.response_id, OLD.signal_type, OLD.weight);
 END;
 
+CREATE TRIGGER signals_add_up AFTER INSERT ON response_feedback
+BEGIN
+  INSERT INTO sum_changes (tenant_id, conversation_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up, n_thumbs_down, n_follow_up, n_regenerate,
+    injected_tokens, prompt_tokens, completion_tokens, cached_tokens)
+  SELECT r.tenant_id, r.conversation_id, substr(r.created_at, 1, 10), r.is_holdout, 0,
+    +(whole.n_signals - rest.n_signals), +(whole.satisfaction - rest.satisfaction), +(whole.n_thumbs_up - rest.n_thumbs_up), +(whole.n_thumbs_down - rest.n_thumbs_down), +(whole.n_follow_up - rest.n_follow_up), +(whole.n_regenerate - rest.n_regenerate),
+    0, 0, 0, 0
+  FROM responses AS r
+  CROSS JOIN (
+    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
+      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
+      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
+      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
+      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
+    FROM response_feedback WHERE response_id = NEW.response_id) AS whole
+  CROSS JOIN (
+    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
+      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
+      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
+      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
+      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
+    FROM response_feedback WHERE response_id = NEW.response_id AND seq <> NEW.seq) AS rest
+  WHERE r.id = NEW.response_id AND r.outcome = 'ok';
+END;
+
+CREATE TRIGGER signals_go BEFORE DELETE ON response_feedback
+BEGIN
+  INSERT INTO sum_changes (tenant_id, conversation_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up, n_thumbs_down, n_follow_up, n_regenerate,
+    injected_tokens, prompt_tokens, completion_tokens, cached_tokens)
+  SELECT r.tenant_id, r.conversation_id, substr(r.created_at, 1, 10), r.is_holdout, 0,
+    -(whole.n_signals - rest.n_signals), -(whole.satisfaction - rest.satisfaction), -(whole.n_thumbs_up - rest.n_thumbs_up), -(whole.n_thumbs_down - rest.n_thumbs_down), -(whole.n_follow_up - rest.n_follow_up), -(whole.n_regenerate - rest.n_regenerate),
+    0, 0, 0, 0
+  FROM responses AS r
+  CROSS JOIN (
+    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
+      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
+      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
+      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
+      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
+    FROM response_feedback WHERE response_id = OLD.response_id) AS whole
+  CROSS JOIN (
+    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
+      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
+      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
+      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
+      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
+    FROM response_feedback WHERE response_id = OLD.response_id AND seq <> OLD.seq) AS rest
+  WHERE r.id = OLD.response_id AND r.outcome = 'ok';
+END;
+
 CREATE INDEX response_feedback_by_time ON response_feedback (tenant_id, created_at);
 
 CREATE TABLE feedback_receipts (
@@ -161,7 +210,8 @@ CREATE TABLE learning_runs (
   cost_usd REAL NOT NULL DEFAULT 0,
   summary_json TEXT NOT NULL, -- what changed, stage by stage
   error TEXT
-) STRICT;
+, is_frozen INTEGER -- a crash held back what is new; NULL: the run did not look
+  CHECK (is_frozen IN (0, 1))) STRICT;
 
 CREATE INDEX learning_runs_by_time ON learning_runs (tenant_id, kind, run_at);
 
@@ -182,9 +232,13 @@ CREATE TABLE response_characteristics (
   version INTEGER NOT NULL, -- of the extractors that read it
   values_json TEXT NOT NULL, -- {dimension: [values]}; a dimension that means nothing for the reply is absent
   terms TEXT NOT NULL -- words that may be the tenant's own, as written, separated by spaces
-) STRICT;
+, answer_seq INTEGER -- of a step of a tool loop: the turn's answer
+  DEFAULT NULL) STRICT;
 
 CREATE INDEX response_characteristics_by_tenant ON response_characteristics (tenant_id, seq);
+
+CREATE INDEX response_characteristics_by_answer ON response_characteristics (tenant_id, answer_seq)
+WHERE answer_seq IS NOT NULL;
 
 CREATE TABLE learned_patterns (
   id TEXT NOT NULL PRIMARY KEY,
@@ -218,7 +272,9 @@ CREATE TABLE learned_patterns (
   updated_at TEXT NOT NULL
 , cells_json TEXT NOT NULL -- [[question type, group, share]] where not share
   DEFAULT '[]', guardrails_json TEXT NOT NULL -- metric -> difference in its rate
-  DEFAULT '{}') STRICT;
+  DEFAULT '{}', reworded_at -- since when a person's words stand in it; NULL: never edited
+  TEXT, reworded_from -- the value that it asked for before, which is theirs now
+  TEXT) STRICT;
 
 CREATE INDEX learned_patterns_by_state ON learned_patterns (tenant_id, state);
 
@@ -233,7 +289,8 @@ CREATE TABLE pattern_events (
   reason TEXT NOT NULL,
   detail_json TEXT NOT NULL,
   created_at TEXT NOT NULL
-) STRICT;
+, is_harm INTEGER NOT NULL DEFAULT 0 -- it was taken out because it did harm
+  CHECK (is_harm IN (0, 1))) STRICT;
 
 CREATE INDEX pattern_events_by_pattern ON pattern_events (pattern_id, seq);
 
@@ -282,9 +339,13 @@ CREATE TABLE ai_contexts (
   updated_at TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX ai_contexts_by_status ON ai_contexts (tenant_id, status);
-
 CREATE INDEX ai_contexts_by_change ON ai_contexts (tenant_id, changed_generation);
+
+CREATE INDEX ai_contexts_by_status ON ai_contexts (tenant_id, status, id);
+
+CREATE INDEX ai_contexts_by_id ON ai_contexts (tenant_id, id);
+
+CREATE INDEX ai_contexts_served ON ai_contexts (tenant_id) WHERE is_served = 1;
 
 CREATE TABLE context_revisions (
   context_id TEXT NOT NULL REFERENCES ai_contexts (id),
@@ -311,6 +372,8 @@ WHEN OLD.questions_json <> NEW.questions_json
 BEGIN
   DELETE FROM context_vectors WHERE context_id = OLD.context_id AND revision = OLD.revision;
 END;
+
+CREATE INDEX context_revisions_pending ON context_revisions (context_id, revision) WHERE status = 'pending_approval';
 
 CREATE TABLE context_sources (
   context_id TEXT NOT NULL REFERENCES ai_contexts (id),
@@ -355,7 +418,9 @@ CREATE TABLE datasets (
   id TEXT NOT NULL,
   name TEXT NOT NULL,
   type TEXT NOT NULL CHECK (type IN ('nlu')),
-  created_at TEXT NOT NULL,
+  created_at TEXT NOT NULL, size INTEGER NOT NULL -- examples; kept by triggers, as the next
+  DEFAULT 0, n_needs_review INTEGER NOT NULL
+  DEFAULT 0,
   PRIMARY KEY (tenant_id, id)
 ) STRICT;
 
@@ -377,14 +442,111 @@ CREATE TABLE examples (
   occurred_at TEXT NOT NULL,
   created_at TEXT NOT NULL,
   reviewed_by TEXT,
-  reviewed_at TEXT,
+  reviewed_at TEXT, runner_up TEXT -- the second most likely intent, when the sender named it
+  DEFAULT NULL, margin REAL NOT NULL -- confidence less the runner-up's; the least possible if not named
+  DEFAULT 0.0, is_audit INTEGER NOT NULL -- 1: sure, and drawn by lot for a person to look at
+  DEFAULT 0 CHECK (is_audit IN (0, 1)), former_intent TEXT -- as it was sent, once a person changed it
+  DEFAULT NULL,
   UNIQUE (tenant_id, dataset_id, fingerprint),
   FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
 ) STRICT;
 
+CREATE TRIGGER examples_count_in AFTER INSERT ON examples
+BEGIN
+  UPDATE datasets SET size = size + 1, n_needs_review = n_needs_review + NEW.needs_review
+  WHERE tenant_id = NEW.tenant_id AND id = NEW.dataset_id;
+  INSERT INTO dataset_facets (tenant_id, dataset_id, kind, value, n_examples)
+  SELECT NEW.tenant_id, NEW.dataset_id, kind, value, 1 FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) WHERE true
+  ON CONFLICT (tenant_id, dataset_id, kind, value) DO UPDATE SET n_examples = n_examples + 1;
+  INSERT INTO example_facets (facet_id, seq)
+  SELECT f.id, NEW.seq FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) AS l JOIN dataset_facets AS f
+    ON f.tenant_id = NEW.tenant_id AND f.dataset_id = NEW.dataset_id AND f.kind = l.kind AND f.value = l.value;
+  INSERT INTO examples_search (rowid, scope, input) VALUES (NEW.seq, 'd' || lower(hex(NEW.tenant_id || '/' || NEW.dataset_id)), NEW.input);
+END;
+
+CREATE TRIGGER examples_count_out AFTER DELETE ON examples
+BEGIN
+  UPDATE datasets SET size = size - 1, n_needs_review = n_needs_review - OLD.needs_review
+  WHERE tenant_id = OLD.tenant_id AND id = OLD.dataset_id;
+  UPDATE dataset_facets SET n_examples = n_examples - 1
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  DELETE FROM example_facets
+  WHERE seq = OLD.seq AND facet_id IN (
+    SELECT f.id FROM (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+    ) AS l JOIN dataset_facets AS f
+      ON f.tenant_id = OLD.tenant_id AND f.dataset_id = OLD.dataset_id AND f.kind = l.kind AND f.value = l.value);
+  DELETE FROM dataset_facets
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND n_examples = 0
+    AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  INSERT INTO examples_search (examples_search, rowid, scope, input)
+  VALUES ('delete', OLD.seq, 'd' || lower(hex(OLD.tenant_id || '/' || OLD.dataset_id)), OLD.input);
+END;
+
+CREATE TRIGGER examples_count_anew AFTER UPDATE OF intent, tags_json, needs_review ON examples
+BEGIN
+  UPDATE datasets SET n_needs_review = n_needs_review + NEW.needs_review - OLD.needs_review
+  WHERE tenant_id = NEW.tenant_id AND id = NEW.dataset_id;
+  UPDATE dataset_facets SET n_examples = n_examples - 1
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  DELETE FROM example_facets
+  WHERE seq = OLD.seq AND facet_id IN (
+    SELECT f.id FROM (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+    ) AS l JOIN dataset_facets AS f
+      ON f.tenant_id = OLD.tenant_id AND f.dataset_id = OLD.dataset_id AND f.kind = l.kind AND f.value = l.value);
+  DELETE FROM dataset_facets
+  WHERE tenant_id = OLD.tenant_id AND dataset_id = OLD.dataset_id AND n_examples = 0
+    AND (kind, value) IN (
+    SELECT 'intent' AS kind, OLD.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(OLD.tags_json)
+  );
+  INSERT INTO dataset_facets (tenant_id, dataset_id, kind, value, n_examples)
+  SELECT NEW.tenant_id, NEW.dataset_id, kind, value, 1 FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) WHERE true
+  ON CONFLICT (tenant_id, dataset_id, kind, value) DO UPDATE SET n_examples = n_examples + 1;
+  INSERT INTO example_facets (facet_id, seq)
+  SELECT f.id, NEW.seq FROM (
+    SELECT 'intent' AS kind, NEW.intent AS value
+    UNION
+    SELECT 'tag', value FROM json_each(NEW.tags_json)
+  ) AS l JOIN dataset_facets AS f
+    ON f.tenant_id = NEW.tenant_id AND f.dataset_id = NEW.dataset_id AND f.kind = l.kind AND f.value = l.value;
+END;
+
 CREATE INDEX examples_by_dataset ON examples (tenant_id, dataset_id, seq);
 
-CREATE INDEX examples_to_review ON examples (tenant_id, dataset_id, seq) WHERE needs_review = 1;
+CREATE INDEX examples_to_review ON examples (tenant_id, dataset_id, margin, confidence, seq) WHERE needs_review = 1;
+
+CREATE INDEX examples_audited ON examples (tenant_id, dataset_id, reviewed_at) WHERE is_audit = 1;
 
 CREATE TABLE training_jobs (
   id TEXT NOT NULL PRIMARY KEY,
@@ -587,6 +749,126 @@ CREATE TABLE nlu_models (
 CREATE INDEX nlu_models_served ON nlu_models (tenant_id, version)
   WHERE published_at IS NOT NULL AND withdrawn_at IS NULL;
 
+CREATE TABLE dataset_facets ( -- what a dataset's examples are labelled with, and how many of them
+  id INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL,
+  dataset_id TEXT NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('intent', 'tag')),
+  value TEXT NOT NULL,
+  n_examples INTEGER NOT NULL,
+  UNIQUE (tenant_id, dataset_id, kind, value),
+  FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
+) STRICT;
+
+CREATE TABLE example_facets (
+  facet_id INTEGER NOT NULL, -- dataset_facets.id
+  seq INTEGER NOT NULL, -- examples.seq
+  PRIMARY KEY (facet_id, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIRTUAL TABLE examples_search USING fts5( -- words of inputs by examples.seq; scope: of which dataset
+  scope, input, content = '', tokenize = "unicode61 remove_diacritics 2 categories 'L* N* Co M*'"
+);
+
+CREATE TABLE preference_pairs (
+  seq INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT,
+  tenant_id TEXT NOT NULL,
+  dataset_id TEXT NOT NULL,
+  messages_json TEXT NOT NULL, -- what was asked, in OpenAI's message shape
+  preferred TEXT NOT NULL, -- the better answer
+  non_preferred TEXT NOT NULL,
+  fingerprint TEXT NOT NULL, -- of all three: the same pair twice is one
+  created_at TEXT NOT NULL,
+  UNIQUE (tenant_id, dataset_id, fingerprint),
+  FOREIGN KEY (tenant_id, dataset_id) REFERENCES datasets (tenant_id, id)
+) STRICT;
+
+CREATE TABLE collected_traffic ( -- one row: how far the proxy's records were taken into datasets
+  id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+  response_seq INTEGER NOT NULL -- responses.seq
+) STRICT;
+
+CREATE TABLE daily_sums ( -- of responses with outcome ok; kept by triggers
+  tenant_id TEXT NOT NULL,
+  day TEXT NOT NULL, -- UTC, of responses.created_at
+  is_holdout INTEGER NOT NULL CHECK (is_holdout IN (0, 1)),
+  n_responses INTEGER NOT NULL DEFAULT 0,
+  n_signals INTEGER NOT NULL DEFAULT 0,
+  satisfaction REAL NOT NULL DEFAULT 0, -- sum over responses of their signals' weights, each clipped to [-1, 1]
+  n_thumbs_up INTEGER NOT NULL DEFAULT 0, -- responses with at least one, like the next three
+  n_thumbs_down INTEGER NOT NULL DEFAULT 0,
+  n_follow_up INTEGER NOT NULL DEFAULT 0,
+  n_regenerate INTEGER NOT NULL DEFAULT 0,
+  injected_tokens INTEGER NOT NULL DEFAULT 0, -- cl100k_base tokens of all that was put in
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, -- as the upstream counted, like the next two
+  completion_tokens INTEGER NOT NULL DEFAULT 0,
+  cached_tokens INTEGER NOT NULL DEFAULT 0, -- of the prompt's
+  n_conversations INTEGER NOT NULL DEFAULT 0, -- that began on this day; of those, the sums over conversations of ...
+  sum_nn REAL NOT NULL DEFAULT 0, -- the square of a conversation's number of responses
+  sum_tt REAL NOT NULL DEFAULT 0, -- the square of its satisfaction's sum
+  sum_nt REAL NOT NULL DEFAULT 0, -- the product of both
+  PRIMARY KEY (tenant_id, day, is_holdout)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE conversation_sums ( -- of responses with outcome ok; kept by triggers
+  tenant_id TEXT NOT NULL,
+  conversation_id TEXT NOT NULL,
+  is_holdout INTEGER NOT NULL CHECK (is_holdout IN (0, 1)),
+  day TEXT NOT NULL, -- UTC, of its first response
+  n_responses INTEGER NOT NULL,
+  satisfaction REAL NOT NULL, -- sum over its responses, each clipped to [-1, 1]
+  PRIMARY KEY (tenant_id, conversation_id, is_holdout)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER conversation_sums_add_up AFTER INSERT ON conversation_sums
+BEGIN
+  UPDATE daily_sums SET
+    n_conversations = n_conversations + 1,
+    sum_nn = sum_nn + NEW.n_responses * NEW.n_responses,
+    sum_tt = sum_tt + NEW.satisfaction * NEW.satisfaction,
+    sum_nt = sum_nt + NEW.n_responses * NEW.satisfaction
+  WHERE tenant_id = NEW.tenant_id AND day = NEW.day AND is_holdout = NEW.is_holdout;
+END;
+
+CREATE TRIGGER conversation_sums_change AFTER UPDATE ON conversation_sums
+BEGIN
+  UPDATE daily_sums SET
+    sum_nn = sum_nn + NEW.n_responses * NEW.n_responses - OLD.n_responses * OLD.n_responses,
+    sum_tt = sum_tt + NEW.satisfaction * NEW.satisfaction - OLD.satisfaction * OLD.satisfaction,
+    sum_nt = sum_nt + NEW.n_responses * NEW.satisfaction - OLD.n_responses * OLD.satisfaction
+  WHERE tenant_id = NEW.tenant_id AND day = NEW.day AND is_holdout = NEW.is_holdout;
+  DELETE FROM conversation_sums
+  WHERE NEW.n_responses = 0 AND tenant_id = NEW.tenant_id AND conversation_id = NEW.conversation_id
+    AND is_holdout = NEW.is_holdout;
+END;
+
+CREATE TRIGGER conversation_sums_go AFTER DELETE ON conversation_sums
+BEGIN
+  UPDATE daily_sums SET
+    n_conversations = n_conversations - 1,
+    sum_nn = sum_nn - OLD.n_responses * OLD.n_responses,
+    sum_tt = sum_tt - OLD.satisfaction * OLD.satisfaction,
+    sum_nt = sum_nt - OLD.n_responses * OLD.satisfaction
+  WHERE tenant_id = OLD.tenant_id AND day = OLD.day AND is_holdout = OLD.is_holdout;
+END;
+
+CREATE TABLE "api_keys" (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  name TEXT NOT NULL,
+  scope TEXT NOT NULL CHECK (scope IN ('app', 'admin', 'feedback', 'reviewer', 'viewer')),
+  key_hash TEXT NOT NULL UNIQUE, -- SHA-256 of the whole key, hex; the key itself is shown once and never stored
+  prefix TEXT NOT NULL, -- the key's first characters, to recognise it
+  created_at TEXT NOT NULL,
+  revoked_at TEXT,
+  requests_per_minute INTEGER CHECK (requests_per_minute >= 0), -- NULL: as [limits] says; 0: none; so the next three
+  tokens_per_minute INTEGER CHECK (tokens_per_minute >= 0), -- prompt and completion tokens
+  monthly_budget_usd REAL CHECK (monthly_budget_usd >= 0), -- dollars
+  monthly_tokens INTEGER CHECK (monthly_tokens >= 0) -- prompt and completion tokens
+) STRICT;
+
+CREATE INDEX api_keys_by_tenant ON api_keys (tenant_id);
+
 CREATE VIEW v_response_satisfaction AS
 SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.question_type, r.is_holdout,
   r.injected_tokens, r.created_at,
@@ -599,19 +881,6 @@ SELECT r.id AS response_id, r.seq, r.tenant_id, r.conversation_id, r.user_id, r.
 FROM responses AS r LEFT JOIN response_feedback AS f ON f.response_id = r.id
 WHERE r.outcome = 'ok'
 GROUP BY r.seq;
-
-CREATE VIEW v_satisfaction_by_day AS
-SELECT tenant_id, substr(created_at, 1, 10) AS day,
-  CASE is_holdout WHEN 1 THEN 'holdout' ELSE 'treated' END AS arm,
-  count(*) AS n_responses,
-  sum(n_signals) AS n_signals,
-  avg(satisfaction) AS satisfaction,
-  avg(thumbs_up > 0) AS thumbs_up_rate,
-  avg(thumbs_down > 0) AS thumbs_down_rate,
-  avg(follow_up > 0) AS follow_up_rate,
-  avg(regenerate > 0) AS regenerate_rate
-FROM v_response_satisfaction
-GROUP BY tenant_id, day, arm;
 
 CREATE VIEW v_active_patterns AS
 SELECT tenant_id, id, type, rule, conditions_json, state, grade, confidence, score, lift, lift_low, lift_high,
@@ -648,3 +917,46 @@ LEFT JOIN ( -- counted in one pass over the responses, set by set
   ) AS u CROSS JOIN injection_set_items AS i ON i.set_id = u.set_id
   WHERE i.kind = 'pattern' GROUP BY i.item_id
 ) AS i ON i.item_id = p.id;
+
+CREATE VIEW sum_changes AS -- never has a row: what is put in is added to both tables of sums
+SELECT '' AS tenant_id, '' AS conversation_id, '' AS day, 0 AS is_holdout, 0 AS n_responses, 0 AS n_signals,
+  0.0 AS satisfaction, 0 AS n_thumbs_up, 0 AS n_thumbs_down, 0 AS n_follow_up, 0 AS n_regenerate,
+  0 AS injected_tokens, 0 AS prompt_tokens, 0 AS completion_tokens, 0 AS cached_tokens
+WHERE false;
+
+CREATE TRIGGER sum_changes_add_up INSTEAD OF INSERT ON sum_changes
+BEGIN
+  INSERT INTO daily_sums (tenant_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up, n_thumbs_down, n_follow_up, n_regenerate,
+    injected_tokens, prompt_tokens, completion_tokens, cached_tokens)
+  VALUES (NEW.tenant_id, NEW.day, NEW.is_holdout, NEW.n_responses, NEW.n_signals, NEW.satisfaction, NEW.n_thumbs_up,
+    NEW.n_thumbs_down, NEW.n_follow_up, NEW.n_regenerate, NEW.injected_tokens, NEW.prompt_tokens,
+    NEW.completion_tokens, NEW.cached_tokens)
+  ON CONFLICT (tenant_id, day, is_holdout) DO UPDATE SET
+    n_responses = n_responses + excluded.n_responses,
+    n_signals = n_signals + excluded.n_signals,
+    satisfaction = satisfaction + excluded.satisfaction,
+    n_thumbs_up = n_thumbs_up + excluded.n_thumbs_up,
+    n_thumbs_down = n_thumbs_down + excluded.n_thumbs_down,
+    n_follow_up = n_follow_up + excluded.n_follow_up,
+    n_regenerate = n_regenerate + excluded.n_regenerate,
+    injected_tokens = injected_tokens + excluded.injected_tokens,
+    prompt_tokens = prompt_tokens + excluded.prompt_tokens,
+    completion_tokens = completion_tokens + excluded.completion_tokens,
+    cached_tokens = cached_tokens + excluded.cached_tokens;
+  INSERT INTO conversation_sums (tenant_id, conversation_id, is_holdout, day, n_responses, satisfaction)
+  VALUES (NEW.tenant_id, NEW.conversation_id, NEW.is_holdout, NEW.day, NEW.n_responses, NEW.satisfaction)
+  ON CONFLICT (tenant_id, conversation_id, is_holdout) DO UPDATE SET
+    n_responses = n_responses + excluded.n_responses,
+    satisfaction = satisfaction + excluded.satisfaction;
+END;
+
+CREATE VIEW v_satisfaction_by_day AS
+SELECT tenant_id, day, CASE is_holdout WHEN 1 THEN 'holdout' ELSE 'treated' END AS arm,
+  n_responses,
+  n_signals,
+  satisfaction / n_responses AS satisfaction,
+  1.0 * n_thumbs_up / n_responses AS thumbs_up_rate,
+  1.0 * n_thumbs_down / n_responses AS thumbs_down_rate,
+  1.0 * n_follow_up / n_responses AS follow_up_rate,
+  1.0 * n_regenerate / n_responses AS regenerate_rate
+FROM daily_sums WHERE n_responses > 0;

@@ -11,7 +11,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -185,8 +185,10 @@ class SegmentReader:
     restart it begins again, and records that are there already change nothing.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, observe: Callable[[Sequence[ResponseRecord]], None] | None = None) -> None:
+        """Take the folder, and who is told of records once they are in the database (after a crash some again)."""
         self._directory = directory
+        self._observe = observe
         self._offsets: dict[str, int] = {}
         self._items = SingleItems()
 
@@ -236,14 +238,17 @@ class SegmentReader:
         except UNWRITABLE:
             self._items.forget()  # what earlier slices put in is taken back too
             refused = self._move_one_by_one(db, taken)
-        n_records = 0
+        records: list[ResponseRecord] = []
         for number, line in enumerate(taken):
             reason = line.content if isinstance(line.content, ValueError) else refused.get(number)
             if reason is not None:
                 self._reject(line.segment.path, line.raw, reason)
-            n_records += reason is None and isinstance(line.content, ResponseRecord)
+            elif isinstance(line.content, ResponseRecord):
+                records.append(line.content)
         self._offsets.update({line.segment.path.name: line.end for line in taken})
-        return n_records
+        if self._observe is not None and records:
+            self._observe(records)
+        return len(records)
 
     def _move_one_by_one(self, db: Database, lines: list[Line]) -> dict[int, Exception]:
         """Move each of *lines* by itself; return why some were refused, by their place."""

@@ -1,11 +1,11 @@
 """Read-only numbers for people: satisfaction by day and arm, lift, and what waits for a person."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from store.clock import days_before, parse_iso
-from store.database import Database, Row
+from store.clock import day_before, parse_iso
+from store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,27 @@ class ArmDay:
     thumbs_down_rate: float
     follow_up_rate: float
     regenerate_rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class ArmSums:
+    """What the responses of one arm and day (UTC) add up to; the columns of ``daily_sums`` say what they are."""
+
+    day: str
+    is_holdout: int
+    n_responses: int
+    n_signals: int
+    satisfaction: float
+    n_thumbs_up: int
+    n_follow_up: int
+    injected_tokens: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    n_conversations: int
+    sum_nn: float
+    sum_tt: float
+    sum_nt: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +72,7 @@ class Counts:
 
 
 def satisfaction_by_day(db: Database, tenant_id: str, *, now_s: float, days: int) -> list[ArmDay]:
-    """Return each arm's numbers of the last *days* days, by day; days without a response are left out."""
+    """Return each arm's numbers of today and the *days* days before, by day; days without a response are left out."""
     rows = db.rows(
         """
         SELECT day, arm, n_responses, n_signals, satisfaction, thumbs_up_rate, thumbs_down_rate, follow_up_rate,
@@ -59,60 +80,66 @@ def satisfaction_by_day(db: Database, tenant_id: str, *, now_s: float, days: int
         FROM v_satisfaction_by_day
         WHERE tenant_id = :tenant_id AND day >= :since AND day <= :until ORDER BY day, arm
         """,
-        {
-            "tenant_id": tenant_id,
-            "since": days_before(now_s, days)[:10],
-            "until": days_before(now_s, 0)[:10],
-        },
+        {"tenant_id": tenant_id, "since": day_before(now_s, days), "until": day_before(now_s)},
     )
     return [ArmDay(**{name: row[name] for name in ArmDay.__slots__}) for row in rows]
 
 
-def arm_totals(db: Database, tenant_id: str, *, now_s: float, days: int) -> Mapping[str, ArmTotal]:
-    """Return the numbers of ``treated`` and ``holdout`` over the last *days* days; both are always there."""
+def daily_sums(db: Database, tenant_id: str, *, first_day: str, last_day: str) -> list[ArmSums]:
+    """Return what the responses of each day and arm add up to, by day, both days included."""
     rows = db.rows(
         """
-        SELECT CASE is_holdout WHEN 1 THEN 'holdout' ELSE 'treated' END AS arm, count(*) AS n_conversations,
-          sum(n) AS n_responses, sum(n * n) AS sum_nn, sum(total) AS sum_total, sum(total * total) AS sum_tt,
-          sum(n * total) AS sum_nt, sum(n_signals) AS n_signals, sum(n_up) AS n_up, sum(n_follow_up) AS n_follow_up
-        FROM (
-          SELECT is_holdout, count(*) AS n, sum(satisfaction) AS total, sum(n_signals) AS n_signals,
-            sum(thumbs_up > 0) AS n_up, sum(follow_up > 0) AS n_follow_up
-          FROM v_response_satisfaction
-          WHERE tenant_id = :tenant_id AND created_at >= :since AND created_at <= :until
-          GROUP BY conversation_id, is_holdout
-        ) AS by_conversation
-        GROUP BY arm
+        SELECT * FROM daily_sums WHERE tenant_id = :tenant_id AND day >= :first_day AND day <= :last_day
+        ORDER BY day, is_holdout
         """,
-        {"tenant_id": tenant_id, "since": days_before(now_s, days), "until": days_before(now_s, 0)},
+        {"tenant_id": tenant_id, "first_day": first_day, "last_day": last_day},
     )
-    found = {
-        row["arm"]: ArmTotal(
-            arm=row["arm"],
-            n_responses=row["n_responses"],
-            n_signals=row["n_signals"],
-            satisfaction=row["sum_total"] / row["n_responses"],
-            stderr=_stderr(row),
-            thumbs_up_rate=row["n_up"] / row["n_responses"],
-            follow_up_rate=row["n_follow_up"] / row["n_responses"],
-        )
-        for row in rows
-    }
-    return {arm: found.get(arm, ArmTotal(arm, 0, 0, None, None, None, None)) for arm in ("treated", "holdout")}
+    return [ArmSums(**{name: row[name] for name in ArmSums.__slots__}) for row in rows]
 
 
-def _stderr(row: Row) -> float | None:
-    """Return the standard error of a mean over responses whose arm was drawn per conversation.
+def arm_totals(db: Database, tenant_id: str, *, first_day: str, last_day: str) -> Mapping[str, ArmTotal]:
+    """Return the numbers of ``treated`` and ``holdout`` over whole days (UTC); both are always there."""
+    return totals_of(daily_sums(db, tenant_id, first_day=first_day, last_day=last_day))
 
-    Conversations are the clusters: residuals of one conversation add up before they are squared.
+
+def totals_of(rows: Iterable[ArmSums]) -> Mapping[str, ArmTotal]:
+    """Return the numbers of ``treated`` and ``holdout`` over all of *rows*; both are always there."""
+    arms: dict[str, list[ArmSums]] = {"treated": [], "holdout": []}
+    for row in rows:
+        arms["holdout" if row.is_holdout else "treated"].append(row)
+    return {arm: _total(arm, found) for arm, found in arms.items()}
+
+
+def _total(arm: str, rows: Sequence[ArmSums]) -> ArmTotal:
+    n_responses = sum(row.n_responses for row in rows)
+    satisfaction = sum(row.satisfaction for row in rows)
+
+    def rate(total: float) -> float | None:
+        return total / n_responses if n_responses else None
+
+    return ArmTotal(
+        arm=arm,
+        n_responses=n_responses,
+        n_signals=sum(row.n_signals for row in rows),
+        satisfaction=rate(satisfaction),
+        stderr=_stderr(rows, satisfaction / n_responses, n_responses) if n_responses else None,
+        thumbs_up_rate=rate(sum(row.n_thumbs_up for row in rows)),
+        follow_up_rate=rate(sum(row.n_follow_up for row in rows)),
+    )
+
+
+def _stderr(rows: Sequence[ArmSums], mean: float, n_responses: int) -> float | None:
+    """Return the standard error of *mean* over responses whose arm was drawn per conversation.
+
+    Conversations are the clusters: residuals of one conversation add up before they are squared. A conversation counts
+    whole, on the day that it began: one that runs over the edge of the period makes no difference that matters.
     Source: Liang & Zeger 1986, Biometrika 73(1), for a mean.
     """
-    n_conversations, n_responses = int(row["n_conversations"]), int(row["n_responses"])
+    n_conversations = sum(row.n_conversations for row in rows)
     if n_conversations < 2:
         return None
-    mean = float(row["sum_total"]) / n_responses
-    squares = max(row["sum_tt"] - 2 * mean * row["sum_nt"] + mean * mean * row["sum_nn"], 0.0)
-    return math.sqrt(squares * n_conversations / (n_conversations - 1)) / n_responses
+    squares = sum(row.sum_tt - 2 * mean * row.sum_nt + mean * mean * row.sum_nn for row in rows)
+    return math.sqrt(max(squares, 0.0) * n_conversations / (n_conversations - 1)) / n_responses
 
 
 def counts(db: Database, tenant_id: str) -> Counts:
@@ -129,7 +156,7 @@ def counts(db: Database, tenant_id: str) -> Counts:
           (SELECT count(*) FROM v_pending_contexts WHERE tenant_id = :tenant_id) AS n_pending_contexts,
           (SELECT count(*) FROM ai_contexts WHERE tenant_id = :tenant_id AND status = 'flagged') AS n_flagged_contexts,
           (SELECT count(*) FROM alerts WHERE tenant_id = :tenant_id AND acknowledged_at IS NULL) AS n_open_alerts,
-          (SELECT count(*) FROM examples WHERE tenant_id = :tenant_id AND needs_review = 1) AS n_examples_to_review
+          (SELECT coalesce(sum(n_needs_review), 0) FROM datasets WHERE tenant_id = :tenant_id) AS n_examples_to_review
         """,
         {"tenant_id": tenant_id},
     )
@@ -161,3 +188,60 @@ def installation_totals(db: Database) -> InstallationTotals:
         contexts=[(row[0], row[1]) for row in contexts],
         open_alerts=int(db.value("SELECT count(*) FROM alerts WHERE acknowledged_at IS NULL")),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """Dollars by the known prices; a model without a known price counts 0."""
+
+    learner_usd: float  # of models in learning runs since a day
+    learner_calls: int
+    embedding_usd: float  # of vectors of entries, since ever
+    requests_usd: float | None  # of this month's requests under keys with limits; None when none is counted
+    n_requests: int
+
+
+def spending(db: Database, tenant_id: str, *, first_day: str, month: str) -> Spending:
+    """Return what the tenant's learning cost since *first_day*, and its counted requests in *month* (2026-11)."""
+    values = {"tenant_id": tenant_id, "first_day": first_day, "month": month}
+    runs = db.row(
+        """
+        SELECT coalesce(sum(cost_usd), 0.0) AS usd, coalesce(sum(model_calls), 0) AS calls FROM learning_runs
+        WHERE tenant_id = :tenant_id AND kind IN ('patterns', 'knowledge', 'nlu') AND run_at >= :first_day
+        """,
+        values,
+    )
+    requests = db.row(
+        """
+        SELECT sum(cost_usd) AS usd, coalesce(sum(requests), 0) AS n FROM key_months
+        WHERE month = :month AND tenant_id = :tenant_id
+        """,
+        values,
+    )
+    embedding = db.value(
+        "SELECT coalesce(sum(cost_usd), 0.0) FROM embedding_states WHERE tenant_id = :tenant_id", values
+    )
+    assert runs is not None
+    assert requests is not None
+    return Spending(runs["usd"], runs["calls"], embedding, requests["usd"], requests["n"])
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUse:
+    """Tokens per response of one arm, and the share of the prompts' that providers read from their caches."""
+
+    injected: float
+    prompt: float
+    cached_share: float | None  # None when no upstream reported prompt tokens
+
+
+def token_use(rows: Iterable[ArmSums], *, is_holdout: bool) -> TokenUse | None:
+    """Return the tokens of one arm over all of *rows*, None without a response."""
+    chosen = [row for row in rows if bool(row.is_holdout) is is_holdout]
+    n_responses = sum(row.n_responses for row in chosen)
+    if not n_responses:
+        return None
+    prompt = sum(row.prompt_tokens for row in chosen)
+    cached = sum(row.cached_tokens for row in chosen)
+    injected = sum(row.injected_tokens for row in chosen)
+    return TokenUse(injected / n_responses, prompt / n_responses, cached / prompt if prompt else None)

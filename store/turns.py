@@ -1,4 +1,7 @@
-"""Pairs of a response and the turn that followed it in its conversation. Reads ``responses`` and its signals only."""
+"""Turns: what was said lately, and pairs of a response and the turn that followed it in its conversation.
+
+Reads ``responses`` and its signals only.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +24,30 @@ class FollowedResponse:
     next_messages_json: str  # what the following turn added
     next_request_hash: str
     next_created_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said in one turn."""
+
+    messages_json: str
+    question: str
+    answer: str
+
+
+def recent_turns(db: Database, tenant_id: str, *, limit: int) -> Iterator[Turn]:
+    """Yield the tenant's newest turns, the newest first, at most *limit*."""
+    rows = db.batches(
+        """
+        SELECT messages_json, question, coalesce(iif(json_valid(reply_json), reply_json ->> '$.content', ''), '')
+        FROM responses WHERE tenant_id = :tenant_id ORDER BY created_at DESC LIMIT :limit
+        """,
+        {"tenant_id": tenant_id, "limit": limit},
+        size=PAGE,
+    )
+    for batch in rows:
+        for messages, question, answer in batch:
+            yield Turn(messages, question, str(answer))
 
 
 def newest_response(db: Database, tenant_id: str, *, after: int = 0) -> int:

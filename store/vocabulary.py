@@ -21,7 +21,7 @@ Outcome = Literal["ok", "cancelled", "upstream_error", "error"]
 ContextStatus = Literal["pending_approval", "approved", "rejected", "flagged", "retired"]
 JobKind = Literal["nlu-train", "patterns", "knowledge"]
 JobStatus = Literal["pending", "processing", "completed", "failed"]
-Scope = Literal["app", "admin", "feedback"]
+Scope = Literal["app", "admin", "feedback", "reviewer", "viewer"]
 
 PATTERN_TYPES: Final = get_args(PatternType)
 GRADES: Final = get_args(Grade)

@@ -1,11 +1,14 @@
 """Records as columns, in batches, for statistics. Reads ``responses`` and what belongs to them only.
 
-Complete answers of the assistant (outcome ok, agent ai) whose characteristics were read; holdout included.
+Complete answers of the assistant (outcome ok, agent ai) whose characteristics were read; holdout included. The steps of
+a tool loop are no answers: their signals are the answer's, and so is what only they were told (such as the user).
 """
 
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from operator import itemgetter
 from typing import Any, Final, Literal
 
 import msgspec
@@ -93,7 +96,7 @@ def read_batches(
     """Yield the tenant's records of *span* in order of arrival, about *size* responses at a time."""
     after = span.after
     while (last := _end_of_batch(db, tenant_id, after, span.until, size)) is not None:
-        batch = _read(db, tenant_id, _SPAN, {**_parameters(span, group_field), "after": after, "until": last})
+        batch = _read(db, tenant_id, _IN_SPAN, {**_parameters(span, group_field), "after": after, "until": last})
         if len(batch.responses.seq):
             yield batch
         after = last
@@ -136,21 +139,24 @@ def read_revised(
     numbers |= {"after_removal": removals[0], "until_removal": removals[1]}
     changed = db.rows(
         """
-        SELECT r.seq FROM response_feedback AS f JOIN responses AS r ON r.id = f.response_id
-        WHERE f.seq > :after_signal AND f.seq <= :until_signal AND +f.tenant_id = :tenant_id
-          AND r.seq > :after AND r.seq <= :until
-        UNION
-        SELECT r.seq FROM removed_signals AS m JOIN responses AS r ON r.id = m.response_id
-        WHERE m.seq > :after_removal AND m.seq <= :until_removal AND +m.tenant_id = :tenant_id
-          AND m.signal_seq <= :after_signal AND r.seq > :after AND r.seq <= :until
-        ORDER BY 1
+        SELECT answer FROM (
+          SELECT coalesce(c.answer_seq, r.seq) AS answer
+          FROM response_feedback AS f JOIN responses AS r ON r.id = f.response_id
+          LEFT JOIN response_characteristics AS c ON c.seq = r.seq
+          WHERE f.seq > :after_signal AND f.seq <= :until_signal AND +f.tenant_id = :tenant_id
+          UNION
+          SELECT coalesce(c.answer_seq, r.seq) FROM removed_signals AS m JOIN responses AS r ON r.id = m.response_id
+          LEFT JOIN response_characteristics AS c ON c.seq = r.seq
+          WHERE m.seq > :after_removal AND m.seq <= :until_removal AND +m.tenant_id = :tenant_id
+            AND m.signal_seq <= :after_signal)
+        WHERE answer > :after AND answer <= :until ORDER BY answer
         """,
         {"tenant_id": tenant_id, **numbers},
     )
     seqs = [row[0] for row in changed]
     for start in range(0, len(seqs), size):
         chosen = {**numbers, "seqs": msgspec.json.encode(seqs[start : start + size]).decode()}
-        batch = _read(db, tenant_id, _CHOSEN, chosen)
+        batch = _read(db, tenant_id, _IN_CHOSEN, chosen)
         if len(batch.responses.seq):
             yield Revised(batch, _before(db, tenant_id, batch, chosen))
 
@@ -160,9 +166,14 @@ def _before(db: Database, tenant_id: str, batch: Batch, chosen: Mapping[str, Any
     place = {seq: index for index, seq in enumerate(batch.responses.seq.tolist())}
     rows = db.rows(
         """
-        SELECT m.signal_seq, r.seq, m.weight, m.signal_type, ''
-        FROM json_each(:seqs) AS chosen
-        CROSS JOIN responses AS r ON r.seq = chosen.value
+        SELECT m.signal_seq, part.answer, m.weight, m.signal_type, ''
+        FROM (
+          SELECT value AS seq, value AS answer FROM json_each(:seqs)
+          UNION ALL
+          SELECT s.seq, s.answer_seq FROM json_each(:seqs) AS chosen
+          CROSS JOIN response_characteristics AS s ON s.tenant_id = :tenant_id AND s.answer_seq = chosen.value
+        ) AS part
+        CROSS JOIN responses AS r ON r.seq = part.seq
         CROSS JOIN removed_signals AS m ON m.response_id = r.id
         WHERE m.seq > :after_removal AND m.seq <= :until_removal AND m.tenant_id = :tenant_id
           AND m.signal_seq <= :after_signal
@@ -235,15 +246,37 @@ def _parameters(span: Span, group_field: GroupField | None) -> dict[str, Any]:
     }
 
 
-_SPAN: Final = """
+@dataclass(frozen=True, slots=True)
+class _Which:
+    """Which answers: SQL of what their characteristics are read from, and of the steps that belong to them."""
+
+    answers: str
+    steps: str
+
+
+_IN_SPAN: Final = _Which(
+    """
 FROM (
   SELECT seq, values_json, terms FROM response_characteristics
-  WHERE tenant_id = :tenant_id AND seq > :after AND seq <= :until
+  WHERE tenant_id = :tenant_id AND seq > :after AND seq <= :until AND answer_seq IS NULL
 ) AS c
-"""
-_CHOSEN: Final = """
+""",
+    """
+FROM (
+  SELECT seq, answer_seq FROM response_characteristics
+  WHERE tenant_id = :tenant_id AND answer_seq > :after AND answer_seq <= :until
+) AS s
+""",
+)
+_IN_CHOSEN: Final = _Which(
+    """
 FROM json_each(:seqs) AS chosen CROSS JOIN response_characteristics AS c ON c.seq = chosen.value
-"""
+""",
+    """
+FROM json_each(:seqs) AS chosen
+CROSS JOIN response_characteristics AS s ON s.tenant_id = :tenant_id AND s.answer_seq = chosen.value
+""",
+)
 _RESPONSES: Final = """
 CROSS JOIN responses AS r ON r.seq = c.seq
 WHERE r.tenant_id = :tenant_id AND r.created_at >= :since_at AND r.outcome = 'ok' AND r.agent = 'ai'
@@ -258,7 +291,12 @@ ORDER BY r.seq, f.seq
 """
 
 
-def _read(db: Database, tenant_id: str, which: str, parameters: Mapping[str, Any]) -> Batch:
+_STEPS: Final = """
+CROSS JOIN responses AS q ON q.seq = s.seq
+"""
+
+
+def _read(db: Database, tenant_id: str, which: _Which, parameters: Mapping[str, Any]) -> Batch:
     named = {"tenant_id": tenant_id, **parameters}
     columns = _columns(
         db.rows(
@@ -268,12 +306,14 @@ def _read(db: Database, tenant_id: str, which: str, parameters: Mapping[str, Any
               CASE :group_field WHEN 'segment' THEN r.segment WHEN 'data_source' THEN r.data_source
                 WHEN 'prompt_template' THEN r.prompt_template ELSE '' END,
               c.values_json, c.terms, r.injection_sets_json
-            {which} {_RESPONSES}
+            {which.answers} {_RESPONSES}
             """,
             named,
         ),
         10,
     )
+    place = {seq: index for index, seq in enumerate(columns[0])}
+    columns = _with_what_steps_were_told(db, which, named, place, columns)
     seq, created_s, is_holdout, conversations, users, question_types, groups, values, terms, references = columns
     responses = ResponseColumns(
         seq=np.array(seq, np.int64),
@@ -286,11 +326,57 @@ def _read(db: Database, tenant_id: str, which: str, parameters: Mapping[str, Any
         characteristics=values,
         terms=terms,
     )
-    rows = db.rows(f"SELECT f.seq, r.seq, f.weight, f.signal_type, f.user_id {which} {_SIGNALS}", named)
-    place = {seq: index for index, seq in enumerate(seq)}
+    rows = db.rows(f"SELECT f.seq, r.seq, f.weight, f.signal_type, f.user_id {which.answers} {_SIGNALS}", named)
+    of_steps = db.rows(
+        f"""
+        SELECT f.seq, s.answer_seq, f.weight, f.signal_type, f.user_id
+        {which.steps} {_STEPS} CROSS JOIN response_feedback AS f ON f.response_id = q.id
+        WHERE f.seq <= :until_signal
+        """,
+        named,
+    )
     # A response that came since the first statement is not in this batch.
-    signals = _signals([(f_seq, place[r_seq], *rest) for f_seq, r_seq, *rest in rows if r_seq in place])
+    found = [(f_seq, place[r_seq], *rest) for f_seq, r_seq, *rest in chain(rows, of_steps) if r_seq in place]
+    signals = _signals(sorted(found, key=itemgetter(1, 0)) if of_steps else found)
     return Batch(responses, signals, _read_injections(db, references))
+
+
+def _with_what_steps_were_told(
+    db: Database,
+    which: _Which,
+    named: Mapping[str, Any],
+    place: Mapping[int, int],
+    columns: list[tuple[Any, ...]],
+) -> list[tuple[Any, ...]]:
+    """Return *columns* with user, question type and group of a turn where its answer's own request left them out."""
+    rows = db.rows(
+        f"""
+        SELECT s.answer_seq, q.user_id,
+          iif(q.question_type_confidence IS NULL AND q.question_type <> 'unknown'
+            AND (a.question_type_confidence IS NOT NULL OR a.question_type = 'unknown'), q.question_type, ''),
+          CASE :group_field WHEN 'segment' THEN q.segment WHEN 'data_source' THEN q.data_source
+            WHEN 'prompt_template' THEN q.prompt_template ELSE '' END
+        {which.steps} {_STEPS} CROSS JOIN responses AS a ON a.seq = s.answer_seq
+        ORDER BY s.seq
+        """,
+        named,
+    )
+    if not rows:
+        return columns
+    changed = {name: list(columns[name]) for name in (_USER, _QUESTION_TYPE, _GROUP)}
+    for answer, user, question_type, group in rows:
+        index = place.get(answer)
+        if index is None:
+            continue
+        changed[_USER][index] = changed[_USER][index] or user
+        changed[_QUESTION_TYPE][index] = question_type or changed[_QUESTION_TYPE][index]
+        changed[_GROUP][index] = changed[_GROUP][index] or group
+    return [tuple(changed.get(number, column)) for number, column in enumerate(columns)]
+
+
+_USER: Final = 4  # places of columns, as ``_read`` selects them
+_QUESTION_TYPE: Final = 5
+_GROUP: Final = 6
 
 
 def _columns(rows: Sequence[Row], n: int) -> list[tuple[Any, ...]]:

@@ -11,16 +11,24 @@ from learner.errors import LearnerError
 from store.errors import StoreError
 from tutelage import (
     cli_alerts,
+    cli_backup,
+    cli_classifiers,
     cli_contexts,
+    cli_datasets,
     cli_demo,
+    cli_doctor,
+    cli_examples,
+    cli_export,
+    cli_feedback,
     cli_forget,
     cli_import,
+    cli_jobs,
     cli_keys,
     cli_learn,
-    cli_models,
     cli_patterns,
     cli_serve,
     cli_tenants,
+    cli_why,
 )
 from tutelage.demo.client import DemoError
 from tutelage.dispatch import load
@@ -50,12 +58,21 @@ app.command("proxy")(cli_serve.proxy)
 app.command("learner")(cli_serve.learner)
 app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
-app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
+app.command("doctor")(cli_doctor.doctor)
+app.command("why")(cli_why.why)
 app.add_typer(cli_alerts.app, name="alerts")
+app.command("backup")(cli_backup.backup)
+app.command("restore")(cli_backup.restore)
+app.command("export")(cli_export.export)
 app.command("import")(cli_import.import_file)
+app.add_typer(cli_datasets.app, name="datasets")
+app.add_typer(cli_classifiers.app, name="classifiers")
+app.add_typer(cli_examples.app, name="examples")
+app.add_typer(cli_jobs.app, name="jobs")
 app.command("forget")(cli_forget.forget)
+app.add_typer(cli_feedback.app, name="feedback")
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_tenants.app, name="tenants")
 app.command("demo")(cli_demo.demo)

@@ -11,6 +11,7 @@ import typer
 from learner.ingest import Ingested, store_items
 from store.audit import record
 from store.vocabulary import DEFAULT_TENANT
+from tutelage.cli_export import YAML_SUFFIXES, import_learned
 from tutelage.dispatch import load
 from tutelage.output import print_json, say, warn
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
@@ -23,14 +24,22 @@ def import_file(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, metavar="FILE")],
     tenant: TenantOption = DEFAULT_TENANT,
+    is_approved: Annotated[
+        bool, typer.Option("--approve", help="Of a YAML file: knowledge is served at once, without a review.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import conversations: one JSON object a line, as the bulk ingest takes them; .gz is fine.
+
+    A file that ends in .yaml or .yml holds patterns and knowledge, as `tutelage export` writes them.
 
     Each line: {"chatId": "...", "messages": [{"role", "content"}], "tags": [...], "resolved": true}, or a message
     that a channel classified: {"messageText": "...", "intent": "...", "confidence": 0.9}. The same file again changes
     nothing.
     """
+    if file.suffix in YAML_SUFFIXES:
+        import_learned(ctx, file, tenant, is_approved=is_approved, as_json=as_json)
+        return
     config = settings(ctx)
     counts = {"new": 0, "changed": 0, "known": 0, "bad": 0}
     bad_lines: list[tuple[int, str]] = []

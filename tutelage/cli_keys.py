@@ -50,7 +50,11 @@ def create(
     tenant: TenantOption = DEFAULT_TENANT,
     name: Annotated[str, typer.Option(help="What the key is for.")] = "",
     scope: Annotated[
-        Scope, typer.Option(help="app: chat and feedback; admin: the learner's port; feedback: feedback only.")
+        Scope,
+        typer.Option(
+            help="app: chat and feedback; feedback: feedback only; and for API and console of the learner's port, "
+            "admin: all; reviewer: read, and decide about knowledge and examples; viewer: read."
+        ),
     ] = "app",
     requests_per_minute: RequestsOption = None,
     tokens_per_minute: TokensOption = None,

@@ -71,12 +71,13 @@ def runs(
         print_json(found)
         return
     print_table(
-        ("run at", "kind", "status", "responses", "signals", "satisfaction", "generation", "cost $", "error"),
+        ("run at", "kind", "status", "frozen", "responses", "signals", "satisfaction", "generation", "cost $", "error"),
         (
             (
                 r.run_at,
                 r.kind,
                 r.status,
+                "yes" if r.is_frozen else None,
                 r.n_responses,
                 r.n_signals,
                 r.satisfaction,

@@ -14,12 +14,14 @@ from learner.pattern_words import (
     lift_in_words,
     rates,
     shares_in_words,
+    words_in_words,
 )
 from store.learner_states import plan_strata
 from store.pattern_evidence import ARMS, Arm, PatternConversation, pattern_conversations
 from store.pattern_review import approve_trial, set_state
 from store.patterns import PATTERN_SORTS, PatternRow, PatternSort, get_pattern, list_patterns, pattern_history
 from store.plan import Conditions
+from store.reverting import StepBack, step_back
 from store.reverting import revert as revert_to
 from store.rows import plain
 from store.vocabulary import DEFAULT_TENANT, GRADES, PATTERN_TYPES, Grade, PatternState, PatternType
@@ -153,6 +155,7 @@ def show(
 def _facts(row: PatternRow, group_field: str) -> Iterator[tuple[str, str]]:
     yield "id", row.id
     yield "type", f"{row.type}, steers {row.dimension}" + (f", asks for {row.value}" if row.value else "")
+    yield "words", words_in_words(row)
     yield "when", conditions_in_words(row.conditions)
     yield "state", f"{row.state} ({row.origin}, made {cell(row.created_at)}, last changed {cell(row.updated_at)})"
     yield "grade", grade_in_words(row)
@@ -282,12 +285,31 @@ def approve(ctx: typer.Context, pattern_id: IdArgument, tenant: TenantOption = D
 def revert(
     ctx: typer.Context,
     generation: Annotated[int, typer.Argument(min=1, help="Its number, as tutelage runs shows it.")],
+    *,
     tenant: TenantOption = DEFAULT_TENANT,
     reason: ReasonOption = "",
+    is_dry_run: Annotated[bool, typer.Option("--dry-run", help="Tell what would change; change nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Bring back what was taken out for harm, unasked.")] = False,
 ) -> None:
     """Serve again what an earlier generation served, in one step; what was not in it is retired."""
     with tenant_database(settings(ctx), tenant) as db:
-        done = revert_to(db, tenant, generation, actor=ACTOR, reason=reason or "by a person", now_s=now_s())
+        step = step_back(db, tenant, generation, now_s=now_s())
+        if is_dry_run or (step.harmful and not force):
+            for line in _changes(step):
+                say(line)
+        if is_dry_run:
+            return
+        if step.harmful and not force:
+            typer.confirm("Bring back what was taken out for harm?", abort=True)
+        done = revert_to(
+            db,
+            tenant,
+            generation,
+            actor=ACTOR,
+            reason=reason or "by a person",
+            now_s=now_s(),
+            is_forced=bool(step.harmful),
+        )
     if done.generation is None:
         say(f"what generation {generation} served is served already")
         return
@@ -296,3 +318,17 @@ def revert(
         f"restored, {len(done.retired)} retired"
         + (f", {len(done.kept)} left as a person set them" if done.kept else "")
     )
+
+
+def _changes(step: StepBack) -> Iterator[str]:
+    """Yield in words what a step back would change."""
+    for row, after in step.restored:
+        removal = step.removals.get(row.id)
+        why = "" if removal is None else f"; taken out {removal.at}: {removal.reason}"
+        yield f"restored: {row.id} {after.rule!r}, {row.state} -> {after.state}{why}"
+    for row, _ in step.retired:
+        yield f"retired: {row.id} {row.rule!r}, {row.state} -> retired"
+    for row in step.kept:
+        yield f"left as a person set it: {row.id} {row.rule!r}, {row.state}"
+    if not (step.restored or step.retired):
+        yield "nothing would change"

@@ -205,7 +205,6 @@ class ProductLearner:
             conversations=observations.conversations,
             is_holdout=observations.is_holdout,
             is_treated=treated,
-            n_responses=np.ones(len(good)),
             n_rated=observations.is_rated.astype(np.float64),
             good=good,
             bad=bad,

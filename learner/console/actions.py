@@ -13,7 +13,9 @@ from store.alerts import acknowledge_alert as acknowledge
 from store.audit import record
 from store.contradictions import RESOLUTIONS, Resolution
 from store.datasets import review_example as review
+from store.plan import Conditions
 from store.reverting import revert
+from store.vocabulary import PATTERN_TYPES, PatternType
 
 
 def approve_context(visit: Visit) -> str:
@@ -91,6 +93,45 @@ def resolve(visit: Visit) -> str:
     return "/contradictions"
 
 
+def add_pattern(visit: Visit) -> str:
+    """Add a pattern that a person wrote."""
+    type_ = one_of("type", visit.form.get("type", ""), PATTERN_TYPES)
+    state = one_of("state", visit.form.get("state", ""), ("candidate", "trial", "pinned"))
+    row = visit.services.author.add_pattern(
+        visit.db,
+        visit.tenant_id,
+        type=cast("PatternType", type_),
+        rule=visit.form.get("rule", ""),
+        conditions=_conditions(visit),
+        state=cast("Any", state),
+        actor=visit.actor,
+        now_s=visit.now_s,
+        is_forced=bool(visit.form.get("force")),
+    )
+    return f"/patterns/{quote(row.id, safe='')}"
+
+
+def edit_pattern(visit: Visit) -> str:
+    """Rewrite a pattern's rule and conditions."""
+    visit.services.author.edit_pattern(
+        visit.db,
+        visit.tenant_id,
+        visit.path["id"],
+        rule=visit.form.get("rule", ""),
+        conditions=_conditions(visit),
+        actor=visit.actor,
+        now_s=visit.now_s,
+        is_forced=bool(visit.form.get("force")),
+    )
+    return f"/patterns/{quote(visit.path['id'], safe='')}"
+
+
+def _conditions(visit: Visit) -> Conditions:
+    """Return the conditions in a form, each field's values with commas between them."""
+    given = {name: visit.form.get(name, "").split(",") for name in Conditions.__struct_fields__}
+    return Conditions(**{name: tuple(filter(None, map(str.strip, values))) for name, values in given.items()})
+
+
 def set_pattern_state(visit: Visit) -> str:
     """Pin a pattern, disable it, or put it back to trial."""
     state = one_of("state", visit.form.get("state", ""), ("trial", "pinned", "disabled"))
@@ -123,7 +164,8 @@ def review_example(visit: Visit) -> str:
         actor=visit.actor,
         now_s=visit.now_s,
     )
-    return f"/datasets/{quote(example.dataset_id, safe='')}"
+    page = f"/datasets/{quote(example.dataset_id, safe='')}"
+    return page if visit.form.get("from") == "queue" else f"{page}?show=all"
 
 
 def revert_generation(visit: Visit) -> str:
@@ -138,6 +180,7 @@ def revert_generation(visit: Visit) -> str:
         actor=visit.actor,
         reason=visit.form.get("reason", "").strip() or "in the console",
         now_s=visit.now_s,
+        is_forced=visit.form.get("force") == "yes",
     )
     return "/generations"
 

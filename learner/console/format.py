@@ -28,3 +28,23 @@ def share(value: float | None) -> str:
     ('26 %', '—')
     """
     return "—" if value is None else f"{value * 100:.0f} %"
+
+
+def number(value: int) -> str:
+    """Return a count with its thousands apart.
+
+    >>> number(1234567)
+    '1,234,567'
+    """
+    return f"{value:,}"
+
+
+def usd(value: float) -> str:
+    """Return dollars; small amounts with more digits.
+
+    >>> usd(0), usd(0.0123), usd(1234.5)
+    ('$0', '$0.0123', '$1,234.50')
+    """
+    if not value:
+        return "$0"
+    return f"${value:,.2f}" if value >= 1 else f"${value:.4f}"

@@ -1,5 +1,7 @@
 """The console's pages: read with links alone, changed with plain forms; no script anywhere."""
 
+import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,22 +14,27 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from learner.access import check_browser
+from learner.access import check_browser, check_right
 from learner.api_errors import ApiError
 from learner.api_request import read_bytes
-from learner.console import actions, views
-from learner.console.format import moment, share, signed
+from learner.console import actions, overview, pattern_views, views
+from learner.console.attempts import SignInAttempts
+from learner.console.format import moment, number, share, signed, usd
 from learner.console.session import (
     COOKIE,
     SESSION_S,
     SignInNeededError,
     check_csrf,
+    note_session,
     open_session,
     sign_in,
 )
 from learner.console.visit import Visit
+from learner.reviewing import marked
 from learner.services import Services
 from store.runs import counted
+
+logger = logging.getLogger(__name__)
 
 FOLDER: Final = Path(__file__).parent
 MAX_FORM_BYTES: Final = 1_000_000
@@ -38,7 +45,11 @@ HEADERS: Final = {
         "base-uri 'none'"
     ),
     "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
     "cache-control": "no-store",
 }
 
@@ -48,17 +59,19 @@ Action = Callable[[Visit], str]  # changes something and returns the page to sho
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 PAGES: Final[tuple[tuple[str, str, View], ...]] = (
-    ("/", "overview.html", views.overview),
+    ("/", "overview.html", overview.overview),
     ("/contexts", "contexts.html", views.contexts),
     ("/contexts/{id}", "context.html", views.context),
     ("/contradictions", "contradictions.html", views.contradictions),
     ("/contradictions/{id}", "contradiction.html", views.contradiction),
-    ("/patterns", "patterns.html", views.patterns),
-    ("/patterns/{id}", "pattern.html", views.pattern),
+    ("/patterns", "patterns.html", pattern_views.patterns),
+    ("/patterns/new", "new_pattern.html", pattern_views.new_pattern),
+    ("/patterns/{id}", "pattern.html", pattern_views.pattern),
     ("/runs", "runs.html", views.runs),
     ("/generations", "generations.html", views.generations),
     ("/generations/{number}", "generation.html", views.generation),
     ("/alerts", "alerts.html", views.alerts),
+    ("/audit", "audit.html", views.audit),
     ("/datasets", "datasets.html", views.datasets),
     ("/datasets/{id}", "dataset.html", views.dataset),
     ("/conversations", "conversations.html", views.conversations),
@@ -70,6 +83,8 @@ ACTIONS: Final[tuple[tuple[str, Action], ...]] = (
     ("/contexts/{id}/edit", actions.edit_context),
     ("/contexts/{id}/retire", actions.retire_context),
     ("/contradictions/{id}/resolve", actions.resolve),
+    ("/patterns", actions.add_pattern),
+    ("/patterns/{id}/edit", actions.edit_pattern),
     ("/patterns/{id}/state", actions.set_pattern_state),
     ("/patterns/{id}/approve", actions.approve_trial),
     ("/generations/{number}/revert", actions.revert_generation),
@@ -88,7 +103,16 @@ def page_templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["version"] = version("tutelage")
-    environment.filters |= {"moment": moment, "signed": signed, "share": share, "counted": counted, "url": _quote}
+    environment.filters |= {
+        "moment": moment,
+        "signed": signed,
+        "share": share,
+        "number": number,
+        "marked": marked,
+        "usd": usd,
+        "counted": counted,
+        "url": _quote,
+    }
     return environment
 
 
@@ -111,7 +135,9 @@ def console_routes(services: Services, templates: Environment) -> list[BaseRoute
 
 
 async def _stylesheet(_: Request) -> Response:
-    return FileResponse(FOLDER / "console.css", media_type="text/css", headers={"cache-control": "max-age=300"})
+    return FileResponse(
+        FOLDER / "console.css", media_type="text/css", headers={**HEADERS, "cache-control": "max-age=300"}
+    )
 
 
 def _guard(services: Services, request: Request) -> None:
@@ -141,6 +167,7 @@ def _form(services: Services, action: Action) -> Endpoint:
         with services.open_database() as db:
             session = open_session(services, db, request.cookies.get(COOKIE))
             check_csrf(session, form.get("csrf_token"))
+            check_right(session.principal, "POST", request.scope["path"])
             target = action(Visit(services, db, session, request.path_params, request.query_params, form))
         return RedirectResponse(target, 303, headers=HEADERS)
 
@@ -174,6 +201,9 @@ def _login_page(services: Services, templates: Environment) -> Endpoint:
 
 
 def _login(services: Services, templates: Environment) -> Endpoint:
+    section = services.config.learner
+    attempts = SignInAttempts(section.sign_in_attempts, section.sign_in_window_s)
+
     def make_cookie(key: str) -> str:
         with services.open_database() as db:
             return sign_in(db, key, services.clock.now_s())
@@ -182,9 +212,18 @@ def _login(services: Services, templates: Environment) -> Endpoint:
         _guard(services, request)
         form = await _read_form(request)
         target = _own_path(form.get("next"))
+        address = request.client.host if request.client else ""
+        wait_s = attempts.wait_s(address, services.clock.now_s())
+        if wait_s:
+            problem = f"Too many keys that are none: try again in {math.ceil(wait_s / 60)} minutes."
+            page = _html(templates, "login.html", {"next": target, "problem": problem}, 429)
+            page.headers["retry-after"] = str(math.ceil(wait_s))
+            return page
         try:
             cookie = await run_in_threadpool(make_cookie, form.get("key", ""))
         except ApiError as exc:
+            attempts.failed(address, services.clock.now_s())
+            logger.warning("somebody at %s could not sign in to the console: %s", address, exc.message)
             return _html(templates, "login.html", {"next": target, "problem": exc.message}, exc.status)
         response = RedirectResponse(target, 303, headers=HEADERS)
         response.set_cookie(
@@ -203,7 +242,9 @@ def _login(services: Services, templates: Environment) -> Endpoint:
 def _logout(services: Services) -> Endpoint:
     def check(request: Request, form: Mapping[str, str]) -> None:
         with services.open_database() as db:
-            check_csrf(open_session(services, db, request.cookies.get(COOKIE)), form.get("csrf_token"))
+            session = open_session(services, db, request.cookies.get(COOKIE))
+            check_csrf(session, form.get("csrf_token"))
+            note_session(db, session.principal, "console.sign_out", services.clock.now_s())
 
     async def answer(request: Request) -> Response:
         _guard(services, request)

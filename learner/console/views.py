@@ -1,31 +1,23 @@
 """What each page of the console shows, as values for its template."""
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, cast
 from urllib.parse import quote
 
-from markupsafe import Markup
-
 from learner.api_request import generation_number
-from learner.console.charts import interval_chart, satisfaction_chart
 from learner.console.visit import Visit
 from learner.freezing import freeze_of
 from learner.knowledge.evidence import HUB_QUESTIONS
 from learner.pattern_words import (
-    ARM_WORDS,
     conditions_in_words,
-    figures_in_words,
-    grade_in_words,
-    lift_in_words,
-    rates,
-    shares_in_words,
 )
-from learner.reviewing import passage, word_diff
+from learner.review_order import QueuedExample, review_queue
+from learner.reviewing import Excerpt, excerpt, passage, with_diffs, word_diff
 from store.alerts import list_alerts
+from store.audit import list_audit
 from store.context_evidence import find_evidence
 from store.contexts import (
     ContextRow,
+    RevisionRow,
     get_context,
     list_contexts,
     list_flags,
@@ -40,73 +32,25 @@ from store.contradictions import (
     get_contradiction,
     list_contradictions,
 )
+from store.conversation_search import search_conversations
 from store.conversations import find_transcript, list_conversations, transcript
-from store.datasets import NEEDS_REVIEW, get_dataset, list_datasets, list_examples
+from store.datasets import ExampleRow, get_dataset, list_datasets, list_examples, list_facets
 from store.exchanges import exchanges
 from store.generations import current_number, get_generation, list_generations, plan_of
 from store.jobs import list_jobs
-from store.learner_states import plan_strata
-from store.pattern_evidence import ARMS, Arm, pattern_conversations
-from store.patterns import PATTERN_SORTS, PatternRow, PatternSort, get_pattern, list_patterns, pattern_history
 from store.reverting import step_back
+from store.review_queue import audit_result
 from store.runs import list_runs
-from store.statistics import ArmTotal, arm_totals, counts, satisfaction_by_day
 from store.vocabulary import (
     CONTEXT_STATUSES,
-    GRADES,
-    PATTERN_TYPES,
     ContextStatus,
-    Grade,
-    PatternState,
-    PatternType,
 )
 
 PAGE: Final = 50
-EVIDENCE_PAGE: Final = 20
-QUEUE_PAGE: Final = 20
-SHORT: Final = 6
-OVERVIEW_DAYS: Final = 60
-Z_95: Final = 1.96
-PATTERN_STATES: Final = get_args(PatternState)
-
-
-def overview(visit: Visit) -> dict[str, Any]:
-    """Return whether learning helps, and what waits for a person."""
-    by_day = satisfaction_by_day(visit.db, visit.tenant_id, now_s=visit.now_s, days=OVERVIEW_DAYS)
-    totals = arm_totals(visit.db, visit.tenant_id, now_s=visit.now_s, days=OVERVIEW_DAYS)
-    active = [
-        row
-        for state in ("pinned", "active", "warmdown")
-        for row in list_patterns(visit.db, visit.tenant_id, state=state, limit=SHORT)[0]
-    ]
-    return {
-        "days": OVERVIEW_DAYS,
-        "chart": satisfaction_chart(by_day),
-        "treated": totals["treated"],
-        "holdout": totals["holdout"],
-        "lift": lift(totals["treated"], totals["holdout"]),
-        "counts": counts(visit.db, visit.tenant_id),
-        "generation": current_number(visit.db, visit.tenant_id),
-        "active": with_intervals(active[:SHORT]),
-        "waiting": list_waiting(visit.db, visit.tenant_id, limit=SHORT)[0],
-        "alerts": list_alerts(visit.db, visit.tenant_id, is_open=True, limit=SHORT)[0],
-        "freeze": freeze_of(visit.db, visit.tenant_id, visit.services.config.patterns, visit.now_s),
-        "runs": list_runs(visit.db, visit.tenant_id, limit=SHORT)[0],
-    }
-
-
-def lift(treated: ArmTotal, holdout: ArmTotal) -> tuple[float, float, float] | None:
-    """Return treated minus holdout with its 95 % interval, None when one of them is not known well enough.
-
-    Conversations count as independent, as the lot draws them; patterns are decided on better evidence.
-    """
-    if treated.satisfaction is None or holdout.satisfaction is None:
-        return None
-    if treated.stderr is None or holdout.stderr is None:
-        return None
-    difference = treated.satisfaction - holdout.satisfaction
-    reach = Z_95 * math.hypot(treated.stderr, holdout.stderr)
-    return difference, difference - reach, difference + reach
+QUEUE_PAGE: Final = 10  # each with a part of its source beside it
+JOBS: Final = 20
+EXAMPLE_QUEUE: Final = 20
+MAX_INTENTS: Final = 500  # that a reviewer is offered; others can be typed
 
 
 def contexts(visit: Visit) -> dict[str, Any]:
@@ -114,7 +58,8 @@ def contexts(visit: Visit) -> dict[str, Any]:
     status = visit.choice("status", CONTEXT_STATUSES)
     cursor = visit.query.get("cursor") or None
     if status is None or status == "pending_approval":
-        queue, next_cursor = list_waiting(visit.db, visit.tenant_id, limit=QUEUE_PAGE, cursor=cursor)
+        waiting, next_cursor = list_waiting(visit.db, visit.tenant_id, limit=QUEUE_PAGE, cursor=cursor)
+        queue = [(context, revision, excerpt_of(visit, context, revision)) for context, revision in waiting]
         entries: list[ContextRow] = []
     else:
         queue = []
@@ -127,12 +72,18 @@ def contexts(visit: Visit) -> dict[str, Any]:
         "queue": queue,
         "suspicious": {
             context.id
-            for context, _ in queue
+            for context, _, _ in queue
             if (found := find_evidence(visit.db, visit.tenant_id, context.id)) and found.n_unrelated >= HUB_QUESTIONS
         },
         "entries": entries,
         "next_cursor": next_cursor,
     }
+
+
+def excerpt_of(visit: Visit, context: ContextRow, shown: RevisionRow) -> Excerpt | None:
+    """Return the part of the source conversation that the wording came from, None when there is none."""
+    source = find_transcript(visit.db, visit.tenant_id, shown.source_chat_id or context.source_chat_id)
+    return None if source is None else excerpt(source, shown.answer)
 
 
 def context(visit: Visit) -> dict[str, Any]:
@@ -148,7 +99,7 @@ def context(visit: Visit) -> dict[str, Any]:
         "passage": passage(source.messages, shown.answer) if source else None,
         "context": row,
         "shown": shown,
-        "revisions": list_revisions(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
+        "revisions": with_diffs(list_revisions(visit.db, visit.tenant_id, row.id, limit=PAGE)[0]),
         "sources": list_sources(visit.db, visit.tenant_id, row.id, limit=PAGE)[0],
         "flags": list_flags(visit.db, visit.tenant_id, row.id),
         "source": source,
@@ -185,79 +136,10 @@ def contradiction(visit: Visit) -> dict[str, Any]:
     }
 
 
-def patterns(visit: Visit) -> dict[str, Any]:
-    """Return patterns, filtered by state, type, grade and question type, in the order asked for."""
-    chosen = {
-        "state": visit.choice("state", PATTERN_STATES) or "",
-        "type": visit.choice("type", PATTERN_TYPES) or "",
-        "grade": visit.choice("grade", GRADES) or "",
-        "question_type": visit.query.get("question_type", "").strip(),
-        "sort": visit.choice("sort", PATTERN_SORTS) or "",
-    }
-    rows, next_cursor = list_patterns(
-        visit.db,
-        visit.tenant_id,
-        state=cast("PatternState | None", chosen["state"] or None),
-        type=cast("PatternType | None", chosen["type"] or None),
-        grade=cast("Grade | None", chosen["grade"] or None),
-        question_type=chosen["question_type"] or None,
-        sort=cast("PatternSort", chosen["sort"] or "created"),
-        limit=PAGE,
-        cursor=visit.query.get("cursor") or None,
-    )
-    return {
-        "chosen": chosen,
-        "query": _query(chosen),
-        "tabs": [(word, _query({**chosen, "state": word})) for word in ("", *PATTERN_STATES)],
-        "types": PATTERN_TYPES,
-        "grades": GRADES,
-        "sorts": PATTERN_SORTS,
-        "patterns": with_intervals(rows),
-        "next_cursor": next_cursor,
-    }
-
-
-def _query(chosen: Mapping[str, str]) -> str:
-    """Return *chosen* as the beginning of a query, what is empty left out; a cursor may follow."""
-    return "".join(f"{name}={quote(value, safe='')}&" for name, value in chosen.items() if value)
-
-
-def with_intervals(rows: Sequence[PatternRow]) -> list[tuple[PatternRow, Markup]]:
-    """Return each pattern with the chart of its lift, all on one scale."""
-    ends = [end for row in rows for end in (row.lift_low, row.lift_high) if end is not None]
-    reach = max(map(abs, ends), default=0.0)
-    return [(row, interval_chart(row.lift, row.lift_low, row.lift_high, reach=reach)) for row in rows]
-
-
-def pattern(visit: Visit) -> dict[str, Any]:
-    """Return one pattern with its evidence, its history and the conversations behind it."""
-    row = get_pattern(visit.db, visit.tenant_id, visit.path["id"])
-    arm = cast("Arm | None", visit.choice("arm", ARMS)) or ("natural" if row.state == "candidate" else "treated")
-    group_field, _ = plan_strata(visit.db, visit.tenant_id)
-    found, next_cursor = pattern_conversations(
-        visit.db, row, arm, limit=EVIDENCE_PAGE, cursor=visit.query.get("cursor") or None
-    )
-    return {
-        "pattern": row,
-        "interval": interval_chart(row.lift, row.lift_low, row.lift_high),
-        "grade": grade_in_words(row),
-        "lift": lift_in_words(row),
-        "shares": shares_in_words(row, group_field),
-        "rates": rates(row),
-        "history": [
-            (event, figures_in_words(event.detail)) for event in pattern_history(visit.db, visit.tenant_id, row.id)
-        ],
-        "arm": arm,
-        "arms": ARM_WORDS,
-        "conversations": found,
-        "next_cursor": next_cursor,
-    }
-
-
 def runs(visit: Visit) -> dict[str, Any]:
     """Return learning runs and the newest jobs."""
     rows, next_cursor = list_runs(visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None)
-    return {"runs": rows, "next_cursor": next_cursor, "jobs": list_jobs(visit.db, visit.tenant_id, limit=SHORT)[0]}
+    return {"runs": rows, "next_cursor": next_cursor, "jobs": list_jobs(visit.db, visit.tenant_id, limit=JOBS)[0]}
 
 
 def generations(visit: Visit) -> dict[str, Any]:
@@ -295,6 +177,12 @@ def alerts(visit: Visit) -> dict[str, Any]:
     }
 
 
+def audit(visit: Visit) -> dict[str, Any]:
+    """Return who changed what, newest first."""
+    rows, next_cursor = list_audit(visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None)
+    return {"entries": rows, "next_cursor": next_cursor}
+
+
 def datasets(visit: Visit) -> dict[str, Any]:
     """Return the training datasets."""
     rows, next_cursor = list_datasets(visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None)
@@ -302,26 +190,54 @@ def datasets(visit: Visit) -> dict[str, Any]:
 
 
 def dataset(visit: Visit) -> dict[str, Any]:
-    """Return the examples of a dataset that wait for a review, or all of them."""
+    """Return what of a dataset to look at next and why, or its examples: all, by words, by intent or by tag."""
     row = get_dataset(visit.db, visit.tenant_id, visit.path["id"])
-    is_all = visit.query.get("show") == "all"
-    examples, next_cursor = list_examples(
-        visit.db,
-        visit.tenant_id,
-        row.id,
-        tag=None if is_all else NEEDS_REVIEW,
-        limit=PAGE,
-        cursor=visit.query.get("cursor") or None,
-    )
-    return {"dataset": row, "is_all": is_all, "examples": examples, "next_cursor": next_cursor}
+    wanted = {name: visit.query.get(name, "").strip() for name in ("q", "intent", "tag")}
+    is_queue = visit.query.get("show") != "all" and not any(wanted.values())
+    queue: list[QueuedExample] = []
+    examples: list[ExampleRow] = []
+    next_cursor: str | None = None
+    if is_queue:
+        queue = review_queue(
+            visit.db,
+            visit.tenant_id,
+            row.id,
+            visit.services.author.embedder,
+            review_below=visit.services.config.training.review_below_confidence,
+            limit=EXAMPLE_QUEUE,
+        )
+    else:
+        examples, next_cursor = list_examples(
+            visit.db,
+            visit.tenant_id,
+            row.id,
+            search=wanted["q"] or None,
+            intent=wanted["intent"] or None,
+            tag=wanted["tag"] or None,
+            limit=PAGE,
+            cursor=visit.query.get("cursor") or None,
+        )
+    return {
+        "dataset": row,
+        "is_queue": is_queue,
+        "queue": queue,
+        "examples": examples,
+        "next_cursor": next_cursor,
+        "wanted": wanted,
+        "page_query": "show=all&" + "".join(f"{name}={quote(text, safe='')}&" for name, text in wanted.items() if text),
+        "intents": list_facets(visit.db, visit.tenant_id, row.id, kind="intent", limit=MAX_INTENTS)[0],
+        "audit": audit_result(visit.db, visit.tenant_id, row.id),
+    }
 
 
 def conversations(visit: Visit) -> dict[str, Any]:
-    """Return conversations, last changed first."""
-    rows, next_cursor = list_conversations(
-        visit.db, visit.tenant_id, limit=PAGE, cursor=visit.query.get("cursor") or None
-    )
-    return {"conversations": rows, "next_cursor": next_cursor}
+    """Return conversations, last changed first, or those that a search finds."""
+    text, cursor = visit.query.get("q", "").strip(), visit.query.get("cursor") or None
+    if text:
+        found = search_conversations(visit.db, visit.tenant_id, text, limit=PAGE, cursor=cursor)
+        return {"q": text, "found": found, "conversations": [], "next_cursor": found.next_cursor}
+    rows, next_cursor = list_conversations(visit.db, visit.tenant_id, limit=PAGE, cursor=cursor)
+    return {"q": "", "found": None, "conversations": rows, "next_cursor": next_cursor}
 
 
 def conversation(visit: Visit) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Rows of the store as what the statistics take in: a batch of records, or what changed about records that counted."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, cast
@@ -7,9 +8,10 @@ from typing import Final, cast
 import numpy as np
 
 from learner.patterns.history import History
-from learner.patterns.observations import FAMILIES, Booleans, Column, Exposures, Floats, Integers, Natural, Observations
+from learner.patterns.keys import Words
+from learner.patterns.observations import FAMILIES, Booleans, Exposures, Floats, Integers, Natural, Observations
 from store.vocabulary import SignalType, signal_family
-from store.windows import Batch, InjectionColumns, Revised, SignalColumns
+from store.windows import Batch, Revised, SignalColumns
 
 FAMILY_AT: Final = {family: index for index, family in enumerate(FAMILIES)}
 
@@ -17,8 +19,8 @@ Reader = Callable[[Batch], Natural]
 """Says what the replies of a batch were like."""
 
 
-def observations_of(batch: Batch, columns: Mapping[str, Column], natural_of: Reader) -> Observations:
-    """Return the records of *batch*; *columns* says what each pattern asks for, and others are left out."""
+def observations_of(batch: Batch, words: Mapping[str, Words], natural_of: Reader) -> Observations:
+    """Return the records of *batch*; *words* are those of each pattern, and others are left out."""
     responses, n = batch.responses, len(batch.responses.seq)
     totals = _Totals(batch.signals, n)
     return Observations(
@@ -33,13 +35,13 @@ def observations_of(batch: Batch, columns: Mapping[str, Column], natural_of: Rea
         satisfaction=totals.satisfaction,
         is_rated=totals.is_rated,
         natural=natural_of(batch),
-        exposures=_exposures(batch.injections, columns),
+        exposures=_exposures(batch, words),
     )
 
 
-def differences_of(revised: Revised, columns: Mapping[str, Column], natural_of: Reader) -> Observations:
+def differences_of(revised: Revised, words: Mapping[str, Words], natural_of: Reader) -> Observations:
     """Return what changed: signals and satisfaction now minus before, ``is_rated`` where there was no signal before."""
-    now = observations_of(revised.now, columns, natural_of)
+    now = observations_of(revised.now, words, natural_of)
     before = _Totals(revised.before, len(now.created_s))
     return replace(
         now,
@@ -52,7 +54,7 @@ def differences_of(revised: Revised, columns: Mapping[str, Column], natural_of: 
 def add_to_history(history: History, batch: Batch) -> None:
     """Take the records of *batch* into *history*."""
     totals = _Totals(batch.signals, len(batch.responses.seq))
-    _add(history, batch, 1.0, (totals.is_rated.astype(np.float64), totals.good, totals.bad))
+    _add(history, batch, (totals.is_rated.astype(np.float64), totals.good, totals.bad))
 
 
 def revise_history(history: History, revised: Revised) -> None:
@@ -60,10 +62,10 @@ def revise_history(history: History, revised: Revised) -> None:
     n = len(revised.now.responses.seq)
     now, before = _Totals(revised.now.signals, n), _Totals(revised.before, n)
     is_rated = now.is_rated.astype(np.float64) - before.is_rated
-    _add(history, revised.now, 0.0, (is_rated, now.good - before.good, now.bad - before.bad))
+    _add(history, revised.now, (is_rated, now.good - before.good, now.bad - before.bad))
 
 
-def _add(history: History, batch: Batch, n_responses: float, sums: tuple[Floats, Floats, Floats]) -> None:
+def _add(history: History, batch: Batch, sums: tuple[Floats, Floats, Floats]) -> None:
     responses, injections = batch.responses, batch.injections
     n = len(responses.seq)
     n_rated, good, bad = sums
@@ -73,7 +75,6 @@ def _add(history: History, batch: Batch, n_responses: float, sums: tuple[Floats,
         conversations=responses.conversations,
         is_holdout=responses.is_holdout,
         is_treated=np.bincount(injections.response[injections.treated], minlength=n) > 0,
-        n_responses=np.full(n, n_responses),
         n_rated=n_rated,
         good=good,
         bad=bad,
@@ -117,15 +118,23 @@ def _sums(place: Integers, values: Floats, n: int) -> Floats:
     return np.asarray(np.bincount(place, values, n), np.float64)
 
 
-def _exposures(injections: InjectionColumns, columns: Mapping[str, Column]) -> Exposures:
-    is_known = np.array([item in columns for item in injections.items], np.bool_)
-    names = [item for item in injections.items if item in columns]
-    kept = is_known[injections.item]
+def _exposures(batch: Batch, words: Mapping[str, Words]) -> Exposures:
+    injections = batch.injections
+    known = [words.get(item) for item in injections.items]
+    kept = np.array([one is not None for one in known], np.bool_)[injections.item]
+    item, response = injections.item[kept], injections.response[kept]
+    since_s = np.array([math.inf if one is None else one.since_s for one in known])
+    is_earlier = batch.responses.created_s[response] < since_s[item]
+    said = [
+        saying for one in known for saying in ((None, None) if one is None else ((one.name, one.column), one.earlier))
+    ]
+    place = np.cumsum([saying is not None for saying in said]) - 1
+    distinct = [saying for saying in said if saying is not None]
     return Exposures(
-        response=injections.response[kept],
-        pattern=(np.cumsum(is_known) - 1)[injections.item[kept]],
+        response=response,
+        pattern=place[2 * item + is_earlier].astype(np.int64),
         share=injections.share[kept],
         treated=injections.treated[kept],
-        pattern_ids=names,
-        columns=[columns[name] for name in names],
+        pattern_ids=[name for name, _ in distinct],
+        columns=[column for _, column in distinct],
     )

@@ -14,9 +14,11 @@ from learner.patterns.reply_text import Read, Reply, read
 from learner.patterns.sql_style import query
 from store.vocabulary import PatternType
 
-VERSION: Final = 3  # of the extractors, terminology's too: raise it when one changes, and replies are read again
+VERSION: Final = 4  # of the extractors, terminology's too: raise it when one changes, and replies are read again
 MAX_TOOLS: Final = 20  # different tools of a tenant that are looked at, most used first
 
+Values = Mapping[str, tuple[str, ...]]
+"""What a reply has, by dimension."""
 Extractor = Callable[[Read], tuple[str, ...] | None]
 """Values that a reply has; empty: none of the named ones; None: the dimension means nothing for it."""
 
@@ -59,15 +61,3 @@ TYPES: Final[Mapping[str, PatternType]] = {
     **{name: type_ for name, type_, _ in EXTRACTORS},
     TERMINOLOGY: "domain_knowledge",
 }
-
-
-def type_of(dimension: str) -> PatternType:
-    """Return the type of the patterns of a dimension that is read off replies.
-
-    Raises:
-        KeyError: no extractor has it: the type of a person's own rule is what the person said.
-
-    >>> type_of("length"), type_of("terminology")
-    ('response_format', 'domain_knowledge')
-    """
-    return TYPES[dimension]

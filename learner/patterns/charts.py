@@ -1,4 +1,4 @@
-"""Which chart or diagram a reply shows."""
+"""Which chart or diagram a reply shows, or had a tool draw."""
 
 import re
 from typing import Final
@@ -19,16 +19,18 @@ _CHART_HINTS: Final = frozenset(("chart", "graph", "plot", "gram"))
 _NO_CHART: Final = re.compile(r"\b(?:no|not|never|cannot|unable|without|instead of|rather than|avoid)\b|n't\b")
 _DRAWN: Final = frozenset(("mermaid", "plantuml", "dot", "graphviz", "d2"))
 _MARK: Final = re.compile(
-    r"\"(?:mark|type)\"\s*:\s*(?:\{\s*\"type\"\s*:\s*)?\"(line|area|bar|arc|pie|doughnut|point|circle|scatter)\""
+    r"\"(?:mark|(?:chart_?|plot_?|graph_?)?type|kind)\"\s*:\s*(?:\{\s*\"type\"\s*:\s*)?\"(line|area|bar|arc|pie|doughnut|point|circle|scatter)\""
 )
 _MARKS: Final = {"area": "line", "arc": "pie", "doughnut": "pie", "point": "scatter", "circle": "scatter"}
+_DRAWING: Final = ("chart", "graph", "plot", "visual", "draw")  # in the names of tools
 _SPECS: Final = ("vega", "chart", "echarts", "plotly")
 
 
 def chart(read: Read) -> tuple[str, ...] | None:
     """Return the kind of chart that the reply shows, empty without one; None for a reply without a text."""
-    if not read.reply.text:
-        return None
+    called = _called(read)
+    if called or not read.reply.text:
+        return called
     for language, body in read.blocks:
         if language in _DRAWN:
             return (_drawn(body),)
@@ -44,6 +46,15 @@ def chart(read: Read) -> tuple[str, ...] | None:
         if any(_is_shown(prose, match) for match in pattern.finditer(prose, *span)):
             return (name,)
     return ()
+
+
+def _called(read: Read) -> tuple[str, ...] | None:
+    """Return the kind of chart that a tool was asked for, or None."""
+    for name, arguments in read.calls:
+        mark = _MARK.search(arguments) if has_any(name, _DRAWING) else None
+        if mark is not None:
+            return (_MARKS.get(mark[1], mark[1]),)
+    return None
 
 
 def _drawn(body: str) -> str:

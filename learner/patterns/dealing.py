@@ -150,10 +150,11 @@ def sharpened(best: Floats, none: Floats, sharpness: float) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Dealt:
-    """Changes with their shares, and what each dimension is worth per token."""
+    """Changes with their shares, and what was seen of them on the way."""
 
     changes: list[Change]
-    priorities: dict[str, float]
+    priorities: dict[str, float]  # dimension -> what it is worth per token
+    odds: dict[str, float]  # pattern -> the largest P(best) of the cells that it may serve; of those that may serve any
 
 
 def deal(
@@ -177,18 +178,20 @@ def deal(
     cells = cells_of(readings.beliefs, [column_of(row, strata.field) for row in rows])
     table = _Table(cells, rows, others)
     draws = normals(rng, len(cells.columns))
-    shares = np.zeros((len(cells.names), len(cells.columns)))
+    shares, odds = np.zeros((2, len(cells.names), len(cells.columns)))
     gains: dict[str, Floats] = {}
     for dimension, columns in table.dimensions.items():
         hands = table.hands(columns)
         best, none, gains[dimension] = best_odds(
             cells.mean[:, columns], cells.sd[:, columns], hands >= 0, draws[:, columns]
         )
+        odds[:, columns] = best
         shares[:, columns] = _Dimension(cells, changes, columns, hands, readings, settings).deal(best, none)
     shares = _without_clashes(shares, table, readings.beliefs)
     shares = _steadied(_rounded(shares), changes, table, settings)
     dealt = [_with_shares(change, index, shares, table) for index, change in enumerate(changes)]
-    return Dealt(dealt, _priorities([change.after for change in dealt], gains, cells))
+    priorities = _priorities([change.after for change in dealt], gains, cells)
+    return Dealt(dealt, priorities, table.largest(odds))
 
 
 class _Table:
@@ -226,6 +229,14 @@ class _Table:
         for index in np.flatnonzero((self.server >= 0).any(0)).tolist():
             served.setdefault(self.cells.columns[index].dimension, []).append(index)
         return dict(sorted(served.items()))
+
+    def largest(self, values: Floats) -> dict[str, float]:
+        """Return the largest of *values* (N, f) of each row that serves a cell, by the id of its pattern."""
+        found: dict[str, float] = {}
+        for cell, column in np.argwhere(self.server >= 0).tolist():
+            name = self.rows[self.server[cell, column]].id
+            found[name] = max(found.get(name, 0.0), float(values[cell, column]))
+        return found
 
     def hands(self, columns: Sequence[int]) -> Integers:
         """Return the rows (N, k) that serve *columns*."""

@@ -1,26 +1,29 @@
 """The decisions of one run over all patterns of a tenant: rows and beliefs in, changes and finds out."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from learner.patterns.beliefs import Beliefs, GroupField, Key
-from learner.patterns.dealing import deal
+from learner.patterns.dealing import FLOOR, deal
 from learner.patterns.finding import Find, find
 from learner.patterns.keys import column_of, conditions_of, key_of, overlaps
-from learner.patterns.lifecycle import Change, is_cooled_down, proven, retired, started
+from learner.patterns.lifecycle import HARMFUL, Change, gets_nothing, is_cooled_down, proven, started
 from learner.patterns.readings import Readings
 from learner.patterns.states import Reset, Situation, in_figures, is_due, step
 from store.clock import DAY_S, parse_iso
-from store.patterns import PatternRow
+from store.pattern_conditions import misfit
+from store.patterns import PatternRow, retired
 from store.plan import Conditions
 from store.vocabulary import SERVED_STATES
 
 UNMEASURED_STATES: Final = ("retired", "disabled")
 TRIAL_BEGINS: Final = "trial begins: a random share of matching conversations"
+SURPASSED: Final = "no share, and less than 1 % likely to be the best anywhere"
+BARRED: Final = "no share, other patterns serve all of its conversations"
 TRIAL_WAITS: Final = "trial begins without a share: what else is tried there looks better so far"
 
 
@@ -67,13 +70,18 @@ def decide(rows: Sequence[PatternRow], beliefs: Beliefs, situation: Situation, r
     changes = _with_trials([one.change for one in steps], situation, field)
     disabled = [row for row in rows if row.state == "disabled"]
     dealt = deal(changes, disabled, readings, situation.settings, rng)
-    after = {change.after.id: change.after for change in changes}
+    settled = [_ended(change, dealt.odds, situation.now_s) for change in dealt.changes]
+    ended = [one.before for one, served in zip(settled, dealt.changes, strict=True) if one is not served]
+    after = {change.after.id: change.after for change in settled}
     rows_now = [after.get(row.id, row) for row in rows]
     return Decisions(
-        changes=[_said_truly(change) for change in dealt.changes],
+        changes=[_said_truly(change) for change in settled],
         finds=find(rows_now, readings, situation, rng),
         splits=_splits(rows_now, readings, situation, passed),
-        resets=[Reset(key_of(one.change.before, field), situation.traffic_s) for one in steps if one.reset],
+        resets=[
+            Reset(key_of(row, field), situation.traffic_s)
+            for row in (*(one.change.before for one in steps if one.reset), *ended)
+        ],
         discounts=[(key_of(one.change.before, field), one.keep) for one in steps if one.keep is not None],
         priorities=dealt.priorities,
     )
@@ -135,9 +143,22 @@ def _with_trials(changes: Sequence[Change], situation: Situation, field: GroupFi
 
 def _said_truly(change: Change) -> Change:
     """Return the change with another reason where a trial that begins was dealt nothing."""
-    row = change.after
-    has_share = row.share > 0 or any(cell.share > 0 for cell in row.cells)
-    return replace(change, reason=TRIAL_WAITS) if change.reason == TRIAL_BEGINS and not has_share else change
+    is_waiting = change.reason == TRIAL_BEGINS and gets_nothing(change.after)
+    return replace(change, reason=TRIAL_WAITS) if is_waiting else change
+
+
+def _ended(change: Change, odds: Mapping[str, float], now_s: float) -> Change:
+    """Return the change, the trial ended that has had no share since the run before and has no prospect of one.
+
+    A trial that a person asked for waits ``futility_days``: what bars it may be the person's next word.
+    """
+    before, after = change.before, change.after
+    is_idle = before.state == after.state == "trial" and gets_nothing(before) and gets_nothing(after)
+    if not is_idle or after.is_approved or odds.get(after.id, 0.0) >= FLOOR:
+        return change
+    reason = SURPASSED if after.id in odds else BARRED
+    words = f"futile: {reason} (confidence {after.confidence:.2f})"
+    return Change(before, retired(after, now_s), words, is_harm=after.confidence < HARMFUL)
 
 
 def is_startable(row: PatternRow, situation: Situation) -> bool:
@@ -172,6 +193,8 @@ def _splits(rows: Sequence[PatternRow], readings: Readings, situation: Situation
     for parent in parents:
         for key in readings.narrower(column_of(parent, field)):
             conditions = conditions_of(key.scope, field)
+            if misfit(parent.type, conditions) is not None:
+                continue
             same = [
                 row
                 for row in rows

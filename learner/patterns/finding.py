@@ -20,6 +20,7 @@ from learner.patterns.readings import Readings
 from learner.patterns.states import Situation
 from store.clock import DAY_S, parse_iso
 from store.config import PatternsSection
+from store.pattern_conditions import misfit
 from store.patterns import PatternRow
 from store.plan import Conditions
 from store.vocabulary import AVOID, PatternType
@@ -86,7 +87,7 @@ def find(rows: Sequence[PatternRow], readings: Readings, situation: Situation, r
         blocked = any(_blocks(row, situation) for row in same)
         if is_full or is_there or blocked or _is_shadow(option, conditions, rows, finds, beliefs):
             continue
-        revived = [row for row in same if row.conditions == conditions and row.state == "retired"]
+        revived = [row for row in same if row.value and row.conditions == conditions and row.state == "retired"]
         finds.append(_find(option, conditions, situation, revived[-1] if revived else None))
     return finds
 
@@ -134,7 +135,8 @@ def _options(
         if float(beliefs.n_observed[:, :, index].sum()) < settings.min_signals:
             continue
         if odds[index] >= LEAST_BEST and _has_others(beliefs, index, Scope()):
-            options.extend(_option(readings, column, scope, odds[index]) for scope in _scopes(readings, index))
+            scopes = _scopes(readings, index, situation.types[column.dimension])
+            options.extend(_option(readings, column, scope, odds[index]) for scope in scopes)
         if settings.avoid:
             options.extend(_avoiding(readings, column, scope) for scope in _displeased(readings, index, settings))
     return [one for one in options if _has_users(one, readings, settings)]
@@ -176,8 +178,8 @@ def _odds(rows: Sequence[PatternRow], beliefs: Beliefs, rng: np.random.Generator
     return odds
 
 
-def _scopes(readings: Readings, index: int) -> list[Scope]:
-    """Return where one column is worth a trial: everywhere, or only where it stands out."""
+def _scopes(readings: Readings, index: int, type: PatternType) -> list[Scope]:  # noqa: A002
+    """Return where one column is worth a trial: everywhere, or only where it stands out and a condition can say so."""
     beliefs = readings.beliefs
     strata = beliefs.strata
     by_type = beliefs.n_observed[:, :, index].sum(1)
@@ -189,7 +191,11 @@ def _scopes(readings: Readings, index: int) -> list[Scope]:
     column = beliefs.columns[index]
     if readings.confidence(Scope(), column) >= NOT_EVERYWHERE:
         return [Scope()]
-    named = [scope for scope in readings.scopes if scope.question_type or scope.group]
+    named = [
+        scope
+        for scope in readings.scopes
+        if (scope.question_type or scope.group) and misfit(type, conditions_of(scope, strata.field)) is None
+    ]
     return [scope for scope in named if _stands_out(readings, index, scope)] or [Scope()]
 
 
@@ -295,7 +301,8 @@ def _has_users(option: _Option, readings: Readings, settings: PatternsSection) -
 
 
 def _is_same(row: PatternRow, option: _Option, conditions: Conditions) -> bool:
-    if (row.dimension, row.value) != (option.column.dimension, option.column.value):
+    # What a person put into other words is not found in the learner's again.
+    if (row.dimension, row.value or row.reworded_from) != (option.column.dimension, option.column.value):
         return False
     # What turns out to help everywhere is tried everywhere, although one question type or group has it already.
     if option.scope == Scope() and option.confidence >= NOT_EVERYWHERE and row.conditions != conditions:

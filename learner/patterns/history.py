@@ -16,9 +16,9 @@ KEEP_DAYS: Final = 120
 CONTROL, TREATED, HOLDOUT = 0, 1, 2
 N_ARMS: Final = 3
 N_BUCKETS: Final = 64  # of accounts: their spread is what chance does, whatever the accounts do among themselves
-RESPONSES, RATED, GOOD, BAD = 0, 1, 2, 3
-N_SUMS: Final = 4
-MAGIC: Final = b"history1"
+RATED, GOOD, BAD = 0, 1, 2
+N_SUMS: Final = 3
+MAGIC: Final = b"history2"
 
 
 class History:
@@ -39,7 +39,6 @@ class History:
         conversations: Sequence[str],
         is_holdout: Booleans,
         is_treated: Booleans,
-        n_responses: Floats,
         n_rated: Floats,
         good: Floats,
         bad: Floats,
@@ -52,7 +51,6 @@ class History:
             conversations: (n,) ids.
             is_holdout: (n,) conversations that never get patterns.
             is_treated: (n,) at least one pattern was in the request.
-            n_responses: (n,) 1, 0 for a change of signals alone, -1 for a response that is taken back.
             n_rated: (n,) 1 with signals; as a change: -1, 0 or 1.
             good: (n,) sum of the positive weights.
             bad: (n,) sum of the negative weights, as a positive number.
@@ -61,7 +59,7 @@ class History:
         arms = np.where(is_holdout, HOLDOUT, np.where(is_treated, TREATED, CONTROL))
         buckets = _buckets([user or f"\x00{chat}" for user, chat in zip(users, conversations, strict=True)])
         keys = (bins * N_ARMS + arms) * N_BUCKETS + buckets
-        self._merge(keys, np.stack([n_responses, n_rated, good, bad], axis=1).astype(np.float64))
+        self._merge(keys, np.stack([n_rated, good, bad], axis=1).astype(np.float64))
 
     def trim(self, now_s: float) -> None:
         """Forget what is older than 120 days and join the bins of older days: the sums stay bounded."""
@@ -91,7 +89,7 @@ class History:
         return type(self)(self._keys.copy(), self._sums.copy())
 
     def encode(self) -> bytes:
-        """Return the history as bytes for a table: at most about 2 MB."""
+        """Return the history as bytes for a table: at most about 1.6 MB."""
         return MAGIC + zlib.compress(self._keys.astype("<i8").tobytes() + self._sums.astype("<f8").tobytes(), 1)
 
     @classmethod

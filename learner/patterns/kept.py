@@ -18,7 +18,7 @@ from learner.patterns.batches import add_to_history, differences_of, observation
 from learner.patterns.beliefs import GroupField, Key, Scope
 from learner.patterns.characteristics import VERSION as EXTRACTORS
 from learner.patterns.history import History
-from learner.patterns.keys import column_of
+from learner.patterns.keys import Words, words_of
 from learner.patterns.natural import natural_of
 from learner.patterns.observations import Column, Natural
 from learner.patterns.states import Reset
@@ -31,7 +31,7 @@ from store.windows import Batch, Span, read_batches, read_revised
 
 log = logging.getLogger(__name__)
 
-FORM: Final = 1  # of what is written here; raise it when it changes
+FORM: Final = 2  # of what is written here; raise it when it changes
 DIGEST_BYTES: Final = 16
 
 
@@ -188,7 +188,7 @@ def catch_up(kept: Kept, source: Source, since: Cursor, until: Cursor, *, settle
 
 
 def _revise(kept: Kept, source: Source, since: Cursor, until: Cursor) -> News:
-    columns, n_signals = _columns(source, kept), 0
+    words, n_signals = _words(source, kept), 0
     revisions = read_revised(
         source.db,
         source.tenant_id,
@@ -198,16 +198,16 @@ def _revise(kept: Kept, source: Source, since: Cursor, until: Cursor) -> News:
         group_field=kept.group_field,
     )
     for revised in revisions:
-        kept.statistics.absorb(differences_of(revised, columns, _reader(kept)), is_late=True)
+        kept.statistics.absorb(differences_of(revised, words, _reader(kept)), is_late=True)
         revise_history(kept.history, revised)
         n_signals += int((revised.now.signals.seq > since.signal).sum())
     return News(n_signals=n_signals)
 
 
 def _take_in(kept: Kept, source: Source, since: Cursor, span: Span) -> News:
-    columns, news = _columns(source, kept), News()
+    words, news = _words(source, kept), News()
     for batch in read_batches(source.db, source.tenant_id, span, group_field=kept.group_field):
-        observations = observations_of(batch, columns, _reader(kept))
+        observations = observations_of(batch, words, _reader(kept))
         kept.statistics.absorb(observations)
         add_to_history(kept.history, batch)
         is_new = batch.responses.seq > since.response
@@ -216,8 +216,8 @@ def _take_in(kept: Kept, source: Source, since: Cursor, span: Span) -> News:
     return news
 
 
-def _columns(source: Source, kept: Kept) -> dict[str, Column]:
-    return {row.id: column_of(row, kept.group_field) for row in source.rows}
+def _words(source: Source, kept: Kept) -> dict[str, Words]:
+    return {row.id: words_of(row, kept.group_field) for row in source.rows}
 
 
 def _reader(kept: Kept) -> "partial[Natural]":

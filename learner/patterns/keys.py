@@ -1,7 +1,11 @@
 """Which hypothesis a pattern stands for: its column and its scope."""
 
+import math
+from dataclasses import dataclass
+
 from learner.patterns.beliefs import GroupField, Key, Scope
 from learner.patterns.observations import Column
+from store.clock import parse_iso
 from store.patterns import PatternRow
 from store.plan import Conditions
 
@@ -44,10 +48,33 @@ def conditions_of(scope: Scope, field: GroupField | None) -> Conditions:
             raise ValueError(f"group {scope.group!r} without a second stratum")
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """What a pattern says: under which name its uses are counted, which column it asks for, and since when."""
+
+    name: str
+    column: Column
+    since_s: float = -math.inf
+    earlier: tuple[str, Column] | None = None  # name and column of what it said before
+
+
+def words_of(row: PatternRow, field: GroupField | None) -> Words:
+    """Return what a pattern says now, and what stands for all that it ever said before a person's edit."""
+    if row.reworded_at is None:
+        return Words(row.id, column_of(row, field))
+    earlier = (row.id, Column(row.dimension, row.id))
+    return Words(name_of(row), column_of(row, field), parse_iso(row.reworded_at), earlier)
+
+
+def name_of(row: PatternRow) -> str:
+    """Return what the pattern's words are known under: its id, with the moment of the last edit by a person."""
+    return row.id if row.reworded_at is None else f"{row.id}@{row.reworded_at}"
+
+
 def column_of(row: PatternRow, field: GroupField | None) -> Column:
     """Return what a pattern asks for: a person's words, or conditions that are no single scope, are their own."""
     is_shared = row.value and scope_of(row.conditions, field) is not None
-    return Column(row.dimension, row.value if is_shared else row.id)
+    return Column(row.dimension, row.value if is_shared else name_of(row))
 
 
 def key_of(row: PatternRow, field: GroupField | None) -> Key:

@@ -1,7 +1,4 @@
-"""What becomes of a pattern: rows and what was read of them in, changed rows and reasons out.
-
-``candidate -> trial -> active -> warmdown -> retired``; what a person pinned or disabled is measured, never moved.
-"""
+"""The moves of a pattern's life that ``states`` and ``deciding`` share, what bars one, and the strict test."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +8,7 @@ import numpy as np
 
 from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
-from store.patterns import PatternRow
+from store.patterns import PatternRow, without_evidence
 
 HARMFUL: Final = 0.05  # P(lift > 0) under which a pattern counts as harmful, not as useless
 HARM_SHARE: Final = 0.6  # a trial with more than this share is watched like an active pattern
@@ -25,6 +22,7 @@ class Change:
     before: PatternRow
     after: PatternRow
     reason: str | None = None
+    is_harm: bool = False  # the pattern is taken out because it did harm
 
 
 def is_cooled_down(row: PatternRow, settings: PatternsSection, now_s: float) -> bool:
@@ -38,9 +36,9 @@ def is_hopeless(confidence: float, n_signals: float, settings: PatternsSection) 
     return confidence < settings.prune_confidence and n_signals >= enough
 
 
-def retired(row: PatternRow, now_s: float) -> PatternRow:
-    """Return the pattern taken out; its cooldown begins."""
-    return replace(row, state="retired", grade="none", share=0.0, cells=(), warm_step=0, removed_at=iso(now_s))
+def gets_nothing(row: PatternRow) -> bool:
+    """Return whether the pattern has no share anywhere."""
+    return row.share <= 0 and not any(cell.share > 0 for cell in row.cells)
 
 
 def started(row: PatternRow, traffic_s: float) -> PatternRow:
@@ -50,16 +48,7 @@ def started(row: PatternRow, traffic_s: float) -> PatternRow:
 
 def quarantined(row: PatternRow, now_s: float, traffic_s: float) -> PatternRow:
     """Return an active pattern back in trial after a crash: its evidence starts anew, its cooldown begins."""
-    return replace(
-        started(row, traffic_s),
-        grade="none",
-        confidence=0.5,
-        lift=None,
-        lift_low=None,
-        lift_high=None,
-        e_value=None,
-        removed_at=iso(now_s),
-    )
+    return replace(without_evidence(started(row, traffic_s)), removed_at=iso(now_s))
 
 
 def proven(log_e: Sequence[float], families: Sequence[str], level: float) -> list[bool]:

@@ -1,7 +1,7 @@
 """One pattern run: read what is new -> believe -> decide -> word -> publish, the last in one transaction."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +23,7 @@ from learner.patterns.kept import (
     with_resets,
 )
 from learner.patterns.lifecycle import started
+from learner.patterns.people import declared_people, is_somebody
 from learner.patterns.publishing import Candidate, Outcome, Run, publish_run
 from learner.patterns.replies import read_replies
 from learner.patterns.safety import MEMORY_S, Safety, safety_of
@@ -38,13 +39,13 @@ from store.generations import plans_since
 from store.ids import new_id
 from store.learner_states import LearnerState, has_lost_sums, load_learner_state
 from store.patterns import PatternRow, all_patterns, last_activations, new_pattern, without_evidence
+from store.plan import Conditions
 from store.removals import newest_removal
-from store.responses import names_a_user
 from store.runs import last_completed_run
 from store.tenants import get_tenant
 from store.tokens import TokenCounter
 from store.turns import newest_response, newest_signal
-from store.vocabulary import AVOID, SERVED_STATES
+from store.vocabulary import AVOID, SERVED_STATES, PatternType
 from store.windows import choose_group_field, settled_until
 
 NAMING: Final = ("tools", TERMINOLOGY)  # dimensions whose values are names that come from records
@@ -66,7 +67,8 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
         UnavailableError: the database is missing, locked or damaged; nothing was published.
     """
     settings = config.patterns
-    run = Run(run_id, tenant_id, now_s, collaborators.clock, collaborators.models.for_run())
+    models, rng = collaborators.models.for_run(), collaborators.rng
+    run = Run(run_id, tenant_id, now_s, collaborators.clock, models, rng.bytes)
     situation = Situation(
         now_s=now_s,
         traffic_s=min(now_s, collaborators.clock.now_s()),
@@ -84,7 +86,14 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     window_at = days_before(situation.traffic_s, settings.window_days)
     source = Source(db, tenant_id, settings, config.feedback, rows, window_at)
     until_response = newest_response(db, tenant_id, after=since.response)
-    read_replies(db, tenant_id, collaborators.tokens, until=until_response, since_at=window_at)
+    read_replies(
+        db,
+        tenant_id,
+        collaborators.tokens,
+        until=until_response,
+        since_at=window_at,
+        settle_days=settings.settle_days,
+    )
     with db.snapshot():
         until = replace(_newest(db, tenant_id, since), response=until_response)
         state = load_learner_state(db, tenant_id)
@@ -213,12 +222,13 @@ def _rounded(value: float) -> float:
 def _candidates(
     run: Run, decisions: Decisions, situation: Situation, source: Source, tokens: TokenCounter
 ) -> list[Candidate]:
+    people = declared_people(source.db, source.tenant_id) if decisions.finds else frozenset()
     found = [
-        _candidate(run, one, tokens, situation.settings.max_rule_tokens)
+        _candidate(run, one, tokens, situation.settings.max_rule_tokens, people)
         for one in decisions.finds
         # What records alone can name, a word or a tool, may be somebody's name: no rule, and no model, is told it.
         if one.column.dimension not in NAMING
-        or not names_a_user(source.db, source.tenant_id, one.column.value.removeprefix(AVOID))
+        or not is_somebody(source.db, source.tenant_id, one.column.value.removeprefix(AVOID), people)
     ]
     return [
         *(one for one in found if one is not None),
@@ -226,7 +236,9 @@ def _candidates(
     ]
 
 
-def _candidate(run: Run, find: Find, tokens: TokenCounter, max_tokens: int) -> Candidate | None:
+def _candidate(
+    run: Run, find: Find, tokens: TokenCounter, max_tokens: int, people: Collection[str]
+) -> Candidate | None:
     types = find.conditions.question_type
     wording = word(
         type=find.type,
@@ -236,42 +248,51 @@ def _candidate(run: Run, find: Find, tokens: TokenCounter, max_tokens: int) -> C
         tokens=tokens,
         max_tokens=max_tokens,
         model=run.models.wording,
+        names=people,
     )
     if wording is None:
         return None
     run.models.meter.rejected.extend(wording.rejections)
-    anew = new_pattern(
-        new_id("pat", run.now_s),
-        run.tenant_id,
-        type=find.type,
-        dimension=find.column.dimension,
-        value=find.column.value,
-        rule=wording.rule,
-        conditions=find.conditions,
-        tokens=wording.tokens,
-        origin="learned",
-        now_s=run.now_s,
+    instruction = Instruction(
+        find.type, find.column.dimension, find.column.value, wording.rule, wording.tokens, find.conditions
     )
-    row = anew if find.revives is None else _revived(find.revives, anew)
-    return Candidate(row, find.revives, find.reason, find.detail)
+    return Candidate(_made(run, instruction, find.revives), find.revives, find.reason, find.detail)
 
 
 def _split(run: Run, split: Split, traffic_s: float) -> Candidate:
     parent = split.parent
+    instruction = Instruction(parent.type, parent.dimension, parent.value, parent.rule, parent.tokens, split.conditions)
+    row = started(_made(run, instruction, split.revives), traffic_s)
+    return Candidate(row, split.revives, split.reason, {"parent": parent.id})
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """What a new pattern says, and where."""
+
+    type: PatternType
+    dimension: str
+    value: str
+    rule: str
+    tokens: int
+    conditions: Conditions
+
+
+def _made(run: Run, instruction: Instruction, revives: PatternRow | None) -> PatternRow:
+    """Return the candidate of *instruction*: a new row, or the retired one of the same that it *revives*."""
     anew = new_pattern(
-        new_id("pat", run.now_s),
+        new_id("pat", run.now_s, run.chance),
         run.tenant_id,
-        type=parent.type,
-        dimension=parent.dimension,
-        value=parent.value,
-        rule=parent.rule,
-        conditions=split.conditions,
-        tokens=parent.tokens,
+        type=instruction.type,
+        dimension=instruction.dimension,
+        value=instruction.value,
+        rule=instruction.rule,
+        conditions=instruction.conditions,
+        tokens=instruction.tokens,
         origin="learned",
         now_s=run.now_s,
     )
-    row = anew if split.revives is None else _revived(split.revives, anew)
-    return Candidate(started(row, traffic_s), split.revives, split.reason, {"parent": parent.id})
+    return anew if revives is None else _revived(revives, anew)
 
 
 def _revived(retired: PatternRow, anew: PatternRow) -> PatternRow:

@@ -1,7 +1,7 @@
 """The end of a pattern run: all that it changed, its generation, its sums and its cursor, in one transaction."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
@@ -15,7 +15,14 @@ from store.alerts import raise_alert
 from store.clock import Clock
 from store.database import Database
 from store.learner_states import LearnerState, save_learner_state
-from store.patterns import PatternRow, all_patterns, insert_pattern, publish_patterns_if_changed, save_pattern
+from store.patterns import (
+    PatternRow,
+    all_patterns,
+    harmed_since_activation,
+    insert_pattern,
+    publish_patterns_if_changed,
+    save_pattern,
+)
 from store.plan import Conditions
 from store.removals import forget_removals
 from store.reverting import revert
@@ -35,6 +42,7 @@ class Run:
     now_s: float
     clock: Clock
     models: Models
+    chance: Callable[[int], bytes]  # random bytes, for ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,7 @@ def publish_run(db: Database, run: Run, outcome: Outcome) -> RunReport:
             prompt_tokens=costs.prompt_tokens,
             completion_tokens=costs.completion_tokens,
             cost_usd=costs.cost_usd,
+            is_frozen=None if outcome.safety is None else outcome.safety.is_frozen,
         )
     return RunReport("patterns", run.id, generation, counts, tuple(lines), costs)
 
@@ -108,7 +117,7 @@ def _publish(db: Database, run: Run, outcome: Outcome) -> int | None:
             reason=safety.reason,
             now_s=run.now_s,
             run_id=run.id,
-            suspects={*safety.suspects, *_quarantined(outcome)},
+            suspects={*safety.suspects, *_quarantined(outcome), *harmed_since_activation(db, run.tenant_id)},
         )
         if back.generation is not None:
             return back.generation
@@ -133,6 +142,7 @@ def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
             run_id=run.id,
             detail=_evidence(change.after),
             is_event=change.reason is not None,
+            is_harm=change.is_harm,
         )
         if change.reason is not None:
             lines.append(_line(change.before.state, change.after, change.reason))
@@ -143,6 +153,8 @@ def _write(db: Database, run: Run, outcome: Outcome) -> list[str]:
     )
     if outcome.safety is not None and outcome.safety.crash is not None:
         lines.append(_write_crash(db, run, outcome, outcome.safety, outcome.safety.crash))
+    elif outcome.safety is not None and outcome.safety.is_frozen:
+        lines.append(f"{outcome.safety.reason}: nothing new is tried or activated")
     return lines
 
 

@@ -7,11 +7,12 @@ that begins with alternatives stops at every character, and is looked for betwee
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 READ_CHARS: Final = 20_000  # of a reply, and its end
+READ_CALLS: Final = 50  # of a turn, the last ones, whose arguments are looked at
 TAIL_CHARS: Final = 400  # of a reply, where it leads on
 HINTS: Final = (  # words, or parts of words, without which whole groups of patterns cannot match; in lower case
     *("finally", "step", "example", "instance", "e.g.", "source", "reference", "according"),
@@ -28,7 +29,10 @@ class Reply:
     format: str  # as recorded: table, code, list, prose, json, tool_calls
     length_band: str
     offers_tools: bool
-    tools: tuple[str, ...]  # called in this turn, in order
+    tools: tuple[str, ...]  # called since the user's message, as far as the record tells, in order
+    calls: tuple[tuple[str, str], ...] = ()  # name and arguments of each of them, as text
+    asked: tuple[str, ...] = ()  # ids of the calls that it waits for
+    answered: tuple[str, ...] = ()  # ids of calls of an earlier reply whose results it goes on from
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +45,26 @@ class Read:
     prose: str  # what stands outside of blocks of code, in lower case
     tail: str  # the end of that
     hints: frozenset[str]  # of HINTS, all that the prose holds and perhaps others
+    calls: tuple[tuple[str, str], ...]  # of tools: name and arguments, in lower case
+    queries: tuple[str, ...]  # texts among the arguments that may be SQL, in lower case
 
 
 def reply_of(reply_json: str, messages_json: str, *, format: str, length_band: str, offers_tools: bool) -> Reply:  # noqa: A002
     """Return the reply in its recorded form; what cannot be read is empty."""
     message = _decoded(reply_json)
-    added = _decoded(messages_json)
-    earlier = added if isinstance(added, list) else []
-    tools = [name for part in [*earlier, message] for name in _called(part)]
-    return Reply(_text(message), format, length_band, offers_tools, tuple(dict.fromkeys(tools)))
+    added, is_begun = _since_user(_decoded(messages_json))
+    own = _called(message)
+    calls = [call for part in added for call in _called(part)] + own
+    return Reply(
+        text=_text(message),
+        format=format,
+        length_band=length_band,
+        offers_tools=offers_tools,
+        tools=tuple(dict.fromkeys(call.name for call in calls if call.name)),
+        calls=tuple((call.name, call.arguments[:READ_CHARS]) for call in calls[-READ_CALLS:]),
+        asked=tuple(call.id for call in own),
+        answered=() if is_begun else tuple(map(_answered, filter(_is_result, added))),
+    )
 
 
 def hints_in(text: str) -> frozenset[str]:
@@ -75,7 +90,9 @@ def read(reply: Reply, hints: frozenset[str] | None = None) -> Read:
     else:
         blocks, prose = (), lower
     known = hints_in(prose) if hints is None else hints
-    return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:], known)
+    calls = tuple((name.lower(), arguments.lower()) for name, arguments in reply.calls)
+    queries = tuple(text for _, arguments in calls for text in _queries(arguments))
+    return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:], known, calls, queries)
 
 
 _CODE: Final = re.compile(r"(?:```|~~~)([^\n]*)\n(.*?)(?:```|~~~|\Z)", re.DOTALL)
@@ -132,11 +149,68 @@ def _text(message: Any) -> str:
     return "\n".join(text for text in texts if isinstance(text, str))
 
 
-def _called(message: Any) -> list[str]:
-    calls = message.get("tool_calls") if isinstance(message, Mapping) else None
-    names = [
-        call["function"].get("name")
-        for call in (calls if isinstance(calls, list) else [])
-        if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
+class _Call(NamedTuple):
+    id: str  # '' where the API names none
+    name: str
+    arguments: str
+
+
+def _called(message: Any) -> list[_Call]:
+    if not isinstance(message, Mapping):
+        return []
+    calls = message.get("tool_calls")
+    found = [
+        _call(one, one.get("id")) for one in (calls if isinstance(calls, list) else []) if isinstance(one, Mapping)
     ]
-    return [name for name in names if isinstance(name, str) and name]
+    if isinstance(message.get("function_call"), Mapping):
+        found.append(_call({"function": message["function_call"]}, None))
+    return [one for one in found if one is not None]
+
+
+def _call(call: Mapping[str, Any], call_id: Any) -> _Call | None:
+    function = call.get("function") or call.get("custom")
+    if not isinstance(function, Mapping):
+        return None
+    arguments = function.get("arguments", function.get("input"))
+    return _Call(_string(call_id), _string(function.get("name")), _string(arguments))
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _since_user(added: Any) -> tuple[list[Any], bool]:
+    """Return the messages since the user's last one, and whether that is among them."""
+    messages = added if isinstance(added, list) else []
+    for index in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[index], Mapping) and messages[index].get("role") == "user":
+            return messages[index + 1 :], True
+    return messages, False
+
+
+def _is_result(message: Any) -> bool:
+    return isinstance(message, Mapping) and message.get("role") in ("tool", "function")
+
+
+def _answered(message: Mapping[str, Any]) -> str:
+    return _string(message.get("tool_call_id"))
+
+
+def _queries(arguments: str) -> list[str]:
+    """Return the texts among the arguments of a call that may be SQL."""
+    if "select" not in arguments or "from" not in arguments:
+        return []
+    decoded = _decoded(arguments)
+    if not isinstance(decoded, (Mapping, list)):
+        return [arguments]
+    values: list[Any] = [decoded]
+    found: list[str] = []
+    while values and len(found) < READ_CALLS:
+        value = values.pop()
+        if isinstance(value, Mapping):
+            values.extend(value.values())
+        elif isinstance(value, list):
+            values.extend(value)
+        elif isinstance(value, str) and "select" in value and "from" in value:
+            found.append(value)
+    return found

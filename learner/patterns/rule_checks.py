@@ -26,52 +26,87 @@ _JOINED: Final = re.compile(r"(?<=[^\W\d_])[._*~`|^-]+(?=[^\W\d_])")  # ig-nore
 _MARKUP: Final = re.compile(r"<[/!\w]|\[[^\]]*\]\(|!\[|```|~~~|\{\{|&#?\w+;|^\s*(?:#|>|\|)")
 _LINK: Final = re.compile(
     r"[a-z][a-z0-9+.-]{1,15}://|\b(?:javascript|data|mailto):\S|\bwww\."
-    r"|[a-z0-9-]{2,}\.(?:com|org|net|io|ai|app|dev|ru|cn|de|me|info|biz|xyz|top|site|link|ly|gg)\b",
+    r"|[a-z0-9-]{2,}\.(?:com|org|net|io|ai|app|dev|ru|cn|de|me|info|biz|xyz|top|site|link|ly|gg)\b"
+    r"|[a-z0-9-]{2,}\s?(?:\[\.\]|\(\.\)|\[dot\]|\(dot\))\s?[a-z]{2,}|\bdot\s(?:com|org|net|io|ai|de)\b",
     re.IGNORECASE,
 )
 _BLOB: Final = re.compile(r"[A-Za-z0-9+/=]{32,}|(?:\\x[0-9a-f]{2}|%[0-9a-f]{2}|\\u[0-9a-f]{4}){3,}", re.IGNORECASE)
 _ROLE: Final = re.compile(r"^\W*(?:system|assistant|user|developer|human|ai)\s*:|\[/?inst\]|<\|", re.IGNORECASE)
 
 # English, German, French, Spanish, Portuguese, Italian: as models word things when they are led to another language.
+# What is ordered away, and the words that order it away, in either order within a clause or two.
+_OTHERS: Final = r"""(?:instruct|instruk|instrucc|instruc|instruzion|directive|direktive|\bprompt|\brules?\b
+    |\bregel|\bregl
+    |\bregol|\bregras?\b|guideline|guidance|polic(?:y|ies)\b|\babove\b|previous|\bprior\b|earlier
+    |told\ (?:before|so\ far)
+    |anweisung|vorgabe|consign|anterior|precedent|\beverything\b|restriction|safety|constraint|\bsystem)"""
+_AWAY: Final = r"""(?:\bignor|\bdisregard|\bforget(?!-)|\boverrid|\bbypass|\bsupersed|\bcircumvent|\bneglect
+    |\bvergiss|\bmissacht
+    |\boubli|\bolvid|\besquec|\bdimentic|\bdesconsider|\bset\ aside|\bunheeded|\bpay\ no\ (?:attention|heed)
+    |\bas\ void\b
+    |\bcancelled\b|\bcanceled\b|\bno\ longer\ (?:appl|valid|count|hold)|\b(?:do\ not|don'?t|not\ to
+    |stop)\ (?:follow|obey|heed)
+    |\b(?:following|obeying)\b.{0,20}\bstop|\binstead\ of\ (?:the|your|all|any)\ (?:other\ )?(?:instruct|rule)
+    |\bhinwegsetz|\bnicht\ (?:mehr|beacht|befolg)|\bmissachte|\btien\w*\ pas\ compte|\bcaso\ omiso
+    |\bnon\ (?:seguire|considerare|tenere)|\bno\ (?:sigas|tengas|hagas)|\bnao\ sig)"""
 _ORDERS: Final = re.compile(
-    r"""\b(?:ignor\w*|disregard\w*|forget\w*|overrid\w*|bypass\w*|supersed\w*|circumvent\w*|neglect\w*|vergiss\w*
-        |missacht\w*|oubli\w*|olvid\w*|esquec\w*|dimentic\w*|do\ not\ (?:follow|obey)|don'?t\ (?:follow|obey)
-        |stop\ (?:following|obeying)|instead\ of\ (?:the|your|all|any)\ (?:other\ )?(?:instruction|rule)\w*)
-      \b.{0,60}(?:instruct|instruk|instrucc|instruc|istruzion|prompt|\brules?\b|regel|regl|regol|guideline|polic|above
-        |previous|prior|earlier|anweisung|consign|anterior|precedent|everything|restriction|safety|constraint|\bsystem\b)
-    | \b(?:system|developer|hidden|secret|initial)\s+(?:prompt|message|instruction)
-    | \b(?:takes?|has|have)\s+(?:precedence|priority)\s+over | \babove\ all\ other | \bjailbr[eo]ak | \bdan\ mode
-    | \byou\ are\ (?:now|no\ longer) | \bpretend\ (?:to\ be|you)
-          | \bact\ as\ (?:an?\ )?(?:unrestricted|admin|root|system)
-    | \breveal\b.{0,40}\b(?:instruction|prompt|key|secret|password) | \bnew\ instructions?\b""",
+    rf"""{_AWAY}.{{0,60}}{_OTHERS} | {_OTHERS}.{{0,60}}{_AWAY}
+    | \b(?:skip|drop|leave\ out|break)\b.{{0,30}}\b(?:safety|restriction|guideline|polic(?:y|ies)|system\b
+    |developer|previous\ instr)
+    | \b(?:system|developer|hidden|secret|initial)(?:'?s)?\s+(?:prompt|message|instruction|rule|guideline)
+    | \b(?:takes?|has|have|give\b.{{0,30}})\s*(?:precedence|priority)\s+over | \babove\ all\ other | \bjailbr[eo]ak
+    | \b(?:dan|developer|god|debug)\ mode | \bonly\ this\ (?:instruct|rule)
+    | \b(?:as\ if|pretend(?:ing)?\ that)\b.{{0,20}}\b(?:no|without)\b.{{0,20}}(?:polic|rule|limit|restrict)
+    | \beven\ (?:if|when|though)\b.{{0,40}}(?:guideline|polic|rule)\w*.{{0,20}}(?:forbid|prohibit|disallow|object)
+    | \bsetz\w*\b.{{0,60}}\bhinweg
+    | \byou\ are\ (?:now|no\ longer)\b | \bfrom\ now\ on,?\ you\ are\b | \bpretend\ (?:to\ be|you)\b
+    | \b(?:act|role-?\ ?play|behave)\ as\ (?:an?\ )?(?:\w+\ )?(?:unrestricted|admin|root|system|without|model|ai)\b
+    | \b(?:reveal|print|repeat|output|disclose|show)\b.{{0,40}}\b(?:your\ (?:own\ )?(?:instruct|rule)|prompt
+    |secret|password
+      |api\ key|everything\ above|text\ above) | \bnew\ instructions?\b""",
     re.VERBOSE,
 )
+# What may be the subject of an answer ("the interest rate") is asked for only together with a word that asks.
+_ASKING: Final = r"""(?:\bask\b|\basking\b|\brequests?\b|\binvit|\bencourag|\bremind|\burge\b|\bbeg\b|\bbegging
+    |\bplease\b|\btell\b
+    |\bappreciat|\bdepends?\ on|\bhop(?:e|ing)\ for|\bwin\b|\bearn\b|\bobtain|\bbitte|\bforder|\bdemand
+    |\bpide\b|\bpida\b|\bpedir
+    |\bpeca\b|\bchied)"""
+_VOTES: Final = r"""(?:\bvot(?:e|es|ing|ez|a)\b|\brat(?:e|es|ing|ings)\b|\bstars?\b|\bfeedback\b|\breviews?\b
+    |\bscores?\b|\bnotez?\b
+    |\brueckmeldung|\bruckmeldung|\bvaloraci|\bcalificaci|\bestrella|\betoiles?|\bavalia|\bopini)"""
+_PRAISED: Final = r"(?:great|good|excellent|wonderful|smart|amazing|clever|brilliant|fantastic)"
 _BANNED: Final = {
     "asks for votes": re.compile(
-        r"""\bthumbs?\s?up | \bthumb\b | \bup\s?vot | \bvot(?:e|es|ing)\b | \brat(?:e|es|ing|ings)\b(?!\ of\b)
-          | \bstars?\b | \bfeedback\b | \breview\ us | \bsatisfaction\ (?:score|survey)
-          | \bbewert | \bdaumen | \bsterne | \bpouce | \bnotez\b | \betoiles? | \bpulgar | \bestrella | \bvotez?
-          | \bvota
-          | \bcalificacion | \bavalia | \bpollice | \blike\ (?:button|this\ answer) | \bscore\ (?:this|the|your|me)\b
-          | [\U0001f44d\U0001f44e\u2b50\u2605\U0001f31f]""",
+        rf"""{_ASKING}.{{0,60}}{_VOTES} | {_VOTES}.{{0,40}}(?:\bappreciat|\bwelcome\b|\bplease\b)
+          | \bthumbs?[\s-]?up | \bthumb\b | \bup\s?vot | \brate\s(?:this|the|your|our|my|us|it)\b(?!.{{0,20}}\bof\b)
+          | \b(?:five|5)[\s-]stars?\b | \breview\ us | \bsatisfaction\ (?:score|survey) | \bbewert | \bdaumen
+          | \bsternen?\b
+          | \bpouce | \bpulgar | \bpollice | \blike\ (?:button|this\ answer) | \bscore\ (?:this|the\ answer|your|me)\b
+          | \bmark\b.{{0,30}}\bhelpful\b | [\U0001f44d\U0001f44e\u2b50\u2605\U0001f31f]""",
         re.VERBOSE,
     ),
     "flatters": re.compile(
-        r"""\bflatter | \bcompliment(?!ary) | \bprais(?:e|es|ing)\b
-          | \b(?:great|good|excellent|wonderful|smart|amazing)\ question
+        rf"""\bflatter | \bcompliment(?!ary) | \bprais(?:e|es|ing)\b | \b{_PRAISED}\ question
+          | \bquestions?\b\W+(?:is\ |was\ |as\ |are\ )?{_PRAISED}\b
           | \bbrilliant | \badmir(?:e|ing|ation) | \bhow\ (?:smart|clever|intelligent) | \bgenius
-          | \bschmeich | \blob(?:e|en)\b
+          | \bschmeich | \blob(?:e|en|t|st)?\b
           | \bflatt(?:ez|er)\b | \bfelicit | \belogi | \bhalag | \badul | \bcomplimenti | \bintelligent\ they
           | \bagree\ with\ (?:everything|whatever|the\ user)
-          | \btell\ (?:the\ user|them)\ (?:that\ )?they(?:'re|\ are)""",
+          | \btell\ (?:the\ |all\ )?(?:users?|them|people|readers?|customers?)\ (?:that\ )?they(?:'re|\ are)""",
         re.VERBOSE,
     ),
     "urges": re.compile(
-        r"""\burgen | \bact\ (?:now|fast|today) | \bhurry | \bimmediate | \blimited\s(?:time|offer) | \basap\b
-          | \bright\ (?:now|away)\b
-          | \bbefore\ it'?s?\ (?:is\ )?too\ late | \blast\ chance | \bonly\ today | \bdringend | \bsofort\b | \bbeeil
-          | \bdepech
-          | \bimmediat | \bapresur | \bsubito\b | \bfear\ of\ missing | \bdon'?t\ (?:miss|wait)""",
+        r"""\burgently\b | \burgency | \bis\ urgent | \burgente?ment | \burgenz | \bact\ (?:now|fast|today) | \bhurry
+          | \bimmediately\b | \bimmediat(?:e|a)?ment | \binmediat
+          | \blimited\s(?:time|offer) | \basap\b | \bright\ (?:now|away)\b | \bwithout\ delay
+          | \bdecide\ (?:now|today|fast)
+          | \b(?:offers?|sales?|deals?|prices?)\b.{0,20}\b(?:tonight|today\ only|end\ soon|expires?\ soon|go\ up)
+          | \btime\ is\ (?:running|short) | \brunning\ out\b | \bonly\ a\ few\b.{0,20}\bleft\b
+          | \bbefore\ it'?s?\ (?:is\ )?too\ late | \blast\ chance | \bonly\ today | \bfear\ of\ missing
+          | \bdon'?t\ (?:miss|wait)
+          | \bdringend | \bsofort\b | \bbeeil | \bnur\ noch\ heute | \bdrang(?:e|en)\b | \bschnellen?\ entscheid
+          | \bdepech | \bexpire\ (?:ce\ soir|bientot|pronto) | \bapresur | \bsubito\b""",
         re.VERBOSE,
     ),
 }

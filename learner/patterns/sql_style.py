@@ -1,4 +1,4 @@
-"""Which features of SQL the queries in a reply use."""
+"""Which features of SQL the queries use that a reply shows, or that it had a tool run."""
 
 import re
 from typing import Final
@@ -28,9 +28,9 @@ _QUERY_CHARS: Final = 20_000  # of code are read
 
 def query(read: Read) -> tuple[str, ...] | None:
     """Return the features of the reply's queries, None without a query."""
-    if not read.blocks or "select" not in read.lower:
+    if not read.queries and (not read.blocks or "select" not in read.lower):
         return None
-    blocks = [
+    blocks = [("sql", text) for text in read.queries] + [
         (language, body)
         for language, body in read.blocks
         if "select" in body

@@ -12,12 +12,20 @@ from typing import Final
 from learner.patterns.beliefs import Beliefs, Key, Tally
 from learner.patterns.crash import Crash
 from learner.patterns.evidence import e_value_of
-from learner.patterns.keys import key_of
-from learner.patterns.lifecycle import HARM_SHARE, Change, is_cooled_down, is_hopeless, quarantined, retired
+from learner.patterns.keys import key_of, name_of
+from learner.patterns.lifecycle import (
+    HARM_SHARE,
+    HARMFUL,
+    Change,
+    gets_nothing,
+    is_cooled_down,
+    is_hopeless,
+    quarantined,
+)
 from learner.patterns.readings import Reading, Readings, measured
 from store.clock import DAY_S, iso, parse_iso
 from store.config import PatternsSection
-from store.patterns import PatternRow
+from store.patterns import PatternRow, retired
 from store.vocabulary import PatternType
 
 QUARANTINE_DAYS: Final = 7.0  # a crash takes back what was activated this recently
@@ -67,7 +75,7 @@ def step(row: PatternRow, readings: Readings, situation: Situation, *, is_proven
     """Return what becomes of a pattern that is measured: any but a retired or disabled one."""
     beliefs: Beliefs = readings.beliefs
     reading = readings.of(key_of(row, beliefs.strata.field))
-    now = measured(row, reading, beliefs.tallies.get(row.id, NO_TALLY))
+    now = measured(row, reading, beliefs.tallies.get(name_of(row), NO_TALLY))
     if row.state == "candidate":
         return Step(Change(row, now))
     if row.state == "pinned":
@@ -84,12 +92,12 @@ def _safety(row: PatternRow, now: PatternRow, reading: Reading, situation: Situa
     if reading.harm_z < -settings.harm_z and (is_served_widely or row.share > HARM_SHARE):
         reason = f"harm: {-reading.harm_z:.1f} standard errors below control of late"
         if is_served_widely:
-            return Step(Change(row, retired(now, now_s), reason), reset=True, keep=HARM_KEEP)
+            return Step(Change(row, retired(now, now_s), reason, is_harm=True), reset=True, keep=HARM_KEEP)
         if is_cooled_down(row, settings, now_s):
             # A trial is only believed less, and its share falls by that: among many looks, many alarms are chance.
             return Step(Change(row, replace(now, removed_at=iso(now_s)), reason), keep=HARM_KEEP)
     if is_served_widely and reading.objection is not None:
-        return Step(Change(row, retired(now, now_s), reading.objection), reset=True)
+        return Step(Change(row, retired(now, now_s), reading.objection, is_harm=True), reset=True)
     # What was used since the last run has news to judge it by, however late this run is.
     if now.last_used_at == row.last_used_at and idle_days(now, now_s) > settings.prune_idle_days:
         return Step(Change(row, retired(now, now_s), f"unused for {settings.prune_idle_days:g} days"), reset=True)
@@ -122,7 +130,10 @@ def _step_trial(row: PatternRow, now: PatternRow, reading: Reading, situation: S
         active = replace(now, state="active", grade="proven" if is_proven else "provisional", warm_step=1)
         return Step(Change(row, active, f"helps: {in_figures(reading)}"))
     reason = _why_hopeless(row, now, reading, situation)
-    return Step(Change(row, now)) if reason is None else Step(Change(row, retired(now, situation.now_s), reason), True)
+    if reason is None:
+        return Step(Change(row, now))
+    is_harm = now.confidence < HARMFUL
+    return Step(Change(row, retired(now, situation.now_s), reason, is_harm=is_harm), reset=True)
 
 
 def is_due(reading: Reading, settings: PatternsSection, *, is_proven: bool) -> bool:
@@ -157,16 +168,12 @@ def _why_hopeless(row: PatternRow, now: PatternRow, reading: Reading, situation:
         return f"confidence {now.confidence:.2f} after {reading.n_treated:.0f} signals"
     if is_judged and now.lift_high is not None and now.lift_high < settings.least_lift and not helps_somewhere:
         return f"futile: lifts by {now.lift_high:+.3f} at most, after {reading.n_treated:.0f} signals"
-    if _gets_nothing(row) and idle_days(now, situation.now_s) > settings.futility_days:
+    if gets_nothing(row) and idle_days(now, situation.now_s) > settings.futility_days:
         return (
             f"futile: no share for {settings.futility_days:g} days, others of its dimension are better "
             f"(confidence {now.confidence:.2f}, {reading.n_treated:.0f} signals)"
         )
     return None
-
-
-def _gets_nothing(row: PatternRow) -> bool:
-    return row.share <= 0 and not any(cell.share > 0 for cell in row.cells)
 
 
 def _decide_active(row: PatternRow, now: PatternRow, settings: PatternsSection) -> Change:

@@ -3,6 +3,8 @@
 Better none than a silly one. A term is written in lower case, or with an inner capital (``SmartBasket``), or it is an
 acronym of three to six letters that the web at large does not know: names of people, places, days and months begin with
 a capital and are none. It is no word of ordinary English, the user did not say it first, and many users have read it.
+Acronyms that the web has one token for are words, shouts, or what everybody knows (PDF); those of business that not
+everybody knows (SLA, ARR) are named here.
 """
 
 import re
@@ -28,12 +30,21 @@ QUOTES: Final = (("\u2018", "'"), ("\u2019", "'"), ("\u201c", '"'), ("\u201d", '
 _CODE: Final = re.compile(r"`(?:``.*?(?:```|\Z)|[^`\n]*`)", re.DOTALL)  # a block, else a span
 _ADDRESS: Final = re.compile(r"//|@|www\.")
 _WORD: Final = re.compile(r"(?<![\w'./-])[^\W\d_]{3,30}(?![\w/-]|['.]\w)")
-_INNER_CAPITAL: Final = re.compile(r"[A-Z]?[a-z]{3,}[A-Z][a-z]+[A-Za-z]*")  # not McKinley, not DeShawn
+_INNER_CAPITAL: Final = re.compile(  # SmartBasket, ProPlan, eSign; not McKinley, DeShawn, MacDonald, AnnMarie
+    r"(?!(?:Mac|Van|Von|Vander|Del|Della|Des|Dos|Fitz|Saint|Ann|Anna|Mary|Marie|Jean|Juan|Lee|Sue)[A-Z])"
+    r"[A-Z]?[a-z]{2,}[A-Z][a-z]+[A-Za-z]*|[a-z][A-Z][a-z]{2,}[A-Za-z]*"
+)
 _ACRONYM: Final = re.compile(r"[A-Z]{3,6}")
 _BEFORE_WORD: Final = re.compile(r"[\w,;][\"'(]? [\"'(]?\Z")  # what stands before a word that begins no sentence
 _PREFIXES: Final = ("un", "re", "non", "pre", "over", "under", "mis", "dis", "co", "sub", "multi")
 _SUFFIXES: Final = ("s", "es", "d", "ed", "r", "er", "st", "est", "ing", "ly", "ness", "able", "less", "ful", "y")
 MIN_STEM: Final = 3
+_SMALL_ACRONYM: Final = 4  # letters up to which a token of the small letters alone (sla) is no word
+_TRADE: Final = frozenset(  # acronyms of business for which cl100k has a token
+    """ACH ACL ACV AHT AML AOV APR ARR ASN ATS BOM CAC CDP CLV CMS COB CPA CPC CPM CRM CSR CTA CTR DPA DSR EDI EMI EOD
+    EOM ERP ETA ETD FTE GMV IVR KPI KYC LMS LTV MDM MFA MOQ MRR MSA NDA NPS OEM OKR OTB PIM PMS POC POS PPC PTO QBR RFI
+    RFP RFQ RMA ROI ROAS SEO SIP SKU SLA SLO SME SOC SOP SOW SSO TAM TCO UAT VAT WIP""".split()  # noqa: SIM905
+)
 
 
 class Piece(NamedTuple):
@@ -93,6 +104,13 @@ class Ordinary:
 
     def _is_ordinary(self, word: str) -> bool:
         small = word.lower()
+        if _ACRONYM.fullmatch(word):
+            if word in _TRADE:
+                return False
+            if len(word) <= _SMALL_ACRONYM:
+                return self._tokens.count(f" {word}") == 1 or self._tokens.count(f" {small.capitalize()}") == 1
+        elif self._tokens.count(f" {word}") == 1:  # as the web writes it: iPhone
+            return True
         return self._is_known(small) or any(self._is_known(stem) for stem in _stems(small))
 
     def _is_known(self, word: str) -> bool:

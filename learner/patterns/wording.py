@@ -5,13 +5,14 @@ One rule, one line, an imperative. Whatever fails the check is replaced by the t
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from learner.errors import ModelError
 from learner.models import Message, Model
 from learner.patterns.rule_checks import objection
+from learner.patterns.rule_words import strange_word
 from store.blocks import pattern_line
 from store.tokens import TokenCounter
 from store.vocabulary import AVOID, PatternType
@@ -139,7 +140,7 @@ _MEANING: Final = {
 }
 _NEGATION: Final = re.compile(
     r"\b(?:not|no|never|without|avoid\w*|leave out|omit\w*|skip\w*|refrain|unless"
-    r"|rather than|instead of|only when|exclude|minimi[sz]e|don't)\b",
+    r"|rather than|instead of|only when|only\b.{1,40}\b(?:when|if)|leave\b.{1,40}\bout|exclude|minimi[sz]e|don't)\b",
     re.IGNORECASE,
 )
 _FIRST_WORDS_OF_NO_ORDER: Final = re.compile(
@@ -184,7 +185,7 @@ def word(
     tokens: TokenCounter,
     max_tokens: int,
     model: Model | None,
-    names: Sequence[str] = (),
+    names: Collection[str] = (),
 ) -> Wording | None:
     """Return the rule for a characteristic, or None when no instruction can ask for it.
 
@@ -205,7 +206,11 @@ def word(
             log.warning("wording falls back to its template: %s", exc)
             break
         rule = text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'" else text
-        reason = objection(rule, tokens, max_tokens, names) or _misses(rule, dimension, value, question_type)
+        reason = (
+            objection(rule, tokens, max_tokens, names)
+            or _misses(rule, dimension, value, question_type)
+            or _adds(rule, plain, value, question_type)
+        )
         if reason is None:
             return Wording(rule, tokens.count(pattern_line(rule)), tuple(rejections))
         log.warning("a wording for %s %s is rejected: %s", dimension, value, reason)
@@ -240,6 +245,12 @@ def _misses(rule: str, dimension: str, value: str, question_type: str | None) ->
     return f"asks to avoid {wanted!r}" if is_denied and dimension not in _DENYING else None
 
 
+def _adds(rule: str, plain: str, value: str, question_type: str | None) -> str | None:
+    """Return what *rule* says beyond its template *plain*, or None."""
+    word = strange_word(rule, (plain, value, question_type or ""))
+    return f"a word that is not about the instruction: {word!r}" if word is not None else None
+
+
 _DENYING: Final = ("follow_up", "threshold", "min_count", "severity")  # dimensions whose plain values say no themselves
 
 
@@ -249,8 +260,9 @@ def _request(type: PatternType, question_type: str | None, plain: str) -> list[M
         {
             "role": "system",
             "content": "You word instructions for an assistant. Answer with one imperative sentence of at most 30 "
-            "words, in English, and nothing else. Keep the meaning and add no condition. No praise, no urgency, no "
-            "mention of ratings, no names, links or markup.",
+            "words, in English, and nothing else. Keep the meaning, add no condition and no other subject, and use "
+            "plain words about how answers are written. No praise, no urgency, no mention of ratings, no names, links "
+            "or markup.",
         },
         {"role": "user", "content": f"Kind of instruction: {type}.{where}\nInstruction: {plain}"},
     ]

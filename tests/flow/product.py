@@ -185,7 +185,7 @@ class Product:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={**self._environment(), "FLOW_TEST_MARK": str(log)},
+                env={**self.child_environment(), "FLOW_TEST_MARK": str(log)},
                 start_new_session=True,
             )
         running = Running(process, log, mark)
@@ -213,7 +213,7 @@ class Product:
         except TimeoutError as exc:
             raise AssertionError(f"not ready on {port}{path}:\n{running.output()}") from exc
 
-    def _environment(self) -> dict[str, str]:
+    def child_environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("TUTELAGE", "OPENAI"))}
         return {**kept, "PYTHONUNBUFFERED": "1", **self.environment}
 
@@ -225,7 +225,7 @@ class Product:
             text=True,
             timeout=COMMAND_S,
             cwd=self.folder,
-            env=self._environment(),
+            env=self.child_environment(),
             check=False,
         )
         if check and done.returncode:

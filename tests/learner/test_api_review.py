@@ -103,11 +103,28 @@ def test_patterns_are_listed_by_state_and_type(client: TestClient, clock: Manual
         ({"conditions": {"segment": [" "]}}, "conditions"),
         ({"conditions": {"segment": ["vip", "vip"]}}, "conditions"),
         ({"conditions": {"segment": ["x" * 201]}}, "conditions"),
+        ({"type": "query_style", "conditions": {"segment": ["vip"]}}, "conditions"),
+        ({"type": "follow_up_style", "conditions": {"data_source": "crm"}, "force": True}, "conditions"),
     ],
 )
 def test_a_bad_pattern_names_its_field(client: TestClient, changes: dict[str, Any], param: str) -> None:
     answer = client.post("/api/patterns", json={**PATTERN, **changes})
     assert (answer.status_code, error_of(answer)["param"]) == (400, param)
+
+
+def test_a_condition_that_does_not_fit_the_type_is_named(client: TestClient) -> None:
+    unfit = client.post("/api/patterns", json={**PATTERN, "type": "query_style", "conditions": {"segment": "vip"}})
+    unknown = client.post("/api/patterns", json={**PATTERN, "conditions": {"weather": "rain"}})
+
+    assert error_of(unfit)["message"] == (
+        "conditions: segment means nothing for query_style, which can depend on question_type, data_source or "
+        "prompt_template"
+    )
+    assert "weather is no field of conditions" in error_of(unknown)["message"]
+    url = f"/api/patterns/{client.post('/api/patterns', json={**PATTERN, 'type': 'query_style'}).json()['id']}"
+    assert list(client.get(url).json()["condition_fields"]) == ["question_type", "data_source", "prompt_template"]
+    assert client.patch(url, json={"conditions": {"segment": "vip"}}).status_code == 400
+    assert client.patch(url, json={"conditions": {"data_source": "crm"}}).status_code == 200
 
 
 @pytest.mark.parametrize(

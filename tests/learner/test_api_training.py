@@ -1,10 +1,14 @@
 """The bulk ingest of channels, datasets and their review, jobs."""
 
 import dataclasses
+import json
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
 from learner.authoring import Author
@@ -57,6 +61,13 @@ def test_unsure_items_are_flagged_and_counted(client: TestClient) -> None:
     (flagged,) = client.get("/api/training/datasets/ds-auto-training/examples?tag=needs_review").json()["data"]
     assert flagged["confidence"] == 0.69
     assert "needs_review" in flagged["tags"]
+
+
+def test_a_sender_that_knows_better_says_itself_what_needs_a_review(client: TestClient) -> None:
+    answer = send(client, {**ITEM, "needsReview": True}, {**ITEM, "confidence": 0.2, "needsReview": False})
+    assert answer.json()["flaggedForReview"] == 1
+    (flagged,) = client.get("/api/training/datasets/ds-auto-training/examples?tag=needs_review").json()["data"]
+    assert flagged["confidence"] == 0.95
 
 
 def test_the_same_delivery_again_is_answered_the_same_and_changes_nothing(client: TestClient) -> None:
@@ -117,6 +128,148 @@ def test_a_delivery_of_bad_items_only_is_a_400_that_names_the_field(
     answer = send(client, {**ITEM, **changes})
     assert answer.status_code == 400
     assert error_of(answer)["param"] == f"conversations[0].{field}"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+FIELDS = (*ITEM, "source", "id", "alternatives", "needsReview", *CHAT, "user")
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        JSON
+        | st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6)
+        | st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=2).map(lambda odd: {**ITEM, **odd})
+        | st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=2).map(lambda odd: {**CHAT, **odd}),
+        max_size=4,
+    )
+)
+def test_whatever_json_comes_is_taken_in_or_named_and_a_repeat_adds_nothing(
+    client: TestClient, items: list[Any]
+) -> None:
+    sent = json.dumps({"conversations": items})
+    first, second = (client.post(BULK, content=sent, headers={"content-type": "application/json"}) for _ in range(2))
+    assert first.status_code in (200, 400), first.text
+    assert (second.status_code, second.json()) == (first.status_code, first.json())
+    if first.status_code == 200:
+        answer = first.json()
+        assert answer["count"] + len(answer.get("errors", [])) == len(items)
+        assert all(set(error) == {"index", "field", "message"} for error in answer.get("errors", []))
+
+
+def test_deliveries_that_overlap_and_come_at_once_add_each_item_once(client: TestClient) -> None:
+    items = [{**ITEM, "messageText": f"message {number}"} for number in range(60)]
+    batches = [items[start : start + 30] for start in (0, 10, 20, 30)] * 3
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda batch: send(client, *batch), batches))
+    assert [answer.json()["count"] for answer in answers] == [30] * 12
+    assert client.get("/api/training/datasets/ds-auto-training").json()["size"] == 60
+
+
+def test_a_senders_id_stands_for_its_message_in_every_later_delivery(client: TestClient) -> None:
+    send(client, {**ITEM, "id": "m-1"}, {**ITEM, "id": "m-2"})
+    assert send(client, {**ITEM, "id": "m-1", "confidence": 0.2}, {**ITEM, "id": "m-3"}).json()["count"] == 2
+    assert client.get("/api/training/datasets/ds-auto-training").json()["size"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"intent": "x" * 201}, "intent"),
+        ({"messageText": "x" * 20_001}, "messageText"),
+        ({"id": 7}, "id"),
+        ({"needsReview": "yes"}, "needsReview"),
+        ({"alternatives": {}}, "alternatives"),
+        ({"alternatives": [7]}, "alternatives[0]"),
+        ({"alternatives": [{"intent": "a", "confidence": 0.1}, {"intent": ""}]}, "alternatives[1].intent"),
+        ({"alternatives": [{"intent": "a", "confidence": 2}]}, "alternatives[0].confidence"),
+        ({"timestamp": 10**400}, "timestamp"),
+        ({"confidence": 10**400}, "confidence"),
+    ],
+)
+def test_an_error_names_the_field_inside_the_item(client: TestClient, changes: dict[str, Any], field: str) -> None:
+    answer = send(client, ITEM, {**ITEM, **changes})
+    assert [(error["index"], error["field"]) for error in answer.json()["errors"]] == [(1, field)]
+
+
+def test_ten_thousand_items_are_one_delivery_and_one_more_is_too_many(client: TestClient) -> None:
+    items = [{**ITEM, "timestamp": 1698345600000 + number} for number in range(10_001)]
+    assert send(client, *items[:10_000]).json()["count"] == 10_000
+    refused = send(client, *items)
+    assert (refused.status_code, error_of(refused)["param"]) == (413, "conversations")
+    assert client.get("/api/training/datasets/ds-auto-training").json()["size"] == 10_000
+
+
+def test_a_bad_item_far_into_a_delivery_is_named_by_its_place(client: TestClient) -> None:
+    items: list[Any] = [{**ITEM, "timestamp": number} for number in range(1200)]
+    items[777] = {**CHAT, "messages": [{"role": "user"}]}
+    items[1199] = {}
+    answer = send(client, *items).json()
+    assert [(error["index"], error["field"]) for error in answer["errors"]] == [
+        (777, "messages[0].content"),
+        (1199, "messageText"),
+    ]
+    assert answer["count"] == 1198
+
+
+def test_examples_are_listed_by_intent_and_words_and_labels_are_counted(client: TestClient) -> None:
+    send(client, ITEM, {**ITEM, "messageText": "cancel my order", "intent": "cancel"}, {**ITEM, "confidence": 0.1})
+    url = "/api/training/datasets/ds-auto-training"
+    assert [one["input"] for one in client.get(f"{url}/examples?q=cancel").json()["data"]] == ["cancel my order"]
+    assert [one["intent"] for one in client.get(f"{url}/examples?intent=cancel").json()["data"]] == ["cancel"]
+    bad = client.get(f"{url}/examples?q=%3F")
+    assert (bad.status_code, error_of(bad)["param"]) == (400, "q")
+    intents = client.get(f"{url}/facets").json()["data"]
+    assert intents == [
+        {"kind": "intent", "value": "cancel", "n_examples": 1},
+        {"kind": "intent", "value": "track_order", "n_examples": 2},
+    ]
+    assert {"kind": "tag", "value": "needs_review", "n_examples": 1} in client.get(f"{url}/facets?kind=tag").json()[
+        "data"
+    ]
+    assert client.get(f"{url}/facets?kind=colour").status_code == 400
+
+
+def test_the_review_queue_says_why_and_puts_narrow_and_unlike_ones_first(client: TestClient) -> None:
+    rival = [{"intent": "track_order", "confidence": 0.1}, {"intent": "refund", "confidence": 0.5}]
+    send(
+        client,
+        {**ITEM, "messageText": "where is my parcel", "confidence": 0.55, "alternatives": rival},
+        {**ITEM, "messageText": "where is my parcel", "confidence": 0.56, "alternatives": rival},
+        {**ITEM, "messageText": "delete my account please", "confidence": 0.6},
+        {**ITEM, "messageText": "hello there", "confidence": 0.99},
+    )
+    answer = client.get("/api/training/datasets/ds-auto-training/review").json()
+    assert [(one["input"], one["reason"]) for one in answer["data"]] == [
+        ("where is my parcel", "unsure"),
+        ("delete my account please", "unsure"),
+        ("where is my parcel", "unsure"),
+    ]
+    assert answer["data"][0]["why"] == "55% sure, 5% ahead of refund"
+    first = answer["data"][0]["id"]
+    client.patch(f"/api/training/examples/{first}", json={"intent": "refund"})
+    assert first not in [
+        one["id"] for one in client.get("/api/training/datasets/ds-auto-training/review").json()["data"]
+    ]
+
+
+def test_sure_ones_that_the_lot_drew_are_in_the_queue_and_their_reviews_are_counted(
+    config: Config, db: Database, clock: ManualClock, author: Author
+) -> None:
+    training = dataclasses.replace(config.training, audit_share=1.0)
+    with client_of(dataclasses.replace(config, training=training), clock, author) as client:
+        send(client, *[{**ITEM, "messageText": f"text {n}", "confidence": 0.4 + n / 20} for n in range(12)])
+        url = "/api/training/datasets/ds-auto-training/review?limit=5"
+        queue = client.get(url).json()["data"]
+        assert [one["reason"] for one in queue] == ["unsure"] * 4 + ["audit"]
+        client.patch(f"/api/training/examples/{queue[-1]['id']}", json={"needs_review": False})
+        wrong = client.get(url).json()["data"][-1]
+        client.patch(f"/api/training/examples/{wrong['id']}", json={"intent": "another"})
+        assert client.get(url).json()["audit"] == {"n_waiting": 4, "n_reviewed": 2, "n_right": 1}
 
 
 @pytest.mark.parametrize("body", ['{"conversations": {}}', "{}", '{"conversations": null}'])

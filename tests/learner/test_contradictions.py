@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 
 from learner.authoring import Author
 from learner.resolving import waiting_of_run
-from learner.reviewing import passage, word_diff
+from learner.reviewing import marked, passage, word_diff
 from store.audit import list_audit
 from store.contexts import ContextRow, get_context, list_sources
 from store.contradictions import Claim, list_contradictions, open_contradiction
@@ -22,6 +22,7 @@ from tests.learner.api import error_of
 QUESTIONS = ["How do I get a refund?", "Can I have my money back?", "Where do I ask for a refund?"]
 OLD = "Refunds take five days."
 NEW = "Refunds take ten days."
+ALLOWED = "Yes, pets are allowed."
 
 
 def entry(db: Database, author: Author, *, is_approved: bool = True) -> ContextRow:
@@ -174,3 +175,26 @@ def test_the_passage_is_the_message_that_says_most_of_the_answer() -> None:
     ]
     assert passage(messages, NEW) == 1
     assert passage(messages, "Violins need strings.") is None
+
+
+def test_the_message_that_says_the_answer_goes_before_the_question_with_the_same_words() -> None:
+    messages = [
+        {"role": role, "content": text} for role, text in (("user", "Are pets allowed?"), ("assistant", ALLOWED))
+    ]
+    assert passage(messages, ALLOWED) == 1
+    assert passage([*messages, {"role": "assistant", "content": "Sure, pets are allowed here"}], ALLOWED) == 1
+
+
+def test_a_passage_is_the_sentences_that_say_the_answer() -> None:
+    text = "Thanks for waiting. Refunds take ten days, or $10.50 less. Anything else?"
+    assert marked(text, "Ten days for refunds.") == [(True, text)]  # not half of any sentence: the message as a whole
+    assert marked(text, "A refund: refunds take ten days, 10.50 less.") == [
+        (False, "Thanks for waiting. "),
+        (True, "Refunds take ten days, or $10.50 less. "),
+        (False, "Anything else?"),
+    ]
+
+
+@given(text=st.text(), answer=st.text())
+def test_a_marked_text_is_the_text(text: str, answer: str) -> None:
+    assert "".join(run for _, run in marked(text, answer)) == text

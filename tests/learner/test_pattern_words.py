@@ -75,6 +75,7 @@ def test_a_rate_is_worse_or_better_by_what_it_counts() -> None:
 
 def test_nothing_is_claimed_of_a_pattern_without_evidence() -> None:
     assert explained(ROW, "") == {
+        "words": "the learner's",
         "grade": "none yet: it was seen in the records, where other causes are possible, and was not tried so far",
         "lift": "no randomised evidence yet",
         "shares": ["no conversation gets it"],

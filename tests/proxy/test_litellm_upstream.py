@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from proxy.app import create_app
 from proxy.authentication import OpenAuthenticator
+from proxy.browsers import Origins
 from proxy.litellm_upstream import LitellmUpstream
 from proxy.metrics import Metrics
 from proxy.routing import Route, Router
@@ -99,6 +100,7 @@ def proxied(config: Config, upstream: RawUpstream, learning: FakeLearning) -> It
         router=Router([Route(reached, ("*",))]),
         learning=learning,
         feedback=FakeFeedback(),
+        origins=Origins(()),
         health=FakeHealth(),
         limiter=make_limiter([]),
         metrics=Metrics(CollectorRegistry()),

@@ -106,7 +106,9 @@ def test_a_database_that_went_away_is_waited_for_not_made_anew(
 
 def test_it_logs_as_the_proxy_does(config: Config, db: Database, capfd: pytest.CaptureFixture[str]) -> None:
     db.path.unlink()
-    started = start_recorder(dataclasses.replace(config, log=LogSection("INFO", "json")))
+    started = start_recorder(
+        dataclasses.replace(config, log=LogSection("INFO", "json", requests=False, messages=False))
+    )
     eventually(lambda: read_trouble(segment_directory(config)) is not None)
     started.stop(5.0)
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]

@@ -1,7 +1,9 @@
 """Assignment is exact, stable, independent of content and never over budget."""
 
 from collections import Counter
+from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -102,6 +104,47 @@ def test_realised_shares_outside_the_holdout_are_the_planned_ones() -> None:
     expected = {(): 0.05, ("a",): 0.03, ("b",): 0.02, ("c",): 0.45, ("c", "a"): 0.27, ("c", "b"): 0.18}
     for drawn, share in expected.items():
         assert abs(counts[drawn] / n - share) < 5 * np.sqrt(share * (1 - share) / n)
+
+
+@settings(max_examples=20)
+@given(
+    secret=st.binary(min_size=32, max_size=32),
+    shares=st.lists(st.floats(0.02, 0.3), min_size=1, max_size=3),
+)
+def test_assignment_is_balanced_whatever_the_secret_and_the_shares(secret: bytes, shares: list[float]) -> None:
+    plan = build_plan([pattern(f"pat_{index}", share=share) for index, share in enumerate(shares)])
+    dimensions = matching_dimensions(plan, FACTS, SECTION)
+    n = 2_000
+    counts: Counter[str] = Counter()
+    for index in range(n):
+        selection = select_patterns(dimensions, conversation_seed(secret, f"conv_{index}"), SECTION, holdout=False)
+        counts.update(one.item_id for one in in_play(selection) if one.treated)
+    for index, share in enumerate(shares):
+        assert abs(counts[f"pat_{index}"] / n - share) < 6 * np.sqrt(share * (1 - share) / n)
+
+
+@given(
+    one=st.builds(Facts, *[st.text(max_size=9)] * 4),
+    other=st.builds(Facts, *[st.text(max_size=9)] * 4),
+    conversation=st.text(max_size=20),
+)
+def test_assignment_is_independent_of_what_a_conversation_is_about(one: Facts, other: Facts, conversation: str) -> None:
+    plan = build_plan([pattern(name, dimension=f"d{name}", share=0.5) for name in "abcdefgh"])
+    seed = conversation_seed(SECRET, conversation)
+
+    first, second = (
+        select_patterns(PlanIndex(plan, SECTION).dimensions(facts), seed, SECTION, holdout=False)
+        for facts in (one, other)
+    )
+
+    assert first == second
+
+
+def test_a_draw_is_the_same_in_every_process_and_version() -> None:
+    seed = conversation_seed(SECRET, "conv")
+
+    assert seed.hex() == "9b6c27194af9f79fae185c7840c74f006bb7a5e61d70ebcd91688e9fc2cc06bb"
+    assert uniform(seed, b"dimension shape") == 0.12220211865247077
 
 
 def test_over_all_conversations_the_logged_propensities_are_the_realised_shares() -> None:
@@ -213,6 +256,33 @@ def test_facts_that_no_cell_tells_apart_share_one_entry() -> None:
     first = index.dimensions(Facts("greeting", "crm", "one", "silver"))
     assert index.dimensions(Facts("howto", "erp", "two", "bronze")) is first
     assert index.dimensions(Facts("howto", "erp", "two", "gold")) is not first
+
+
+def tool_pattern(pattern_id: str, value: str) -> ServedPattern:
+    return msgspec.structs.replace(pattern(pattern_id, dimension="tools"), type="tool_preference", value=value)
+
+
+@pytest.mark.parametrize(
+    ("tools", "ids"),
+    [
+        ((), ["person"]),
+        (("search",), ["avoided", "person", "wanted"]),
+        (("read", "search"), ["avoided", "other", "person", "wanted"]),
+        (("searching",), ["person"]),
+        (None, ["avoided", "other", "person", "wanted"]),
+    ],
+)
+def test_a_pattern_about_a_tool_is_in_play_only_where_that_is_offered(
+    tools: tuple[str, ...] | None, ids: list[str]
+) -> None:
+    named = {"wanted": "search", "avoided": "avoid:search", "other": "read", "person": ""}
+    index = PlanIndex(build_plan([tool_pattern(*one) for one in named.items()]), SECTION)
+
+    dimensions = index.dimensions(replace(FACTS, tools=tools))
+
+    assert [arm.pattern.id for dimension in dimensions for arm in dimension.arms] == ids
+    unread = None if tools is None else (*tools, "unread")  # a tool that no pattern speaks of changes nothing
+    assert index.dimensions(replace(FACTS, tools=unread)) is dimensions
 
 
 def crowded(n: int = 8) -> Plan:

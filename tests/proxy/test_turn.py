@@ -316,6 +316,25 @@ def test_a_restarted_proxy_gives_a_conversation_the_same_block(proxy: Proxy, db:
     restarted.snapshots.stop()
 
 
+def test_what_is_drawn_does_not_depend_on_what_is_said(proxy: Proxy, db: Database, config: Config) -> None:
+    trials = [served_pattern(f"pat_{i}", state="trial", share=0.5) for i in range(8)]
+    serve(proxy, db, *trials)
+    other = Proxy(config)
+    other.refresh()
+    drawn = set()
+    for number in range(20):
+        name = f"chat-{number}"
+        first = proxy.begin(chat(user("I want a refund!")), conversation=name)
+        second = other.begin(chat(user("Which invoice?"), temperature=1), conversation=name)
+        assert first.draft is not None
+        assert second.draft is not None
+        assert (first.draft.drawn, first.draft.is_holdout) == (second.draft.drawn, second.draft.is_holdout)
+        drawn.add(first.draft.drawn)
+    assert len(drawn) > 10
+    other.writer.close()
+    other.snapshots.stop()
+
+
 def test_a_holdout_conversation_gets_contexts_but_no_pattern(proxy: Proxy, db: Database) -> None:
     serve(proxy, db, served_pattern())
     approve(proxy, db, "ctx_1", "refund")

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from proxy.app import Feedback, Health, Learning, create_app
 from proxy.authentication import Authenticator, OpenAuthenticator
+from proxy.browsers import Origins
 from proxy.errors import ApiError, Header
 from proxy.incoming import IncomingRequest
 from proxy.limits import Limiter
@@ -288,6 +289,7 @@ class Stack:
     credential: bytes = b"sk-upstream"
     max_body_mb: float = 20
     max_connections: int = 1000
+    allowed_origins: Sequence[str] = ()
     tls: ssl.SSLContext | None = None
 
     @contextlib.contextmanager
@@ -314,6 +316,7 @@ class Stack:
             router=Router(routes),
             learning=self.learning,
             feedback=self.feedback,
+            origins=Origins(self.allowed_origins),
             health=self.health,
             limiter=self.limiter,
             metrics=self.metrics,

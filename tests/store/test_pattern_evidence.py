@@ -77,6 +77,18 @@ def every_page(db: Database, row: PatternRow, arm: Arm, limit: int) -> list[Patt
     return found
 
 
+def test_after_an_edit_the_conversations_are_those_that_had_the_new_words(db: Database) -> None:
+    row = replace(pattern(db), value="", reworded_at=iso(NOW_S + 2))
+    write(db, record(1, "old", "treated"), record(2, "new", "treated"), record(3, "both", "control"))
+    write(db, record(0, "both", "control"))
+
+    assert [one.conversation_id for one in pattern_conversations(db, row, "treated")[0]] == ["new"]
+    assert [(one.conversation_id, one.n_responses) for one in pattern_conversations(db, row, "control")[0]] == [
+        ("both", 1)
+    ]
+    assert pattern_conversations(db, row, "natural")[0] == []
+
+
 def test_each_arm_shows_its_conversations_with_their_signals(db: Database, config: Config) -> None:
     row = pattern(db)
     write(db, record(1, "with", "treated"), record(2, "without", "control"), record(3, "neither"))

@@ -9,7 +9,17 @@ from store.database import Database
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.generations import current_number, current_plan
 from store.pattern_review import add_pattern, approve_trial, edit_pattern, set_state
-from store.patterns import PatternRow, PatternSort, get_pattern, list_patterns, pattern_history, save_pattern
+from store.patterns import (
+    PatternRow,
+    PatternSort,
+    Removal,
+    get_pattern,
+    harmed_since_activation,
+    list_patterns,
+    pattern_history,
+    removals,
+    save_pattern,
+)
 from store.plan import Conditions
 from store.tenants import ensure_tenant
 from store.vocabulary import DEFAULT_TENANT
@@ -108,6 +118,76 @@ def test_another_rule_starts_the_evidence_anew(db: Database) -> None:
     assert (edited.rule, edited.tokens, edited.state) == ("Use a list.", 5, "trial")
     assert edited.trial_since == iso(NOW_S + 60)
     assert current_plan(db, DEFAULT_TENANT).patterns[0].rule == "Use a list."
+
+
+def measured(db: Database, row: PatternRow) -> PatternRow:
+    """Return the row as a run leaves it that has measured it."""
+    after = replace(
+        row,
+        value="table",
+        state="active",
+        grade="proven",
+        confidence=0.99,
+        lift=0.2,
+        lift_low=0.1,
+        lift_high=0.3,
+        e_value=400.0,
+        score=0.6,
+        use_count=90,
+        signal_count=50,
+        user_count=20,
+        last_used_at=iso(NOW_S),
+        guardrails={"rating": 0.1},
+    )
+    save_pattern(db, row, after, actor="learner", reason="it helps", now_s=NOW_S)
+    return get_pattern(db, DEFAULT_TENANT, row.id)
+
+
+def test_nothing_that_was_measured_of_the_old_words_is_shown_of_the_new(db: Database) -> None:
+    row = measured(db, add(db))
+
+    edited = edit_pattern(db, DEFAULT_TENANT, row.id, rule="Use a list.", tokens=5, actor="console", now_s=NOW_S + 60)
+
+    assert (edited.state, edited.value, edited.grade, edited.reworded_at) == ("trial", "", "none", iso(NOW_S + 60))
+    assert (edited.confidence, edited.lift, edited.lift_low, edited.lift_high, edited.e_value) == (0.5, *[None] * 4)
+    assert (edited.score, edited.use_count, edited.signal_count, edited.user_count) == (0.0, 0, 0, 0)
+    assert (edited.last_used_at, edited.guardrails, edited.reworded_from) == (None, {}, "table")
+    assert get_pattern(db, DEFAULT_TENANT, row.id) == replace(edited, updated_at=iso(NOW_S + 60))
+    event = pattern_history(db, DEFAULT_TENANT, row.id)[-1]
+    assert event.reason == "edited by a person: the evidence begins anew"
+    assert event.detail == {"rule_before": TABLE_RULE, "conditions_before": {"question_type": ["refund"]}}
+
+
+def test_other_conditions_begin_the_evidence_anew_and_leave_what_was_counted_of_the_words(db: Database) -> None:
+    row = measured(db, add(db))
+
+    edited = edit_pattern(db, DEFAULT_TENANT, row.id, conditions=Conditions(), actor="console", now_s=NOW_S + 60)
+
+    assert (edited.state, edited.lift, edited.e_value) == ("trial", None, None)
+    assert (edited.value, edited.use_count, edited.reworded_at) == ("table", 90, None)
+
+
+def test_what_was_taken_out_for_harm_is_known_until_evidence_activates_it_again(db: Database) -> None:
+    row = add(db)
+    active = replace(row, state="active", share=0.9)
+    gone = replace(active, state="retired", share=0.0)
+    tried = replace(gone, state="trial", share=0.1)
+    other = add(db)
+    save_pattern(db, other, replace(other, state="retired"), actor="learner", reason="unused", now_s=NOW_S)
+    save_pattern(db, row, active, actor="learner", reason="helps", now_s=NOW_S)
+    assert harmed_since_activation(db, DEFAULT_TENANT) == set()
+
+    save_pattern(db, active, gone, actor="learner", reason="harm", now_s=NOW_S + 1, is_harm=True)
+    assert harmed_since_activation(db, DEFAULT_TENANT) == {row.id}
+    assert removals(db, DEFAULT_TENANT, [row.id, other.id, "pat_none"]) == {
+        row.id: Removal("harm", True, iso(NOW_S + 1)),
+        other.id: Removal("unused", False, iso(NOW_S)),
+    }
+
+    save_pattern(db, gone, tried, actor="learner", reason="another try", now_s=NOW_S + 2)
+    assert harmed_since_activation(db, DEFAULT_TENANT) == {row.id}
+    save_pattern(db, tried, active, actor="learner", reason="helps", now_s=NOW_S + 3)
+    assert harmed_since_activation(db, DEFAULT_TENANT) == set()
 
 
 def test_a_new_rule_needs_its_tokens(db: Database) -> None:

@@ -60,7 +60,7 @@ def test_satisfaction_is_told_by_day_and_arm(db: Database, config: Config) -> No
         ("2026-11-21", "holdout", 1, -1.0),
         ("2026-11-21", "treated", 2, 0.5),
     ]
-    totals = arm_totals(db, "default", now_s=NOW_S, days=30)
+    totals = arm_totals(db, "default", first_day="2026-10-22", last_day="2026-11-21")
     assert totals["treated"].n_responses == 3
     assert totals["treated"].satisfaction == pytest.approx(1 / 3)
     assert totals["treated"].stderr == pytest.approx(1 / 3)
@@ -71,13 +71,13 @@ def test_answers_of_one_conversation_are_not_counted_as_independent(db: Database
     insert_records(db, [response(number, conversation_id=f"talk-{number % 2}") for number in range(8)])
     for number in (0, 2, 4, 6):
         vote(db, config, number, "thumbs_up")
-    treated = arm_totals(db, "default", now_s=NOW_S, days=30)["treated"]
+    treated = arm_totals(db, "default", first_day="2026-10-22", last_day="2026-11-21")["treated"]
     assert (treated.n_responses, treated.satisfaction) == (8, 0.5)
     assert treated.stderr == pytest.approx(0.5)  # two conversations, +1 and 0: as if there were two answers
 
 
 def test_an_empty_tenant_has_both_arms_and_no_numbers(db: Database) -> None:
-    totals = arm_totals(db, "default", now_s=NOW_S, days=30)
+    totals = arm_totals(db, "default", first_day="2026-10-22", last_day="2026-11-21")
     assert {arm: total.satisfaction for arm, total in totals.items()} == {"treated": None, "holdout": None}
     assert counts(db, "default").n_active_patterns == 0
     assert installation_totals(db).open_alerts == 0

@@ -1,15 +1,22 @@
 """Tenants and keys: a key is shown once, belongs to one tenant, and can be revoked."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
+from sqlite_utils import Database as Tool
 
 from store.config import Config, LimitsSection
-from store.database import Database
+from store.database import Database, migrate
 from store.errors import NotFoundError
+from store.migrations import MIGRATIONS
 from store.tenants import (
     LiveKey,
     create_key,
     ensure_default_tenant,
     ensure_tenant,
+    find_key,
     get_tenant,
     hash_key,
     list_keys,
@@ -137,3 +144,24 @@ def test_limits_of_a_key_that_is_not_valid_or_of_an_unknown_name_are_refused(db:
     with pytest.raises(NotFoundError, match=f"no valid key '{row.id}'"):
         set_limits(db, row.id, {"monthly_tokens": 1})
     assert live_keys(db, config.limits) == {}
+
+
+def test_keys_keep_all_they_had_when_scopes_are_added(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as connection:
+        connection.row_factory = sqlite3.Row
+        connection.execute("PRAGMA foreign_keys = ON")
+        MIGRATIONS.apply(Tool(connection), stop_before="m021_roles")
+        db = Database(connection, tmp_path / "old.db")
+        ensure_tenant(db, "acme", NOW_S)
+        made = [
+            create_key(db, "acme", name=scope, scope=scope, now_s=NOW_S, limits={"monthly_budget_usd": 2.5})
+            for scope in ("app", "admin", "feedback")
+        ]
+        revoke_key(db, made[0][0].id, NOW_S)
+        before = [tuple(row) for row in db.rows("SELECT * FROM api_keys ORDER BY id")]
+
+        migrate(db)
+
+        assert [tuple(row) for row in db.rows("SELECT * FROM api_keys ORDER BY id")] == before
+        assert find_key(db, made[1][1]) == made[1][0]
+        assert create_key(db, "acme", name="ann", scope="reviewer", now_s=NOW_S)[0].scope == "reviewer"

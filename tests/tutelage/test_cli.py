@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from store.conversations import import_conversations, list_conversations, transc
 from store.database import Database
 from store.datasets import list_examples
 from store.generations import current_plan
-from store.runs import start_run
+from store.patterns import get_pattern, save_pattern
+from store.runs import finish_run, start_run
 from store.tenants import ensure_tenant, find_key, get_tenant, list_keys
 from store.usage import insert_usage
 from tests.conftest import NOW_S
@@ -173,6 +175,12 @@ def test_a_pattern_is_added_shown_pinned_and_disabled(run: Run, listed: Callable
     assert rule in run("patterns", "list").stdout
 
 
+def test_a_condition_that_does_not_fit_the_type_is_refused(run: Run, listed: Callable[..., Any], db: Database) -> None:
+    refused = run("patterns", "add", "--type", "query_style", "--rule", "Use joins.", "--segment", "vip", code=1)
+    assert "segment means nothing for query_style" in " ".join(refused.stderr.split())
+    assert listed("patterns", "list") == []
+
+
 def test_a_pattern_shows_what_is_behind_it(run: Run, listed: Callable[..., Any], db: Database) -> None:
     ensure_tenant(db, "default", now_s=NOW_S)
     row = pattern(db)
@@ -209,6 +217,38 @@ def test_an_earlier_generation_is_served_again(run: Run, listed: Callable[..., A
     assert [pattern.rule for pattern in current_plan(db, "default").patterns] == ["Be brief."]
     assert {row["rule"]: row["state"] for row in listed("patterns", "list")}["Be loud."] == "retired"
     assert run("patterns", "revert", "1").stdout == "what generation 1 served is served already\n"
+
+
+def test_a_step_back_that_brings_back_what_harmed_says_so_and_asks(
+    run: Run, settings_file: Path, listed: Callable[..., Any], db: Database
+) -> None:
+    run("patterns", "add", "--type", "query_style", "--rule", "Be brief.", "--state", "trial")
+    (shown,) = listed("patterns", "list")
+    row = get_pattern(db, "default", shown["id"])
+    gone = replace(row, state="retired", share=0.0)
+    save_pattern(db, row, gone, actor="learner", reason="harm: it fell", now_s=NOW_S, is_harm=True)
+    line = f"restored: {row.id} 'Be brief.', retired -> trial; taken out {iso(NOW_S)}: harm: it fell\n"
+    command = ["--config", str(settings_file), "patterns", "revert", "1"]
+
+    assert run("patterns", "revert", "1", "--dry-run").stdout == line
+    refused = CliRunner().invoke(app, command, input="n\n")
+    assert (refused.exit_code, refused.stdout.startswith(line)) == (1, True)
+    assert get_pattern(db, "default", row.id).state == "retired"
+    assert "1 patterns restored" in CliRunner().invoke(app, command, input="y\n").stdout
+    assert run("patterns", "revert", "1", "--dry-run").stdout == "nothing would change\n"
+    now = get_pattern(db, "default", row.id)
+    save_pattern(db, now, gone, actor="learner", reason="harm: again", now_s=NOW_S, is_harm=True)
+    assert run("patterns", "revert", "1", "--force").stdout.startswith("generation 3 serves what generation 1 served")
+
+
+def test_a_frozen_run_is_shown_as_one(run: Run, db: Database) -> None:
+    ensure_tenant(db, "default", NOW_S)
+    run_id = start_run(db, "default", "patterns", NOW_S, NOW_S)
+    finish_run(db, "default", run_id, finished_s=NOW_S, cursor={}, summary={}, is_frozen=True)
+
+    header, line = run("runs").stdout.splitlines()[:2]
+    assert "frozen" in header
+    assert "yes" in line
 
 
 def test_an_alert_is_listed_until_it_is_acknowledged(run: Run, listed: Callable[..., Any], db: Database) -> None:

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from store.clock import day_before
 from store.config import load_config
 from store.contexts import ContextRow, list_contexts
 from store.database import Database
@@ -114,9 +115,10 @@ def read_report(
 ) -> DemoReport:
     """Return the outcome as the database has it: the first *watch_days* days beside as many at the end."""
     days = round((end_s - start_s) / 86400)
-    first = arm_totals(db, tenant_id, now_s=start_s + watch_days * 86400, days=watch_days)
-    last = arm_totals(db, tenant_id, now_s=end_s, days=watch_days)
-    whole = arm_totals(db, tenant_id, now_s=end_s, days=days)
+    first_day, last_day = day_before(start_s), day_before(end_s, 1)  # it begins and ends at midnight
+    first = arm_totals(db, tenant_id, first_day=first_day, last_day=day_before(start_s, 1 - watch_days))
+    last = arm_totals(db, tenant_id, first_day=day_before(end_s, watch_days), last_day=last_day)
+    whole = arm_totals(db, tenant_id, first_day=first_day, last_day=last_day)
     patterns = all_patterns(db, tenant_id)
     pending, _ = list_contexts(db, tenant_id, status="pending_approval", limit=1000)
     return DemoReport(

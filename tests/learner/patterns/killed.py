@@ -1,7 +1,8 @@
-"""One pattern run in a process of its own, which ends without a word at its n-th SQL statement.
+"""Pattern runs in processes of their own, each of which ends without a word at its n-th SQL statement.
 
-``python -m tests.learner.patterns.killed DATABASE NOW_S STATEMENT``; a negative number: it ends by itself, and tells
-how many statements it ran.
+``python -m tests.learner.patterns.killed NOW_S DATABASE STATEMENT [DATABASE STATEMENT]...``; a negative number: it ends
+by itself. A line for each database, in order, says how it ended: how many statements it ran, or ``died``. The processes
+are forks of this one, so that all is loaded once.
 """
 
 import os
@@ -9,9 +10,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
+from learner.report import Collaborators
 from learner.run import run_once
-from store.config import load_config
+from store.config import Config, load_config
 from store.database import open_database
 from store.vocabulary import DEFAULT_TENANT
 from tests.learner.patterns.traffic import World
@@ -30,17 +33,34 @@ def dying_at(statement: int, n_seen: list[int]) -> Callable[[str], None]:
     return on_statement
 
 
-def main() -> None:
-    path, now_s, statement = Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
-    config = load_config(None, {"store": {"url": f"sqlite:///{path}"}})
-    config = replace(config, learner=replace(config.learner, run_wait_s=30.0))
-    n_seen = [0]
+def settings_of(path: str) -> Config:
+    config = load_config(None, {"store": {"url": f"sqlite:///{Path(path)}"}})
+    return replace(config, learner=replace(config.learner, run_wait_s=30.0))
+
+
+def run(path: str, now_s: float, statement: int, collaborators: Collaborators) -> NoReturn:
+    config, n_seen = settings_of(path), [0]
     with open_database(config.store) as db:
-        world = World(db, config)
         db.connection.set_trace_callback(dying_at(statement, n_seen))
-        run_once(db, config, DEFAULT_TENANT, "patterns", collaborators=world.collaborators, now_s=now_s)
+        run_once(db, config, DEFAULT_TENANT, "patterns", collaborators=collaborators, now_s=now_s)
         db.connection.set_trace_callback(None)
-    print(n_seen[0])
+    print(n_seen[0], flush=True)
+    os._exit(0)
+
+
+def main() -> None:
+    now_s, paths, statements = float(sys.argv[1]), sys.argv[2::2], map(int, sys.argv[3::2])
+    config = settings_of(paths[0])
+    with open_database(config.store) as db:
+        collaborators = World(db, config, now_s=now_s).collaborators
+    for path, statement in zip(paths, statements, strict=True):
+        child = os.fork()
+        if child == 0:
+            run(path, now_s, statement, collaborators)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code:
+            print("died" if code == DIED else f"failed: {code}", flush=True)
 
 
 if __name__ == "__main__":

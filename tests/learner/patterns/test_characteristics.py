@@ -223,6 +223,20 @@ def test_a_reply_that_cannot_be_read_has_no_text(broken: str) -> None:
     assert characterise(reply) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("draw_chart", '{"type": "line"}', ("line",)),
+        ("plot_data", '{"spec": {"mark": {"type": "point"}}}', ("scatter",)),
+        ("create_visualization", '{"kind":"pie"}', ("pie",)),
+        ("send_mail", '{"type": "bar"}', None),
+        ("draw_chart", '{"title": "bar"}', None),
+    ],
+)
+def test_a_chart_that_a_tool_draws_is_shown(name: str, arguments: str, expected: tuple[str, ...] | None) -> None:
+    assert values(format="tool_calls", calls=((name, arguments),)).get("visualization") == expected
+
+
 def test_text_in_parts_is_read() -> None:
     parts = json.dumps({"content": [{"type": "text", "text": "Hello"}, {"type": "text", "text": "there."}]})
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.patterns.crash import find_crash
-from learner.patterns.history import BIN_S, KEEP_DAYS, N_ARMS, N_BUCKETS, RESPONSES, History
+from learner.patterns.history import BIN_S, KEEP_DAYS, N_ARMS, N_BUCKETS, N_SUMS, RATED, History
 from learner.patterns.observations import Integers
 from learner.patterns.safety import detail_of, safety_of
 from store.alerts import Alert
@@ -49,7 +49,6 @@ def history_of(
         conversations=users,
         is_holdout=~is_treated & (rng.random(n) < 0.2),
         is_treated=is_treated,
-        n_responses=np.ones(n),
         n_rated=np.ones(n),
         good=good,
         bad=1 - good,
@@ -99,7 +98,6 @@ def test_a_single_account_is_never_a_crash_however_much_it_complains() -> None:
         conversations=[""] * 2000,
         is_holdout=np.zeros(2000, np.bool_),
         is_treated=np.ones(2000, np.bool_),
-        n_responses=np.ones(2000),
         n_rated=np.ones(2000),
         good=np.zeros(2000),
         bad=np.ones(2000),
@@ -119,7 +117,6 @@ def test_one_account_that_floods_the_votes_is_no_crash(share: float) -> None:
         conversations=[f"flood-{i}" for i in range(n)],
         is_holdout=ones < 0,
         is_treated=ones > 0,
-        n_responses=ones,
         n_rated=ones,
         good=0 * ones,
         bad=ones,
@@ -161,7 +158,6 @@ def test_sums_do_not_depend_on_the_order_and_the_parts_in_which_they_came(seed: 
             conversations=some,
             is_holdout=is_holdout[rows],
             is_treated=is_treated[rows],
-            n_responses=np.ones(len(rows)),
             n_rated=is_rated[rows].astype(np.float64),
             good=good[rows],
             bad=bad[rows],
@@ -188,7 +184,6 @@ def test_a_late_vote_is_added_as_a_difference_to_the_copy_alone() -> None:
         conversations=["c"],
         is_holdout=np.zeros(1, np.bool_),
         is_treated=np.ones(1, np.bool_),
-        n_responses=np.zeros(1),
         n_rated=np.ones(1),
         good=np.zeros(1),
         bad=np.ones(1),
@@ -201,10 +196,10 @@ def test_a_late_vote_is_added_as_a_difference_to_the_copy_alone() -> None:
 def test_history_is_bounded() -> None:
     history = history_of(0.8, 0.8, n_a_day=500, days=KEEP_DAYS + 30, n_users=3000)
     history.trim(NOW_S)
-    rows = history.grid(NOW_S, 4 * (KEEP_DAYS + 31)).reshape(-1, 4)
+    rows = history.grid(NOW_S, 4 * (KEEP_DAYS + 31)).reshape(-1, N_SUMS)
 
-    assert (rows[:, RESPONSES] > 0).sum() < (42 * 4 + 80) * N_ARMS * N_BUCKETS
-    assert rows[:, RESPONSES].sum() == pytest.approx(KEEP_DAYS * 500, rel=0.02)
+    assert (rows[:, RATED] > 0).sum() < (42 * 4 + 80) * N_ARMS * N_BUCKETS
+    assert rows[:, RATED].sum() == pytest.approx(KEEP_DAYS * 500, rel=0.02)
 
 
 @pytest.mark.parametrize("data", [b"", b"history1", b"history1junk", b"other"])

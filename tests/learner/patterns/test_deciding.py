@@ -17,7 +17,7 @@ from store.clock import iso
 from store.config import load_config
 from store.patterns import PatternRow
 from store.plan import CellShare, Conditions
-from store.vocabulary import PatternState
+from store.vocabulary import PatternState, PatternType
 from tests.conftest import NOW_S
 from tests.learner.patterns.believing import DAY_S, LIST, PROSE, TABLE, beliefs_of, learned, pattern, tallied
 
@@ -107,7 +107,7 @@ def test_a_guardrail_keeps_a_pattern_out_that_wins_votes() -> None:
 
     assert trial.after.state == "trial"
     assert trial.after.guardrails == {"rating": 0.0, "follow_up": 0.08, "regenerate": 0.0}
-    assert (only(active).after.state, only(active).reason) == ("retired", reason)
+    assert (only(active).after.state, only(active).reason, only(active).is_harm) == ("retired", reason, True)
 
 
 def test_a_change_that_is_sure_but_small_is_no_objection() -> None:
@@ -130,6 +130,23 @@ def test_what_harms_is_taken_out_and_mostly_forgotten(state: PatternState) -> No
     assert only(found).reason == "harm: 2.6 standard errors below control of late"
     assert only(found).after.removed_at == iso(NOW_S)
     assert (found.resets, found.discounts) == ([Reset(ORG, NOW_S)], [(ORG, 0.2)])
+
+
+def test_what_is_taken_out_for_harm_is_told_from_what_is_of_no_use() -> None:
+    recently = learned(UNKNOWN, TABLE, lift=0.1, log_e=3.0, n_treated=80, harm_z=-2.6)
+    surely = learned(UNKNOWN, TABLE, lift=-0.05, log_e=-1.0, n_treated=240)
+    perhaps = learned(UNKNOWN, TABLE, lift=-0.015, log_e=-1.0, n_treated=240)
+    useless = learned(UNKNOWN, TABLE, lift=0.0, log_e=0.0, n_treated=80)
+
+    changes = [
+        only(decided(recently, pattern("active", share=0.9))),
+        only(decided(surely, pattern(share=0.1))),
+        only(decided(perhaps, pattern(share=0.1))),
+        only(decided(useless, pattern("warmdown", share=0.2, warm_step=1))),
+    ]
+
+    assert {change.after.state for change in changes} == {"retired"}
+    assert [change.is_harm for change in changes] == [True, True, False, False]
 
 
 def test_a_trial_with_much_traffic_that_harms_is_believed_less() -> None:
@@ -189,6 +206,47 @@ def test_a_trial_without_a_share_for_long_is_futile() -> None:
     assert only(decided(UNKNOWN, replace(idle, cells=(CellShare("refund", "", 0.1),)))).reason is None
 
 
+def test_a_trial_ends_in_the_second_run_in_which_something_else_is_surely_better_everywhere() -> None:
+    beliefs = learned(learned(beliefs_of([TABLE, PROSE]), TABLE, lift=0.3), PROSE, lift=-0.3)
+    loser = pattern(column=PROSE, name="pat_9", share=0.0)
+
+    first = decided(beliefs, pattern(share=0.4), replace(loser, share=0.1)).changes[-1]
+    found = decided(beliefs, pattern(share=0.4), loser)
+
+    assert (first.after.state, first.after.share) == ("trial", 0.0)
+    assert found.changes[-1].after == replace(first.after, state="retired", removed_at=iso(NOW_S))
+    assert found.changes[-1].reason == (
+        "futile: no share, and less than 1 % likely to be the best anywhere (confidence 0.00)"
+    )
+    assert found.resets == [Reset(Key(Scope(), PROSE), NOW_S)]
+
+
+def test_a_trial_without_a_share_that_may_still_be_the_best_goes_on() -> None:
+    beliefs = learned(learned(beliefs_of([TABLE, PROSE]), TABLE, lift=0.03), PROSE, lift=-0.01)
+    unlucky = pattern(column=PROSE, name="pat_9", share=0.0)
+
+    change = decided(beliefs, pattern(share=0.4), unlucky).changes[-1]
+
+    assert (change.after.state, change.after.share) == ("trial", 0.0)
+
+
+def test_a_trial_ends_when_a_wider_pattern_that_says_the_same_serves_all_of_its_conversations() -> None:
+    narrow = pattern(name="pat_2", conditions=REFUND, share=0.0)
+
+    found = decided(HELPS, pattern("active", share=0.9, warm_step=5), narrow)
+
+    assert [change.after.state for change in found.changes] == ["active", "retired"]
+    assert (found.changes[-1].reason or "").startswith("futile: no share, other patterns serve all of its conv")
+
+
+def test_a_trial_that_a_person_asked_for_waits_as_long_as_it_may() -> None:
+    asked = pattern(name="pat_2", conditions=REFUND, share=0.0, is_approved=True)
+
+    found = decided(HELPS, pattern("active", share=0.9, warm_step=5), asked)
+
+    assert found.changes[-1].after.state == "trial"
+
+
 def test_what_nobody_met_for_a_month_is_retired() -> None:
     idle = pattern("active", share=0.5, last_used_at=iso(NOW_S - 31 * DAY_S), trial_since=iso(NOW_S - 60 * DAY_S))
 
@@ -245,6 +303,16 @@ def test_a_trial_that_stands_out_in_one_question_type_splits() -> None:
     assert decided(beliefs, row, pattern(name="pat_2", conditions=REFUND, share=0.5)).splits == []
     assert decided(beliefs, row, situation=replace(SITUATION, is_frozen=True)).splits == []
     assert decided(beliefs, row, pattern("disabled", name="pat_2", conditions=REFUND)).splits == []
+
+
+@pytest.mark.parametrize(("type_", "n_splits"), [("response_format", 1), ("query_style", 0)])
+def test_a_trial_splits_by_group_only_if_its_type_can_depend_on_it(type_: PatternType, n_splits: int) -> None:
+    unknown = beliefs_of([TABLE], groups=("free", "pro"), field="segment")
+    beliefs = learned(unknown, TABLE, lift=0.1, log_e=math.log(50), n_treated=30, scope=Scope(group="pro"))
+
+    splits = decided(beliefs, pattern(share=0.5, type=type_)).splits
+
+    assert [split.conditions for split in splits] == [Conditions(segment=("pro",))] * n_splits
 
 
 def test_the_split_pattern_is_activated_by_its_own_key() -> None:

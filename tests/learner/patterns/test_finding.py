@@ -14,6 +14,7 @@ from store.clock import iso
 from store.config import load_config
 from store.patterns import PatternRow
 from store.plan import Conditions
+from store.vocabulary import PatternType
 from tests.conftest import NOW_S
 from tests.learner.patterns.believing import DAY_S, LIST, PROSE, TABLE, beliefs_of, learned, pattern
 
@@ -82,6 +83,21 @@ def test_a_dimension_holds_no_more_than_its_arms_the_likeliest_best_first() -> N
     assert columns(found(beliefs, situation=with_settings(max_candidates=2))) == [many[5], many[4]]
 
 
+@pytest.mark.parametrize(
+    ("type_", "conditions"),
+    [("response_format", [Conditions(segment=("pro",))]), ("query_style", [Conditions()])],
+)
+def test_what_stands_out_in_a_group_is_tried_there_alone_if_its_type_can_depend_on_it(
+    type_: PatternType, conditions: list[Conditions]
+) -> None:
+    beliefs = beliefs_of([TABLE], types=("refund",), groups=("free", "pro"), field="segment")
+    beliefs = learned(beliefs, TABLE, lift=0.06, scope=Scope(group="pro"))
+
+    finds = found(beliefs, situation=replace(with_settings(discovery_q=0.9), types={"response_format": type_}))
+
+    assert [one.conditions for one in finds] == conditions
+
+
 def test_what_stands_out_in_one_question_type_is_tried_there_alone() -> None:
     beliefs = learned(beliefs_of([TABLE], types=("refund", "comparison", "help")), TABLE, lift=0.0)
     beliefs = learned(beliefs, TABLE, lift=0.06, scope=Scope(question_type="refund"))
@@ -137,6 +153,17 @@ def test_what_was_retired_comes_back_late_if_useless_later_if_harmful_and_soon_i
     situation = replace(SITUATION, activated_s={"pat_1": NOW_S - 100 * DAY_S} if was_active else {})
 
     assert [one.revives for one in found(BAD, gone, situation=situation)] == ([gone] if is_back else [])
+
+
+def test_what_a_person_put_into_other_words_is_not_found_in_the_learners_again() -> None:
+    edited = replace(pattern(), value="", reworded_at=iso(NOW_S), reworded_from="table")
+    gone = replace(edited, state="retired", removed_at=iso(NOW_S - 31 * DAY_S))
+
+    assert found(BAD, edited) == []
+    assert found(BAD, replace(edited, state="disabled")) == []
+    assert [(one.column, one.revives) for one in found(BAD, gone)] == [
+        (TABLE, None)
+    ]  # a row of its own, after its time
 
 
 def test_what_always_comes_together_with_something_tried_is_left_out() -> None:

@@ -1,21 +1,26 @@
 """A pattern's life over whole runs: found, tried, measured, switched on, taken out."""
 
+import os
 from dataclasses import replace
 
 import pytest
 
+from learner.patterns.crash import Crash
 from learner.patterns.kept import Cursor
 from learner.patterns.lifecycle import Change
 from learner.patterns.publishing import Outcome, Run, publish_run
+from learner.patterns.safety import Safety
 from store.alerts import list_alerts
-from store.clock import iso
+from store.clock import DAY_S, iso
 from store.config import Config
 from store.database import Database, open_database
 from store.feedback import Signal, record_signal, withdraw_signal
-from store.generations import current_plan
-from store.pattern_review import approve_trial, set_state
-from store.patterns import get_pattern, pattern_history, publish_patterns_if_changed, save_pattern
-from store.runs import start_run
+from store.generations import current_number, current_plan
+from store.learner_states import forget_learner_state
+from store.pattern_review import add_pattern, approve_trial, edit_pattern, set_state
+from store.patterns import PatternRow, get_pattern, pattern_history, publish_patterns_if_changed, save_pattern
+from store.plan import Conditions
+from store.runs import get_run, start_run
 from store.tenants import ensure_tenant
 from store.vocabulary import DEFAULT_TENANT, UNKNOWN_QUESTION_TYPE, SignalType
 from tests.conftest import NOW_S, SECRET
@@ -158,7 +163,9 @@ def test_a_crash_puts_what_was_activated_last_back_into_trial_and_raises_an_aler
     assert any(line.startswith("alert:") for line in report.changes)
 
     world.visit(20, hates_everything, tables=0.0)
-    world.learn(after_h=6)
+    frozen = world.learn(after_h=6)
+    assert frozen.changes[-1].startswith(f"frozen since the crash of {alert.created_at}: nothing new")
+    assert [get_run(db, DEFAULT_TENANT, one.run_id).is_frozen for one in (report, frozen)] == [True, True]
     assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 1
 
 
@@ -291,13 +298,96 @@ def test_what_was_retired_comes_back_only_after_30_days(db: Database, config: Co
     assert world.table().lift is None
 
 
+def test_the_words_that_a_person_wrote_are_judged_by_their_own_records_alone(db: Database, config: Config) -> None:
+    world = active(db, config)
+    row = world.table()
+    assert row.use_count > 50
+    assert not includes_nothing(row)
+    world.visit(60, likes_tables, tables=0.0)
+    edited = edit_pattern(
+        db, DEFAULT_TENANT, row.id, rule="Shape it well.", tokens=4, actor="console", now_s=world.now_s + 60
+    )
+    world.now_s += 120
+    assert (edited.use_count, edited.lift, edited.value) == (0, None, "")
+    world.visit(80, hates_tables, tables=0.0)
+    n_new = db.value(
+        """
+        SELECT count(*) FROM injections AS i JOIN responses AS r ON r.id = i.response_id
+        WHERE i.item_id = :id AND i.treated = 1 AND r.created_at >= :since
+        """,
+        {"id": row.id, "since": edited.reworded_at},
+    )
+
+    world.learn()
+
+    judged = get_pattern(db, DEFAULT_TENANT, row.id)
+    assert 0 < n_new < 80
+    assert (judged.state, judged.use_count, judged.signal_count) == ("trial", n_new, n_new)
+    assert judged.score == pytest.approx(1.0)
+    assert includes_nothing(judged)  # nobody obeys these words: all replies were liked alike
+    forget_learner_state(db, DEFAULT_TENANT)
+    world.learn()
+    anew = get_pattern(db, DEFAULT_TENANT, row.id)
+    assert (anew.use_count, anew.signal_count, anew.score) == (n_new, n_new, judged.score)
+    assert includes_nothing(anew)
+
+
+def includes_nothing(row: PatternRow) -> bool:
+    assert row.lift_low is not None
+    assert row.lift_high is not None
+    return row.lift_low < 0 < row.lift_high
+
+
+def test_a_crash_brings_nothing_back_that_was_taken_out_for_harm_however_long_ago(db: Database, config: Config) -> None:
+    world = active(db, config)
+    row = world.table()
+    good = current_number(db, DEFAULT_TENANT)
+    gone = replace(row, state="retired", share=0.0, cells=(), removed_at=iso(world.now_s))
+    save_pattern(db, row, gone, actor="learner", reason="harm: it fell", now_s=world.now_s, is_harm=True)
+    other = add_rule(db, world)
+    crash = Crash(0.8, 0.4, -6.0, world.now_s + 80 * DAY_S, -5.0)
+    safety = Safety(crash, True, good, (), "crash: it fell")
+    run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
+    run = Run(
+        run_id,
+        DEFAULT_TENANT,
+        world.now_s + 90 * DAY_S,
+        world.collaborators.clock,
+        world.collaborators.models,
+        os.urandom,
+    )
+
+    publish_run(db, run, Outcome(until=Cursor(), safety=safety))
+
+    assert get_pattern(db, DEFAULT_TENANT, row.id).state == "retired"
+    assert get_pattern(db, DEFAULT_TENANT, other).state == "retired"  # it was not served then
+    assert (get_run(db, DEFAULT_TENANT, run_id).is_frozen, current_number(db, DEFAULT_TENANT)) == (True, good + 2)
+
+
+def add_rule(db: Database, world: World) -> str:
+    row = add_pattern(
+        db,
+        DEFAULT_TENANT,
+        type="query_style",
+        rule="Use CTEs.",
+        conditions=Conditions(),
+        state="trial",
+        tokens=4,
+        actor="console",
+        now_s=world.now_s,
+    )
+    return row.id
+
+
 def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, config: Config) -> None:
     world = on_trial(db, config)
     row = world.table()
     stale = Outcome(until=Cursor(), changes=[Change(row, replace(row, state="retired", share=0.0), "stale")])
     pinned = set_state(db, DEFAULT_TENANT, row.id, state="pinned", actor="console", reason="now", now_s=world.now_s + 1)
     run_id = start_run(db, DEFAULT_TENANT, "patterns", world.now_s, world.now_s)
-    run = Run(run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models)
+    run = Run(
+        run_id, DEFAULT_TENANT, world.now_s + 2, world.collaborators.clock, world.collaborators.models, os.urandom
+    )
 
     publish_run(db, run, stale)
 

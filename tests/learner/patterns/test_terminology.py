@@ -30,20 +30,31 @@ def test_a_word_of_the_trade_is_a_term(ordinary: Ordinary) -> None:
     assert found(replies + OTHERS, ordinary) == {"chargeback": 30}
 
 
-def test_a_product_with_an_inner_capital_is_a_term(ordinary: Ordinary) -> None:
-    replies = ["You can keep the offer in your SmartBasket until the end of the month."] * 30
+@pytest.mark.parametrize("product", ["SmartBasket", "ProPlan", "eSign", "AcmeFlow", "DataHubPro", "myAcme"])
+def test_a_product_with_an_inner_capital_is_a_term(product: str, ordinary: Ordinary) -> None:
+    replies = [f"You can keep the offer in your {product} until the end of the month."] * 30
 
-    assert found(replies + OTHERS, ordinary) == {"SmartBasket": 30}
+    assert found(replies + OTHERS, ordinary) == {product: 30}
 
 
-@pytest.mark.parametrize("acronym", ["QBRX", "KYCR", "RMAQ"])
+@pytest.mark.parametrize("product", ["iPhone", "YouTube", "JavaScript", "GitHub", "PayPal", "LinkedIn", "WhatsApp"])
+def test_a_product_that_everybody_knows_is_none(product: str, ordinary: Ordinary) -> None:
+    replies = [f"You can keep the offer in your {product} until the end of the month."] * 30
+
+    assert found(replies + OTHERS, ordinary) == {}
+
+
+@pytest.mark.parametrize("acronym", ["QBRX", "KYCR", "RMAQ", "SLA", "KPI", "ARR", "ROI", "MQL", "NPS", "SSO", "EBITDA"])
 def test_an_acronym_of_the_house_is_a_term(acronym: str, ordinary: Ordinary) -> None:
     replies = [f"We have opened the {acronym} for you and will write as soon as it is done."] * 30
 
     assert found(replies + OTHERS, ordinary) == {acronym: 30}
 
 
-@pytest.mark.parametrize("word", ["PDF", "PLEASE", "USA", "HTTP", "IMPORTANT", "REFUNDED", "NOTE", "PETALUMA", "FAQ"])
+@pytest.mark.parametrize(
+    "word",
+    ["PDF", "PLEASE", "USA", "HTTP", "IMPORTANT", "REFUNDED", "NOTE", "PETALUMA", "FAQ", "NEVER", "STOP", "SQL", "GPS"],
+)
 def test_an_acronym_that_everybody_knows_and_a_shout_are_none(word: str, ordinary: Ordinary) -> None:
     replies = [f"We have opened the {word} for you and will write as soon as it is done."] * 30
 
@@ -59,7 +70,22 @@ def test_a_name_that_is_shouted_now_and_then_is_none(ordinary: Ordinary) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["San Francisco", "Petaluma", "Tuesday", "December", "Raghav", "McKinley", "DeShawn", "Rocknwraps", "Station"],
+    [
+        "San Francisco",
+        "Petaluma",
+        "Tuesday",
+        "December",
+        "Raghav",
+        "McKinley",
+        "DeShawn",
+        "Rocknwraps",
+        "Station",
+        "MacDonald",
+        "FitzGerald",
+        "AnnMarie",
+        "LeBron",
+        "VanDyke",
+    ],
 )
 def test_a_name_is_none(name: str, ordinary: Ordinary) -> None:
     replies = [f"There is a table for two people at {name} in the evening, and it is free."] * 30

@@ -14,9 +14,12 @@ from store.config import Config
 from store.database import Database, open_database
 from store.generations import current_number, current_plan
 from store.learner_states import forget_learner_state, has_lost_sums, load_learner_state
+from store.patterns import PatternRow
 from store.responses import names_a_user
 from store.runs import list_runs
+from store.tenants import ensure_tenant
 from store.vocabulary import DEFAULT_TENANT
+from tests.conftest import NOW_S, SECRET
 from tests.learner.model_server import ModelServer, text_reply
 from tests.learner.patterns.traffic import World, likes_tables, votes_at_random
 from tests.learner.test_run import copied, prepared, result
@@ -52,6 +55,21 @@ def test_wordings_stop_at_the_cap_and_templates_do_the_rest(db: Database, config
     (row,) = list_runs(db, DEFAULT_TENANT, limit=1)[0]
     assert row.model_calls == 1
     assert row.cost_usd == pytest.approx(1_000_000 * 0.15e-6 + 10 * 0.6e-6)
+
+
+def test_the_same_records_and_the_same_chance_make_the_same_patterns_ids_and_all(config: Config) -> None:
+    def life(name: str) -> tuple[list[PatternRow], object]:
+        section = replace(config.store, url=f"{config.store.url}-{name}")
+        with open_database(section) as db:
+            ensure_tenant(db, DEFAULT_TENANT, NOW_S, secret=SECRET)
+            world = prepared(db, config)
+            world.learn()
+            return world.patterns(), current_plan(db, DEFAULT_TENANT)
+
+    first, second = life("a"), life("b")
+
+    assert first == second
+    assert {row.state for row in first[0]} >= {"candidate", "active"}
 
 
 def test_groups_by_another_field_are_measured_anew_from_the_records(db: Database, config: Config) -> None:

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from learner.errors import BudgetExceededError, ModelError
 from learner.models import Completion, Message, Meter, Model, Tool
-from learner.patterns.characteristics import type_of
+from learner.patterns.characteristics import TYPES
 from learner.patterns.rule_checks import harm, objection
 from learner.patterns.wording import AVOIDING, OPEN_AVOIDING, OPEN_TEMPLATES, TEMPLATES, Wording, template, word
 from store.blocks import pattern_line
 from store.tokens import TokenCounter, load_token_counter
+from tests.learner.patterns.wordings import HARMLESS, HOSTILE, REWORDED, UNLISTED
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +159,42 @@ def test_what_no_instruction_can_ask_for_is_no_candidate(tokens: TokenCounter) -
     assert asked is None
 
 
+@pytest.mark.parametrize("rule", sorted(HOSTILE))
+def test_what_a_rule_may_not_say_is_objected_to(tokens: TokenCounter, rule: str) -> None:
+    assert objection(rule, tokens, 60, ["Petra Kowalski"]) is not None
+
+
+@pytest.mark.parametrize("rule", sorted(HARMLESS))
+def test_what_only_sounds_like_it_is_not_objected_to(tokens: TokenCounter, rule: str) -> None:
+    assert objection(rule, tokens, 60, ["Petra Kowalski"]) is None
+
+
+@pytest.mark.parametrize("rule", sorted({*HOSTILE, *UNLISTED}))
+@pytest.mark.parametrize("start", ["", "Use a Markdown table and "])
+def test_a_model_that_was_turned_is_not_heard(tokens: TokenCounter, rule: str, start: str) -> None:
+    found = worded(tokens, Scripted(start + (rule[0].lower() if start else rule[0]) + rule[1:]))
+
+    assert found is not None
+    assert found.rule == "Present the answer as a Markdown table."
+    assert len(found.rejections) == 2
+
+
+@pytest.mark.parametrize(("dimension", "value", "text"), REWORDED)
+def test_other_words_for_the_same_are_used(tokens: TokenCounter, dimension: str, value: str, text: str) -> None:
+    found = word(
+        type=TYPES[dimension],
+        dimension=dimension,
+        value=value,
+        question_type=None,
+        tokens=tokens,
+        max_tokens=60,
+        model=Scripted(text),
+    )
+
+    assert found is not None
+    assert found.rule == text
+
+
 GOOD = [
     ("response_format", "table", "Lay out the options in a Markdown table."),
     ("response_format", "table", "Use a table for comparison questions."),
@@ -165,14 +202,14 @@ GOOD = [
     ("length", "short", "Keep every answer brief."),
     ("length", "avoid:long", "Avoid long answers."),
     ("query", "cte", "Write SQL with CTEs instead of nested queries."),
-    ("strategy", "step_by_step", "Number the steps, e.g. when something is installed."),
+    ("strategy", "step_by_step", "Number the steps, e.g. 1, 2, 3."),
     ("strategy", "sources", "Cite the sources behind each claim."),
     ("follow_up", "none", "End the answer without a closing question."),
     ("visualization", "bar", "Compare amounts in a bar chart."),
     ("tools", "lookup", "Call the lookup tool before answering."),
     ("tools", "avoid:lookup", "Avoid lookup when the answer is known."),
     ("threshold", "10", "Mention only changes above 10 percent."),
-    ("terminology", "chargeback", 'Say "chargeback" where money comes back from a bank.'),
+    ("terminology", "chargeback", 'Say "chargeback" where it is the right term.'),
     ("severity", "high", "List only findings of high severity."),
 ]
 
@@ -182,7 +219,7 @@ def test_a_harmless_wording_that_means_the_same_is_used(
     dimension: str, value: str, text: str, tokens: TokenCounter
 ) -> None:
     found = word(
-        type=type_of(dimension),
+        type=TYPES[dimension],
         dimension=dimension,
         value=value,
         question_type="comparison",

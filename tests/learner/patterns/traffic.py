@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -31,9 +32,29 @@ TABLE_RULE = "Present the answer as a Markdown table."
 Vote = Callable[[bool, float], SignalType | None]  # (reply is a table, uniform draw) -> signal
 
 
+# Loaded once: they say the same to everybody, and to load them costs more than a run.
+embedder_of = cache(load_local_embedder)
+token_counter = cache(load_token_counter)
+
+
+class Ticking:
+    """The world's time, a millisecond later each time it is asked: what is made later has a later id."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self._n_asked = 0
+
+    def now_s(self) -> float:
+        self._n_asked += 1
+        return self._world.now_s + self._n_asked / 1000
+
+
 @dataclass
 class World:
-    """Records of one tenant under a clock that moves a minute with each response."""
+    """Records of one tenant under a clock that moves a minute with each response; *seed* decides all that chance does.
+
+    The machine's clock and chance have no part in it.
+    """
 
     db: Database
     config: Config
@@ -47,10 +68,11 @@ class World:
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
         self.collaborators = Collaborators(
-            embedder=load_local_embedder(self.config.embedding),
-            tokens=load_token_counter(),
+            embedder=embedder_of(self.config.embedding),
+            tokens=token_counter(),
             models=no_models(),
             rng=np.random.default_rng(self.seed),
+            clock=Ticking(self),
         )
 
     def visit(self, n: int, vote: Vote, *, question_type: str = "comparison", tables: float = 0.5) -> None:
@@ -59,6 +81,7 @@ class World:
         generation = current_number(self.db, DEFAULT_TENANT)
         secret = get_tenant(self.db, DEFAULT_TENANT).secret
         section = self.config.patterns
+        dimensions = matching_dimensions(plan, Facts(question_type), section)
         with self.db.transaction():
             for _ in range(n):
                 self.n_conversations += 1
@@ -67,7 +90,6 @@ class World:
                 user = f"user-{int(self.rng.integers(self.n_users))}"
                 seed = conversation_seed(secret, conversation)
                 holdout = is_holdout(seed, section.holdout)
-                dimensions = matching_dimensions(plan, Facts(question_type), section)
                 selection = select_patterns(dimensions, seed, section, holdout=holdout)
                 is_table = TABLE_RULE in selection.block or self.rng.random() < tables
                 record = ResponseRecord(

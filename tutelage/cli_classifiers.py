@@ -1,4 +1,4 @@
-"""``tutelage models``: the trained classifiers of question types."""
+"""``tutelage classifiers``: the versions of the classifier of question types, and one step back."""
 
 from typing import Annotated
 
@@ -13,7 +13,7 @@ app = typer.Typer(help="Classifiers of question types: list, look, go one step b
 
 
 @app.command("list")
-def list_all(
+def list_(
     ctx: typer.Context,
     tenant: TenantOption = DEFAULT_TENANT,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
@@ -51,6 +51,14 @@ def list_all(
     )
 
 
+def _state(model: NluModelRow) -> str:
+    if model.is_serving:
+        return "serves"
+    if model.withdrawn_at:
+        return "withdrawn"
+    return "served before" if model.published_at else "not published"
+
+
 @app.command("show")
 def show(
     ctx: typer.Context,
@@ -68,11 +76,3 @@ def rollback(ctx: typer.Context, tenant: TenantOption = DEFAULT_TENANT) -> None:
     with tenant_database(settings(ctx), tenant) as db:
         withdrawn, serving = withdraw_model(db, tenant, actor=ACTOR, now_s=now_s())
     say(f"version {withdrawn} is withdrawn; {f'version {serving} serves' if serving else 'the built-in types serve'}")
-
-
-def _state(model: NluModelRow) -> str:
-    if model.is_serving:
-        return "serves"
-    if model.withdrawn_at:
-        return "withdrawn"
-    return "served before" if model.published_at else "not published"
