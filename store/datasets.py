@@ -18,6 +18,7 @@ from store.paging import decode_cursor, encode_cursor, split_page
 FacetKind = Literal["intent", "tag"]
 
 NEEDS_REVIEW: Final = "needs_review"
+SELF_LABELLED: Final = "self_labelled"  # the tag of what our own classifier labelled
 MAX_LABEL_CHARS: Final = 200  # of an intent, a source or a step: names, not texts
 MAX_SEARCH_WORDS: Final = 20
 
@@ -397,6 +398,9 @@ def _match(tenant_id: str, dataset_id: str, search: str) -> str:
 def labelled_texts(db: Database, tenant_id: str, dataset_id: str, *, limit: int) -> list[LabelledText]:
     """Return the examples that need no review: what people looked at first, then the newest; at most *limit*.
 
+    What the classifier itself said of the proxy's questions teaches it nothing until a person looked at it: it would
+    only grow surer of what it believes.
+
     Raises:
         NotFoundError: the tenant has no such dataset.
     """
@@ -405,9 +409,15 @@ def labelled_texts(db: Database, tenant_id: str, dataset_id: str, *, limit: int)
         """
         SELECT input, intent, coalesce(reviewed_at, '') AS reviewed_at FROM examples
         WHERE tenant_id = :tenant_id AND dataset_id = :dataset_id AND needs_review = 0
+          AND (reviewed_at IS NOT NULL OR instr(tags_json, :self_labelled) = 0)
         ORDER BY reviewed_at IS NULL, seq DESC LIMIT :limit
         """,
-        {"tenant_id": tenant_id, "dataset_id": dataset_id, "limit": limit},
+        {
+            "tenant_id": tenant_id,
+            "dataset_id": dataset_id,
+            "self_labelled": f'"{SELF_LABELLED}"',
+            "limit": limit,
+        },
     )
     return [LabelledText(row["input"], row["intent"], row["reviewed_at"]) for row in rows]
 

@@ -11,7 +11,7 @@ from typing import Final
 from store.clock import parse_iso
 from store.config import TrainingSection
 from store.database import Database, Row
-from store.datasets import NewExample, add_examples
+from store.datasets import SELF_LABELLED, NewExample, add_examples
 from store.pseudonyms import hash_user
 from store.tenants import get_tenant
 
@@ -78,7 +78,7 @@ def _example(row: Row, secret: bytes) -> NewExample:
         user_hash=hash_user(secret, row["user_id"]) if row["user_id"] else "",
         occurred_ms=int(parse_iso(row["created_at"]) * 1000),
         conversation_id=row["conversation_id"],
-        tags=(TRAFFIC,),
+        tags=(TRAFFIC,) if confidence is None else (TRAFFIC, SELF_LABELLED),
         fingerprint=hashlib.blake2b(f"{TRAFFIC}\x00{wording}".encode(), digest_size=16).hexdigest(),
     )
 

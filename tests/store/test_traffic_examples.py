@@ -7,7 +7,14 @@ import pytest
 
 from store.config import Config, TrainingSection
 from store.database import Database
-from store.datasets import NEEDS_REVIEW, ExampleRow, list_examples, review_example
+from store.datasets import (
+    NEEDS_REVIEW,
+    SELF_LABELLED,
+    ExampleRow,
+    labelled_texts,
+    list_examples,
+    review_example,
+)
 from store.errors import NotFoundError
 from store.forgetting import Subject, forget
 from store.responses import insert_records
@@ -40,10 +47,23 @@ def test_a_question_becomes_an_example_with_type_confidence_and_conversation(
     said(db, 3, "Refund me", question_type="refund", question_type_confidence=None)
     paid, odd, refund = collected(db, training)
     assert (paid.input, paid.intent, paid.confidence, paid.conversation_id) == ("How do I pay?", "how-to", 0.8, "c-1")
-    assert paid.tags == ("confidence:80", "source:proxy", TRAFFIC)
+    assert paid.tags == ("confidence:80", "source:proxy", TRAFFIC, SELF_LABELLED)
+    assert refund.tags == ("confidence:100", "source:proxy", TRAFFIC)
     assert (odd.intent, odd.needs_review) == ("unknown", True)
     assert (refund.confidence, refund.needs_review) == (1.0, False)
     assert "ann" not in paid.user_hash
+
+
+def test_what_the_classifier_itself_said_teaches_nothing_until_a_person_looked(
+    db: Database, training: TrainingSection
+) -> None:
+    said(db, 1, "How do I pay?", question_type="how-to", question_type_confidence=0.99)
+    said(db, 2, "Refund me", question_type="refund", question_type_confidence=None)
+    guessed, _ = collected(db, training)
+    learned = labelled_texts(db, "default", training.dataset_id, limit=10)
+    assert [(one.text, one.intent) for one in learned] == [("Refund me", "refund")]
+    review_example(db, "default", guessed.id, needs_review=False, actor="ann", now_s=NOW_S)
+    assert len(labelled_texts(db, "default", training.dataset_id, limit=10)) == 2
 
 
 def test_the_same_wording_is_one_example_whoever_asks_and_however_it_is_spaced(
