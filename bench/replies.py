@@ -41,6 +41,13 @@ SENTENCES: Final = (
     "The heat pump needs about 3 kWh on a mild day, and three times as much when it freezes.",
     "Sourdough needs time: let it rise in the fridge over night, and bake it in a hot pot.",
     "Your export has 48 columns, of which only 11 are ever read by the dashboards.",
+    "The {name} plan includes {count} seats, and {name} can be added to it for €{count} a month.",
+    "I have opened ticket {code} for {name}; it was last changed on 2026-03-{day}.",
+    "{name} reports {count} failed deliveries since 09:{day}, most of them to {name}.",
+)
+SYLLABLES: Final = tuple(
+    """ba bel bri cal cor da den dor el fen ga gri hal ir jo ka lan lor ma mer mi nar nel no or pa per qui ra ril ro sa
+    sel so ta tel to ur va ver vi wen xa yor za zen""".split()  # noqa: SIM905 - readable
 )
 OPENINGS: Final = (
     "Good question.",
@@ -108,7 +115,17 @@ def reply(rng: np.random.Generator) -> tuple[str, str]:
     before, after = _paragraphs(rng, wanted)
     is_sectioned = bool(rng.random() < 0.4)  # as often as assistants use headings in longer replies
     heading, more = (SECTION, MORE) if is_sectioned else ("", "\n")
-    return form, f"{opening}\n\n{heading}{before}\n\n{body}{more}{after}\n\n{end}".strip()
+    text = f"{opening}\n\n{heading}{before}\n\n{body}{more}{after}\n\n{end}".strip()
+    return form, _named(rng, text) if "{name}" in text or "{code}" in text else text
+
+
+def _named(rng: np.random.Generator, text: str) -> str:
+    """Return *text* with names and figures that hardly ever come twice, as in real replies."""
+    while "{name}" in text:
+        first, second, third = (SYLLABLES[index] for index in rng.integers(len(SYLLABLES), size=3).tolist())
+        text = text.replace("{name}", f"{first}{second}{third}".capitalize(), 1)
+    count, code, day = rng.integers((2, 10_000, 10), (5_000, 1_000_000, 29)).tolist()
+    return text.replace("{count}", str(count)).replace("{code}", f"T-{code}").replace("{day}", str(day))
 
 
 def _paragraphs(rng: np.random.Generator, size: int) -> tuple[str, str]:

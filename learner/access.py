@@ -31,6 +31,19 @@ def check_browser(headers: Mapping[str, str]) -> None:
         raise ApiError(403, f"pages of {origin!r} may not use the learner", code="origin")
 
 
+def check_site(headers: Mapping[str, str]) -> None:
+    """Do nothing when a form comes from a page of this site, or from no page at all.
+
+    A session's token already keeps the forms of other sites out; this keeps them from signing somebody in, too.
+
+    Raises:
+        ApiError: the browser says that a page of another site sent it (403).
+    """
+    site = headers.get("sec-fetch-site", "none")
+    if site not in ("same-origin", "none"):
+        raise ApiError(403, f"a form of another site ({site}) may not be sent here", code="origin")
+
+
 def _hostname(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]

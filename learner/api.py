@@ -41,6 +41,7 @@ ROUTES: Final[tuple[tuple[str, str, Handler, int], ...]] = (
     ("/api/training/jobs", "POST", api_training.add_job, 201),
     ("/api/training/jobs", "GET", api_training.jobs, 200),
     ("/api/training/jobs/{id}", "GET", api_training.job, 200),
+    ("/api/training/jobs/{id}/cancel", "POST", api_training.cancel, 200),
     ("/api/training/models", "GET", api_training.models, 200),
     ("/api/training/models/rollback", "POST", api_training.roll_back, 200),
     ("/api/training/models/{version}", "GET", api_training.model, 200),

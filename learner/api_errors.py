@@ -43,8 +43,9 @@ def from_store(exc: StoreError) -> ApiError:
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """Return *value* as a JSON answer."""
-    return Response(encode(value), status_code=status, media_type="application/json")
+    """Return *value* as a JSON answer, which browsers neither keep nor take for anything else."""
+    headers = {"x-content-type-options": "nosniff", "cache-control": "no-store"}
+    return Response(encode(value), status_code=status, media_type="application/json", headers=headers)
 
 
 def error_response(exc: ApiError) -> Response:

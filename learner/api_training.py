@@ -21,7 +21,7 @@ from store.datasets import (
     list_facets,
     review_example,
 )
-from store.jobs import create_job, get_job, list_jobs
+from store.jobs import cancel_job, create_job, get_job, list_jobs
 from store.nlu_models import get_model, list_models, withdraw_model
 from store.review_queue import audit_result
 from store.rows import plain
@@ -234,6 +234,11 @@ def jobs(call: Call) -> dict[str, Any]:
 def job(call: Call) -> Any:
     """Return one job."""
     return get_job(call.db, call.tenant_id, call.path["id"])
+
+
+def cancel(call: Call) -> Any:
+    """Cancel a job that nobody has begun."""
+    return cancel_job(call.db, call.tenant_id, call.path["id"], actor=call.actor, now_s=call.now_s)
 
 
 def models(call: Call) -> dict[str, Any]:

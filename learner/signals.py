@@ -94,8 +94,13 @@ def judge(pair: FollowedResponse, *, follow_up_window_s: float) -> TrafficSignal
     if pair.next_request_hash == pair.request_hash:
         return "regenerate"
     text = _last_user_text(pair)
-    if not text or is_closing(text) or _has_tool_calls(pair):
+    if not text:
         return None
+    found = _said(text, pair, follow_up_window_s)
+    return None if found is None or is_closing(text) or _has_tool_calls(pair) else found
+
+
+def _said(text: str, pair: FollowedResponse, follow_up_window_s: float) -> TrafficSignal | None:
     if is_correction(text):
         return "correction"
     waited_s = parse_iso(pair.next_created_at) - parse_iso(pair.completed_at)
@@ -124,7 +129,7 @@ def is_closing(text: str) -> bool:
 
 
 def _plain_quotes(text: str) -> str:
-    return text.replace("\u2019", "'")
+    return text if text.isascii() else text.replace("\u2019", "'")
 
 
 def _last_user_text(pair: FollowedResponse) -> str:

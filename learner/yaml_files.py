@@ -86,7 +86,7 @@ def _pattern_item(row: PatternRow) -> dict[str, Any]:
     conditions = {name: list(values) for name, values in msgspec.structs.asdict(row.conditions).items() if values}
     if conditions:
         shown["conditions"] = conditions
-    if row.grade is not None:
+    if row.grade != "none":
         shown["grade"] = row.grade
     if row.lift is not None:
         shown["lift"] = round(row.lift, 4)

@@ -1,16 +1,16 @@
 """Table ``response_characteristics``: what each reply was like, read once. Written by the learner alone."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from store.database import Database
 
 RECENT: Final = 50  # replies of a conversation that are looked through for the one whose results came
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadReply:
+class UnreadReply(msgspec.Struct, frozen=True):
     """A complete reply of the assistant whose characteristics nobody has read yet."""
 
     seq: int
@@ -24,17 +24,15 @@ class UnreadReply:
     created_at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Characteristics:
+class Characteristics(msgspec.Struct, frozen=True):
     """What the extractors found in one reply."""
 
     seq: int
     values_json: str
-    terms: str
+    terms: str  # separated by spaces, or a mark that says that they were not looked for
 
 
-@dataclass(frozen=True, slots=True)
-class CallingReply:
+class CallingReply(msgspec.Struct, frozen=True):
     """A reply that called tools, as it was read."""
 
     seq: int
@@ -72,6 +70,18 @@ def unread_replies(
         {"tenant_id": tenant_id, "after": after, "until": until, "since_at": since_at, "limit": limit},
     )
     return [UnreadReply(*row) for row in rows]
+
+
+def first_of_newest(db: Database, tenant_id: str, *, until: int, n: int) -> int:
+    """Return a ``seq`` from which on the tenant's *n* newest responses up to ``seq`` *until* are found; 0 for none."""
+    found = db.value(
+        """
+        SELECT min(seq) FROM (
+          SELECT seq FROM responses WHERE tenant_id = :tenant_id AND seq <= :until ORDER BY created_at DESC LIMIT :n)
+        """,
+        {"tenant_id": tenant_id, "until": until, "n": n},
+    )
+    return 0 if found is None else int(found)
 
 
 def before_first(db: Database, tenant_id: str, *, since_at: str) -> int:

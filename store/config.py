@@ -146,6 +146,7 @@ class PatternsSection:
     max_candidates: int
     require_trial_approval: bool
     max_rule_tokens: int
+    max_term_replies: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,8 +445,8 @@ _SHARES = {
     "embedding": ("similarity_threshold",),
     "question_types": ("min_confidence",),
     "knowledge": ("group_threshold", "tag_weight", "duplicate_similarity"),
-    "nlu": ("held_out", "unfamiliar", "unsure", "min_accuracy", "margin"),
     "training": ("review_below_confidence", "audit_share"),
+    "nlu": ("held_out", "unfamiliar", "unsure", "min_accuracy", "margin"),
 }
 
 

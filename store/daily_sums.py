@@ -20,6 +20,8 @@ def add_responses(db: Database, *, after: int, until: int) -> None:
     Raises:
         UnavailableError: the database is missing, locked or damaged.
     """
+    if until <= after:
+        return
     values = {"after": after, "until": until}
     db.execute(
         """

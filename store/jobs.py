@@ -5,6 +5,7 @@ A job is a lease: whoever claims it says so again while working. One whose holde
 
 from dataclasses import dataclass, replace
 
+from store.audit import record
 from store.clock import iso
 from store.database import Database, Row
 from store.errors import ConflictError, NotFoundError
@@ -271,8 +272,8 @@ def release_job(db: Database, job: JobRow) -> None:
     )
 
 
-def cancel_job(db: Database, tenant_id: str, job_id: str, *, reason: str, now_s: float) -> JobRow:
-    """Return the job as it is after it was taken out before anybody began it: failed, with *reason*.
+def cancel_job(db: Database, tenant_id: str, job_id: str, *, actor: str, now_s: float) -> JobRow:
+    """Return the job as it is after *actor* took it out before anybody began it: failed.
 
     Raises:
         NotFoundError: the tenant has no such job.
@@ -287,8 +288,10 @@ def cancel_job(db: Database, tenant_id: str, job_id: str, *, reason: str, now_s:
             UPDATE training_jobs SET status = 'failed', error = :reason, finished_at = :now
             WHERE tenant_id = :tenant_id AND id = :id
             """,
-            {"tenant_id": tenant_id, "id": job_id, "reason": reason, "now": iso(now_s)},
+            {"tenant_id": tenant_id, "id": job_id, "reason": f"cancelled by {actor}", "now": iso(now_s)},
         )
+        detail = {"kind": job.kind}
+        record(db, tenant_id, actor=actor, action="jobs.cancel", object_id=job_id, detail=detail, now_s=now_s)
         return get_job(db, tenant_id, job_id)
 
 

@@ -89,7 +89,8 @@ def changed_conversations(
             coalesce(sum(f.source = 'api' AND f.correction IS NOT NULL), 0) AS n_corrections,
             coalesce(sum(f.signal_type IN ('thumbs_up', 'copy')), 0) AS n_confirmations,
             coalesce(sum(f.weight), 0.0) AS satisfaction
-          FROM touched AS t JOIN conversations AS c ON c.tenant_id = :tenant_id AND c.id = t.id
+          -- CROSS: else all of the tenant's conversations are gone through, and all that were touched for each of them.
+          FROM touched AS t CROSS JOIN conversations AS c ON c.tenant_id = :tenant_id AND c.id = t.id
           LEFT JOIN responses AS r ON r.tenant_id = c.tenant_id AND r.conversation_id = c.id
           LEFT JOIN response_feedback AS f ON f.response_id = r.id
           GROUP BY c.id

@@ -153,7 +153,8 @@ def counts(db: Database, tenant_id: str) -> Counts:
           (SELECT count(*) FROM learned_patterns WHERE tenant_id = :tenant_id AND state = 'candidate')
             AS n_candidate_patterns,
           (SELECT count(*) FROM ai_contexts WHERE tenant_id = :tenant_id AND is_served = 1) AS n_approved_contexts,
-          (SELECT count(*) FROM v_pending_contexts WHERE tenant_id = :tenant_id) AS n_pending_contexts,
+          (SELECT count(*) FROM context_revisions AS r CROSS JOIN ai_contexts AS c ON c.id = r.context_id
+            WHERE r.status = 'pending_approval' AND c.tenant_id = :tenant_id) AS n_pending_contexts,
           (SELECT count(*) FROM ai_contexts WHERE tenant_id = :tenant_id AND status = 'flagged') AS n_flagged_contexts,
           (SELECT count(*) FROM alerts WHERE tenant_id = :tenant_id AND acknowledged_at IS NULL) AS n_open_alerts,
           (SELECT coalesce(sum(n_needs_review), 0) FROM datasets WHERE tenant_id = :tenant_id) AS n_examples_to_review

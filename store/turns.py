@@ -4,15 +4,15 @@ Reads ``responses`` and its signals only.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from store.database import Database
 
 PAGE = 1000  # pairs in memory at once
 
 
-@dataclass(frozen=True, slots=True)
-class FollowedResponse:
+class FollowedResponse(msgspec.Struct, frozen=True):
     """A response that was answered by another turn of the same conversation."""
 
     response_id: str
@@ -20,14 +20,13 @@ class FollowedResponse:
     completed_at: str
     request_hash: str
     reply_json: str | None
-    families: frozenset[str]  # of the signals that it has already
     next_messages_json: str  # what the following turn added
     next_request_hash: str
     next_created_at: str
+    families: frozenset[str]  # of the signals that it has already
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(msgspec.Struct, frozen=True):
     """What was said in one turn."""
 
     messages_json: str
@@ -82,18 +81,9 @@ def followed_responses(db: Database, tenant_id: str, *, after: int, until: int) 
             """,
             {"tenant_id": tenant_id, "after": cursor, "until": until, "limit": PAGE},
         )
-        for row in rows:
-            yield FollowedResponse(
-                response_id=row["id"],
-                user_id=row["user_id"],
-                completed_at=row["completed_at"],
-                request_hash=row["request_hash"],
-                reply_json=row["reply_json"],
-                families=frozenset((row["families"] or "").split(",")) - {""},
-                next_messages_json=row["next_messages_json"],
-                next_request_hash=row["next_request_hash"],
-                next_created_at=row["next_created_at"],
-            )
+        for _, *row, families in rows:
+            fields = [*row, frozenset(families.split(",") if families else ())]
+            yield FollowedResponse(*fields)
         if len(rows) < PAGE:
             return
         cursor = rows[-1]["seq"]

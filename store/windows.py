@@ -4,7 +4,6 @@ Complete answers of the assistant (outcome ok, agent ai) whose characteristics w
 a tool loop are no answers: their signals are the answer's, and so is what only they were told (such as the user).
 """
 
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -415,12 +414,14 @@ def _read_injections(db: Database, references: Sequence[str]) -> InjectionColumn
 def _decode_references(references: Sequence[str]) -> tuple[Integers, Integers]:
     """Return which response refers to which set, (k,) each."""
     decoder = msgspec.json.Decoder(list[int | tuple[int, float]])
-    counts, set_ids = array("q"), array("q")
-    for text in references:
-        found = decoder.decode(text)
-        counts.append(len(found))
-        set_ids.extend([one if isinstance(one, int) else one[0] for one in found])
-    return np.arange(len(references)).repeat(np.array(counts, np.int64)), np.array(set_ids, np.int64)
+    decoded = {text: _set_ids(decoder.decode(text)) for text in set(references)}  # few differ
+    found = [decoded[text] for text in references]
+    counts = np.fromiter(map(len, found), np.int64, len(found))
+    return np.arange(len(found)).repeat(counts), np.fromiter(chain.from_iterable(found), np.int64)
+
+
+def _set_ids(references: list[int | tuple[int, float]]) -> list[int]:
+    return [one if isinstance(one, int) else one[0] for one in references]
 
 
 @dataclass(frozen=True, slots=True)

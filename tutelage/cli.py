@@ -12,7 +12,6 @@ from store.errors import StoreError
 from tutelage import (
     cli_alerts,
     cli_backup,
-    cli_classifiers,
     cli_contexts,
     cli_datasets,
     cli_demo,
@@ -25,6 +24,7 @@ from tutelage import (
     cli_jobs,
     cli_keys,
     cli_learn,
+    cli_models,
     cli_patterns,
     cli_serve,
     cli_tenants,
@@ -58,6 +58,7 @@ app.command("proxy")(cli_serve.proxy)
 app.command("learner")(cli_serve.learner)
 app.command("learn")(cli_learn.learn)
 app.command("runs")(cli_learn.runs)
+app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
 app.command("doctor")(cli_doctor.doctor)
@@ -68,7 +69,6 @@ app.command("restore")(cli_backup.restore)
 app.command("export")(cli_export.export)
 app.command("import")(cli_import.import_file)
 app.add_typer(cli_datasets.app, name="datasets")
-app.add_typer(cli_classifiers.app, name="classifiers")
 app.add_typer(cli_examples.app, name="examples")
 app.add_typer(cli_jobs.app, name="jobs")
 app.command("forget")(cli_forget.forget)

@@ -544,8 +544,12 @@ def _handle_sigterm(reference: "weakref.ref[ConversationLogger]") -> None:
 
 
 def _threshold(given: float | None) -> float | None:
-    text = os.environ.get("CONFIDENCE_THRESHOLD_FOR_REVIEW", "").strip()
-    value = given if given is not None else float(text) if text else None
+    value: str | float | None = os.environ.get("CONFIDENCE_THRESHOLD_FOR_REVIEW", "").strip() or None
+    value = value if given is None else given
+    try:
+        value = None if value is None else float(value)
+    except ValueError as exc:
+        raise ValueError(f"CONFIDENCE_THRESHOLD_FOR_REVIEW must be a number, not {value!r}") from exc
     if value is not None and not 0 <= value <= 1:
         raise ValueError(f"the confidence under which a message is reviewed must be from 0 to 1, not {value!r}")
     return value
@@ -556,6 +560,10 @@ def _directory(given: str | os.PathLike[str] | None, url: str, api_key: str) -> 
         return None
     if given is not None:
         return Path(given)
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as exc:  # an account without a home
+        log.warning("messages wait in memory only: %s; give a spill_directory", exc)
+        return None
     target = hashlib.sha256(f"{url}\x00{api_key}".encode()).hexdigest()[:16]
     return Path(state) / "tutelage" / f"spill-{target}"

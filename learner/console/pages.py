@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from learner.access import check_browser, check_right
+from learner.access import check_browser, check_right, check_site
 from learner.api_errors import ApiError
 from learner.api_request import read_bytes
 from learner.console import actions, overview, pattern_views, views
@@ -183,6 +183,7 @@ def _form(services: Services, action: Action) -> Endpoint:
 
 
 async def _read_form(request: Request) -> dict[str, str]:
+    check_site(request.headers)
     body = await read_bytes(request, MAX_FORM_BYTES)
     return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 

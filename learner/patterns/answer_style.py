@@ -75,7 +75,7 @@ def strategy(read: Read) -> tuple[str, ...] | None:
         and _CLARIFYING.search(lower)
     ):
         found.append("clarify")
-    if _NOTE_MARK.search(prose) or _is_within(_SOURCES, prose, hints & _SOURCE_HINTS, 10, 60):
+    if ("[" in prose and _NOTE_MARK.search(prose)) or _is_within(_SOURCES, prose, hints & _SOURCE_HINTS, 10, 60):
         found.append("sources")
     if _is_within(_CAVEAT, prose, hints & _CAVEAT_HINTS, 10, 20):
         found.append("caveats")
@@ -123,13 +123,15 @@ _OFFER: Final = re.compile(
 _CLOSING: Final = re.compile(
     r"\b(?:let me know|feel free to|hesitate to|(?:happy|glad|here) to help|hope (?:this|that) helps)\b[^\n?]*\Z"
 )
-_CLOSING_HINTS: Final = ("let me know", "feel free", "hesitate", "to help", "helps")
-_NEXT: Final = re.compile(
-    r"(?:^|\n)\W*(?:(?:suggested |recommended |possible )?next steps?|(?:related|follow-up|suggested) questions"
+_CLOSING_HINTS: Final = frozenset(("let me know", "feel free", "hesitate", "to help", "helps"))
+_NEXT_LINE: Final = re.compile(
+    r"\n\W*(?:(?:suggested |recommended |possible )?next steps?|(?:related|follow-up|suggested) questions"
     r"|what you (?:can|could) do next|you (?:could|can|may|might) also (?:ask|try|explore|want))\b"
-    r"|\byou (?:could|may|might) also (?:ask|try|want to|explore|consider|be interested)\b"
 )
-_NEXT_HINTS: Final = ("next step", "questions", "do next", " also ")
+_NEXT: Final = re.compile(
+    r"you (?<!\wyou )(?:could|may|might) also (?:ask|try|want to|explore|consider|be interested)\b"
+)
+_NEXT_HINTS: Final = frozenset(("next step", "questions", "do next", " also "))
 _QUESTIONS: Final = re.compile(r"^\s*(?:[-*+•]|\d{1,2}[.)])\s[^\n]*\?\W*$", re.MULTILINE)
 
 
@@ -138,7 +140,7 @@ def follow_up(read: Read) -> tuple[str, ...] | None:
     tail = read.tail
     if not tail:
         return None
-    if has_any(tail, _NEXT_HINTS) and _NEXT.search(tail):
+    if has_any(tail, read.hints & _NEXT_HINTS) and (_NEXT.search(tail) or _NEXT_LINE.search(f"\n{tail}")):
         return ("suggestions",)
     if tail.count("?") >= 2 and len(_QUESTIONS.findall(tail)) >= 2:
         return ("suggestions",)
@@ -146,4 +148,4 @@ def follow_up(read: Read) -> tuple[str, ...] | None:
     if end.endswith("?") or ("?" in tail and _offers(tail)):
         return ("question",)
     start = max(tail.rfind("\n"), tail.rfind("?")) + 1
-    return ("offer",) if has_any(tail, _CLOSING_HINTS) and _CLOSING.search(tail, start) else ("none",)
+    return ("offer",) if has_any(tail, read.hints & _CLOSING_HINTS) and _CLOSING.search(tail, start) else ("none",)

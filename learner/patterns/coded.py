@@ -77,7 +77,8 @@ def encode(observations: Observations, axes: Axes) -> tuple[Coded, Uses, Integer
     names = [user or voter for user, voter in zip(observations.users, observations.thumb_voters, strict=True)]
     voters = [voter or user for user, voter in zip(observations.users, observations.thumb_voters, strict=True)]
     user = axes.user_places(names, conversations)[order]
-    buckets = [bucket_of(name or conversation) for name, conversation in zip(names, conversations, strict=True)]
+    named = [name or conversation for name, conversation in zip(names, conversations, strict=True)]
+    bucket = {name: bucket_of(name) for name in set(named)}
     dimensions = axes.dimensions
     exposures = observations.exposures
     draws = _draws(exposures, observations.is_holdout, rank, axes, dimensions)
@@ -88,8 +89,8 @@ def encode(observations: Observations, axes: Axes) -> tuple[Coded, Uses, Integer
         question_type=codes(observations.question_types, axes.question_types)[order],
         group=codes(observations.groups, axes.groups)[order],
         user=user,
-        voter=axes.user_places(voters, conversations)[order],
-        bucket=np.array(buckets, np.int64)[order],
+        voter=user if voters == names else axes.user_places(voters, conversations)[order],
+        bucket=np.array([bucket[name] for name in named], np.int64)[order],
         signals=observations.signals[order],
         satisfaction=observations.satisfaction[order],
         is_rated=observations.is_rated[order],

@@ -1,11 +1,15 @@
 """From where on a reply reports something: a change in percent, a count, a severity."""
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from learner.patterns.reply_text import Read, has_any, span_of
 
 THRESHOLDS: Final = (1, 2, 5, 10, 15, 20, 25, 30, 50, 75, 90)  # percent, that a reply's threshold is rounded to
+_ABOVE_HINTS: Final = frozenset(
+    ("above", "over", "beyond", "more than", "at least", "exceed", "greater than", "larger than", "higher than", ">")
+)
 _COUNTS: Final = (2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)  # that a reply's least count is rounded to
 _ABOVE: Final = (
     r"(?:above|over|beyond|more than|at least|exceed(?:s|ed|ing)?|greater than|larger than|higher than|>=?|≥)\s*"
@@ -29,14 +33,15 @@ _COUNT_REACH: Final = _NEAR_CHARS + 100  # from such a word to the far end of th
 def threshold(read: Read) -> tuple[str, ...] | None:
     """Return the change in percent from which on the reply reports one, None where nothing is in percent."""
     prose = read.prose
-    span = span_of(prose, read.hints & _PERCENTS, 60, 8)
-    if span is None:
+    places = [at for word in read.hints & _PERCENTS if (at := prose.find(word)) >= 0]
+    if not places:
         return None
-    for match in _THRESHOLD.finditer(prose, *span):
+    start = max(min(places) - 60, 0)
+    for match in _after_above(_THRESHOLD, read, (start, len(prose))):
         if _MOVEMENT.search(_around(prose, match)):
             percent = float(match[1])
             return (str(min(THRESHOLDS, key=lambda known: (abs(known - percent), known))),)
-    return () if _PERCENT.search(prose, *span) else None
+    return () if _PERCENT.search(prose, start) else None
 
 
 def min_count(read: Read) -> tuple[str, ...] | None:
@@ -45,11 +50,27 @@ def min_count(read: Read) -> tuple[str, ...] | None:
     span = span_of(prose, read.hints & _ALERTING, _COUNT_REACH, _COUNT_REACH)
     if span is None:
         return None
-    for match in _COUNT.finditer(prose, *span):
+    for match in _after_above(_COUNT, read, span):
         if has_any(_around(prose, match), _ALERTING):
             count = float(match[1])
             return (str(min(_COUNTS, key=lambda known: (abs(known - count), known))),)
     return ()
+
+
+def _after_above(pattern: re.Pattern[str], read: Read, span: tuple[int, int]) -> Iterator[re.Match[str]]:
+    """Yield what ``pattern.finditer(read.prose, *span)`` does; the pattern begins with ``_ABOVE``."""
+    prose, (start, end) = read.prose, span
+    words = read.hints & _ABOVE_HINTS
+    places: list[int] = []
+    for word in words if prose.isascii() else (*words, "≥"):
+        at = prose.find(word, start, end)
+        while at >= 0:
+            places.append(at)
+            at = prose.find(word, at + 1, end)
+    for at in sorted(places):
+        match = pattern.match(prose, at, end)
+        if match is not None:
+            yield match
 
 
 def _around(text: str, match: re.Match[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from learner.patterns.characteristics import EXTRACTORS, MAX_TOOLS, TERMINOLOGY
 from learner.patterns.observations import Booleans, Column, Integers, Natural
-from learner.patterns.terminology import MAX_TERMS, tenant_terms
+from learner.patterns.terminology import MAX_TERMS, NOT_READ, tenant_terms
 
 _NO_TEXT: Final = frozenset({"tools"})  # dimensions that a reply without a text may have
 
@@ -27,7 +27,7 @@ def natural_of(
 
     Args:
         characteristics: (n,) values by dimension as JSON, as ``response_characteristics`` holds them.
-        terms: (n,) what may be terms in each reply, separated by spaces.
+        terms: (n,) what may be terms in each reply, separated by spaces, or ``NOT_READ``.
         users: (n,) who read them, as names or codes: a new term needs many.
         known: what the model has. Those in no reply are left out; ``applies`` says where they could have been.
 
@@ -55,20 +55,29 @@ def natural_of(
     room = max(MAX_TERMS - len(taken), 0)
     columns = [*present, *fresh, *(Column(TERMINOLOGY, term) for term in new_terms[:room])]
 
-    has = np.zeros((len(terms), len(columns)), np.bool_)
-    for index, one in enumerate(columns):
-        if one.dimension == TERMINOLOGY:
-            has[:, index] = _bools(one.value in own for own in held)[text_of]
-        else:
-            has[:, index] = _bools(one.value in values.get(one.dimension, ()) for values in decoded)[form_of]
+    value_at = {(one.dimension, one.value): index for index, one in enumerate(columns)}
+    of_forms = _table(
+        [[value_at.get((name, value)) for name, found in one.items() for value in found] for one in decoded], columns
+    )
+    of_texts = _table([[value_at.get((TERMINOLOGY, term)) for term in own] for own in held], columns)
+    has = of_forms[form_of] | of_texts[text_of]
     applies = {name: _bools(name in values for values in decoded)[form_of] for name, _, _ in EXTRACTORS}
-    applies[TERMINOLOGY] = _bools(bool(values.keys() - _NO_TEXT) for values in decoded)[form_of]
+    has_text = _bools(bool(values.keys() - _NO_TEXT) for values in decoded)[form_of]
+    applies[TERMINOLOGY] = has_text & _bools(text != NOT_READ for text in texts)[text_of]
     return Natural(columns, has, applies)
 
 
 def _distinct(values: Sequence[str]) -> tuple[list[str], Integers]:
     place = {form: index for index, form in enumerate(dict.fromkeys(values))}
     return list(place), np.fromiter(map(place.__getitem__, values), np.int64, len(values))
+
+
+def _table(places: Sequence[Sequence[int | None]], columns: Sequence[Column]) -> Booleans:
+    """Return (rows, columns), True at the *places* of each row."""
+    found = np.zeros((len(places), len(columns)), np.bool_)
+    row = [index for index, own in enumerate(places) for place in own if place is not None]
+    found[row, [place for own in places for place in own if place is not None]] = True
+    return found
 
 
 def _bools(facts: Iterable[bool]) -> Booleans:

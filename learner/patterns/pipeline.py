@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from learner.cycles import without_cycle_search
 from learner.patterns.characteristics import TERMINOLOGY, TYPES
 from learner.patterns.deciding import Decisions, Split, decide, is_startable, resets_by_persons
 from learner.patterns.finding import Find
@@ -86,19 +87,21 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
     window_at = days_before(situation.traffic_s, settings.window_days)
     source = Source(db, tenant_id, settings, config.feedback, rows, window_at)
     until_response = newest_response(db, tenant_id, after=since.response)
-    read_replies(
-        db,
-        tenant_id,
-        collaborators.tokens,
-        until=until_response,
-        since_at=window_at,
-        settle_days=settings.settle_days,
-    )
-    with db.snapshot():
-        until = replace(_newest(db, tenant_id, since), response=until_response)
-        state = load_learner_state(db, tenant_id)
-        found = _catch_up(source, state, since, until, situation)
-        safety = _safety(source, found.seen, situation)
+    with without_cycle_search():
+        read_replies(
+            db,
+            tenant_id,
+            collaborators.tokens,
+            until=until_response,
+            since_at=window_at,
+            settle_days=settings.settle_days,
+            max_term_replies=settings.max_term_replies,
+        )
+        with db.snapshot():
+            until = replace(_newest(db, tenant_id, since), response=until_response)
+            state = load_learner_state(db, tenant_id)
+            found = _catch_up(source, state, since, until, situation)
+            safety = _safety(source, found.seen, situation)
     situation = replace(situation, crash=safety.crash, is_frozen=safety.is_frozen)
     return publish_run(
         db, run, _decide(run, Read(source, state, found, until), situation, safety, collaborators.tokens)

@@ -1,18 +1,21 @@
 """Reads what new replies were like, each once, and keeps it: a run does not read old texts again."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from learner.patterns.characteristics import VERSION, Values, characterise
+from learner.patterns.hints import HintFinder
 from learner.patterns.people import is_part_of_a_name, names_in_turn
 from learner.patterns.reply_text import Reply, reply_of
-from learner.patterns.terminology import Ordinary, terms_in
+from learner.patterns.terminology import NOT_READ, Ordinary, terms_in
 from learner.patterns.tool_loops import OpenSteps, Step, ends, with_earlier
 from store.characteristics import (
     Characteristics,
     UnreadReply,
     before_first,
+    first_of_newest,
     last_read,
     recent_calls,
     save_characteristics,
@@ -29,19 +32,28 @@ TURN_PART: Final = 0.5
 
 
 def read_replies(
-    db: Database, tenant_id: str, tokens: TokenCounter, *, until: int, since_at: str, settle_days: float
+    db: Database,
+    tenant_id: str,
+    tokens: TokenCounter,
+    *,
+    until: int,
+    since_at: str,
+    settle_days: float,
+    max_term_replies: int,
 ) -> int:
     """Read the tenant's replies that nobody has read yet, up to ``seq`` *until*; return how many.
 
-    Doing it again changes nothing: it is no part of what a run publishes.
+    Its own words are looked for in the *max_term_replies* newest: it takes as long as all the rest, and a word that is
+    to be learned is in many of them. Doing it again changes nothing: it is no part of what a run publishes.
     """
     n_read = 0
-    reader = _Reader(db, tenant_id, Ordinary(tokens), settle_days * DAY_S * TURN_PART)
     after = max(last_read(db, tenant_id, VERSION), before_first(db, tenant_id, since_at=since_at))
+    is_long = until - after > max_term_replies
+    terms_from = first_of_newest(db, tenant_id, until=until, n=max_term_replies) if is_long else 0
+    reader = _Reader(db, tenant_id, Ordinary(tokens), settle_days * DAY_S * TURN_PART, terms_from)
     while True:
         page = unread_replies(db, tenant_id, after=after, until=until, since_at=since_at, limit=PAGE)
-        found = [reader.read(reply) for reply in page]
-        save_characteristics(db, tenant_id, VERSION, found, ends(reader.take_steps()))
+        save_characteristics(db, tenant_id, VERSION, reader.read(page), ends(reader.take_steps()))
         n_read += len(page)
         if len(page) < PAGE:
             return n_read
@@ -49,13 +61,15 @@ def read_replies(
 
 
 class _Reader:
-    """Reads one reply after the other, and knows the turns that go on."""
+    """Reads one page of replies after the other, and knows the turns that go on."""
 
-    def __init__(self, db: Database, tenant_id: str, ordinary: Ordinary, turn_s: float) -> None:
+    def __init__(self, db: Database, tenant_id: str, ordinary: Ordinary, turn_s: float, terms_from: int) -> None:
         self._db = db
         self._tenant_id = tenant_id
         self._ordinary = ordinary
         self._turn_s = turn_s
+        self._terms_from = terms_from
+        self._finder = HintFinder()
         self._open = OpenSteps()
         self._steps: list[tuple[int, int]] = []
 
@@ -64,23 +78,28 @@ class _Reader:
         steps, self._steps = self._steps, []
         return steps
 
-    def read(self, unread: UnreadReply) -> Characteristics:
-        reply = reply_of(
-            unread.reply_json,
-            unread.messages_json,
-            format=unread.response_format,
-            length_band=unread.length_band,
-            offers_tools=bool(unread.tool_set),
-        )
-        words = self._ordinary.read(reply.text)
-        values: Values = characterise(reply, words.hints)
+    def read(self, page: Sequence[UnreadReply]) -> list[Characteristics]:
+        replies = [_reply(unread) for unread in page]
+        hints = self._finder.find([reply.text for reply in replies])
+        return [
+            Characteristics(unread.seq, self._values(unread, reply, held), self._terms(unread, reply))
+            for unread, reply, held in zip(page, replies, hints, strict=True)
+        ]
+
+    def _values(self, unread: UnreadReply, reply: Reply, hints: frozenset[str]) -> str:
+        values: Values = characterise(reply, hints)
         if reply.answered or reply.asked:
             values = self._in_turn(unread, reply, values)
-        terms = terms_in(words, unread.question)
+        return msgspec.json.encode(values).decode()
+
+    def _terms(self, unread: UnreadReply, reply: Reply) -> str:
+        if unread.seq < self._terms_from:
+            return NOT_READ
+        terms = terms_in(self._ordinary.read(reply.text), unread.question)
         if terms:
             names = names_in_turn(unread.messages_json, unread.question, reply.text)
             terms = tuple(term for term in terms if not is_part_of_a_name(term, names))
-        return Characteristics(unread.seq, msgspec.json.encode(values).decode(), " ".join(terms))
+        return " ".join(terms)
 
     def _in_turn(self, unread: UnreadReply, reply: Reply, values: Values) -> Values:
         created_s = parse_iso(unread.created_at)
@@ -105,3 +124,13 @@ class _Reader:
                 values = msgspec.json.decode(row.values_json, type=dict[str, tuple[str, ...]])
                 return Step(row.seq, parse_iso(row.created_at), values)
         return None
+
+
+def _reply(unread: UnreadReply) -> Reply:
+    return reply_of(
+        unread.reply_json,
+        unread.messages_json,
+        format=unread.response_format,
+        length_band=unread.length_band,
+        offers_tools=bool(unread.tool_set),
+    )

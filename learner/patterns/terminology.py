@@ -10,14 +10,15 @@ everybody knows (SLA, ARR) are named here.
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, filterfalse
-from typing import Final, NamedTuple
+from typing import Final
 
-from learner.patterns.reply_text import hints_in
+import msgspec
+
 from store.tokens import TokenCounter
 
+NOT_READ: Final = "?"  # stands for the terms of a reply that was not searched for them
 MAX_TERMS: Final = 20  # of a tenant, most used first
 MAX_REPLY_TERMS: Final = 30  # of one reply
 MIN_TERM_USERS: Final = 20  # different ones whose replies must hold a term
@@ -47,21 +48,12 @@ _TRADE: Final = frozenset(  # acronyms of business for which cl100k has a token
 )
 
 
-class Piece(NamedTuple):
-    """What a piece of text, between blanks, holds."""
-
-    rare: tuple[str, ...]  # words that are not ordinary
-    hints: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(msgspec.Struct, frozen=True):
     """A text, code left out, as the words in it that say something."""
 
     prose: str
     n_pieces: int  # between blanks
     rare: tuple[str, ...]  # words that are not ordinary, in their order, each time that they come
-    hints: frozenset[str]  # of what the text holds, code included
 
 
 class Ordinary:
@@ -73,34 +65,29 @@ class Ordinary:
 
     def __init__(self, tokens: TokenCounter) -> None:
         self._tokens = tokens
-        self._plain: set[str] = set()  # pieces of text without a word that is not ordinary, and without a hint
-        self._known: dict[str, Piece] = {}  # others
+        self._plain: set[str] = set()  # pieces of text without a word that is not ordinary
+        self._rare: dict[str, tuple[str, ...]] = {}  # others, with those words
         self.is_ordinary = lru_cache(maxsize=CACHED_WORDS)(self._is_ordinary)
 
     def read(self, text: str) -> Words:
         """Return the words of *text*."""
         prose = text if text.isascii() else _plain_quotes(text)
-        code: list[str] = []
         if "`" in prose:
-            code, prose = _CODE.findall(prose), _CODE.sub(" ", prose)
+            prose = _CODE.sub(" ", prose)
         pieces = prose.split()
-        strange = [
-            self._known.get(piece) or self._look(piece) for piece in filterfalse(self._plain.__contains__, pieces)
-        ]
-        rare = tuple(chain.from_iterable(one.rare for one in strange))
-        hints = frozenset(chain.from_iterable(one.hints for one in strange if one.hints))
-        return Words(prose, len(pieces), rare, hints | hints_in("\n".join(code).lower()) if code else hints)
+        strange = filterfalse(self._plain.__contains__, pieces)
+        rare = tuple(chain.from_iterable(self._rare.get(piece) or self._look(piece) for piece in strange))
+        return Words(prose, len(pieces), rare)
 
-    def _look(self, piece: str) -> "Piece":
+    def _look(self, piece: str) -> tuple[str, ...]:
         is_address = _ADDRESS.search(piece) is not None
         rare = () if is_address else tuple(word for word in _WORD.findall(piece) if not self.is_ordinary(word))
-        found = Piece(rare, tuple(hints_in(piece.lower())))
-        if rare or found.hints:
-            if len(self._known) < CACHED_WORDS:
-                self._known[piece] = found
+        if rare:
+            if len(self._rare) < CACHED_WORDS:
+                self._rare[piece] = rare
         elif len(self._plain) < CACHED_WORDS:
             self._plain.add(piece)
-        return found
+        return rare
 
     def _is_ordinary(self, word: str) -> bool:
         small = word.lower()
@@ -114,7 +101,7 @@ class Ordinary:
         return self._is_known(small) or any(self._is_known(stem) for stem in _stems(small))
 
     def _is_known(self, word: str) -> bool:
-        return any(self._tokens.count(f" {form}") == 1 for form in (word, word.capitalize(), word.upper()))
+        return any(self._tokens.is_one(f" {form}") for form in (word, word.capitalize(), word.upper()))
 
 
 def _stems(word: str) -> Iterable[str]:
@@ -158,7 +145,7 @@ def tenant_terms(terms: Sequence[str], users: Sequence[Hashable]) -> list[str]:
     """Return the tenant's terms, most used first: held by replies to many users and not by most replies.
 
     Args:
-        terms: (n,) what may be terms in each reply, separated by spaces.
+        terms: (n,) what may be terms in each reply, separated by spaces; ``NOT_READ`` counts for nothing.
         users: (n,) who read the reply, as names or codes.
     """
     replies = Counter(terms)
@@ -167,7 +154,7 @@ def tenant_terms(terms: Sequence[str], users: Sequence[Hashable]) -> list[str]:
     for text, own in sets.items():
         for form in own:
             forms[form] += replies[text]
-    most = MAX_TERM_SHARE * len(terms)
+    most = MAX_TERM_SHARE * (len(terms) - replies[NOT_READ])
     chosen = [form for form, n in forms.items() if MIN_TERM_USERS <= n <= most and _is_term(form, forms)]
     readers: dict[str, set[Hashable]] = {form: set() for form in chosen}
     wanted = {text: hits for text, own in sets.items() if (hits := own & readers.keys())}

@@ -111,7 +111,7 @@ def test_the_trained_classifier_tells_types_and_a_reviewed_label_changes_its_ans
     same = train(product)
     assert same["version"] == 2  # nothing changed, nothing was trained
 
-    product.command("classifiers", "rollback")
+    product.command("models", "rollback")
     eventually_typed(product, WRONG, "refund")
     assert api(product, "POST", "models/rollback", {}) == {"withdrawn": 1, "serving": None}
     eventually(lambda: question_type(product, WRONG)[0] not in ("parcel", "refund", "loyalty"))

@@ -55,6 +55,13 @@ def test_a_pattern_is_explained_in_words(client: TestClient, row: PatternRow) ->
     ]
 
 
+def test_patterns_are_found_by_words_of_their_rule_and_by_id(client: TestClient, row: PatternRow) -> None:
+    for text in ("BE bri", row.id):
+        found = client.get("/api/patterns", params={"text": text}).json()["data"]
+        assert [one["id"] for one in found] == [row.id], text
+    assert client.get("/api/patterns?text=never").json()["data"] == []
+
+
 def test_the_conversations_behind_a_pattern_come_page_by_page(client: TestClient, row: PatternRow) -> None:
     url = f"/api/patterns/{row.id}/conversations"
     assert ids(client.get(url)) == ["with-2", "with-1", "with-0"]

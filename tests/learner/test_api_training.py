@@ -343,6 +343,16 @@ def test_a_job_is_queued_and_the_scheduler_woken(
         assert client.get("/api/training/jobs?kind=knowledge").json()["data"] == []
 
 
+def test_a_job_is_cancelled_before_anybody_began_it_and_once(client: TestClient) -> None:
+    job = client.post("/api/training/jobs", json={"kind": "patterns"}).json()
+    url = f"/api/training/jobs/{job['id']}/cancel"
+    cancelled = client.post(url, json={}).json()
+    assert (cancelled["status"], cancelled["error"]) == ("failed", "cancelled by console")
+    again = client.post(url, json={})
+    assert (again.status_code, error_of(again)["code"]) == (409, "conflict")
+    assert client.post("/api/training/jobs/job_none/cancel", json={}).status_code == 404
+
+
 FIRST = "2026-11-01T00:00:00.000Z"
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Iterator
+from datetime import date
 from html import unescape
 from typing import Any
 
@@ -10,7 +11,17 @@ import pytest
 from starlette.testclient import TestClient
 
 from learner.authoring import Author
-from learner.console.charts import interval_chart, satisfaction_chart, smoothed
+from learner.console.charts import (
+    Line,
+    Point,
+    interval_chart,
+    lift_chart,
+    satisfaction_chart,
+    share_chart,
+    smoothed,
+)
+from learner.console.overview import weeks
+from learner.console.pattern_views import lifts
 from store.alerts import raise_alert
 from store.audit import list_audit
 from store.clock import ManualClock
@@ -21,7 +32,7 @@ from store.database import Database
 from store.datasets import NewExample, add_examples, list_examples
 from store.feedback import Signal, record_signal
 from store.generations import current_number
-from store.patterns import get_pattern, list_patterns, publish_patterns, save_pattern
+from store.patterns import PatternEvent, get_pattern, list_patterns, publish_patterns, save_pattern
 from store.plan import Conditions
 from store.records import InjectionRecord
 from store.responses import insert_records
@@ -515,6 +526,46 @@ def arm_sums(day: int, n: int, satisfaction: float) -> ArmSums:
 def test_a_line_averages_the_days_before_it_by_responses() -> None:
     rows = [arm_sums(day, n, value) for day, n, value in ((1, 1, 1.0), (2, 3, 0.0), (9, 1, 0.5))]
     assert [(point.day.day, point.value) for point in smoothed(rows)] == [(1, 1.0), (2, 0.25), (9, 0.5)]
+
+
+def test_weeks_count_back_from_the_last_day_with_a_response() -> None:
+    found = weeks([arm_sums(1, 2, 1.0), arm_sums(8, 1, 0.5), arm_sums(9, 3, -0.5)])
+    assert [(week.until.isoformat(), week.treated.n_responses, week.treated.satisfaction) for week in found] == [
+        ("2026-11-09", 4, -0.25),
+        ("2026-11-02", 2, 1.0),
+    ]
+    assert [week.holdout.satisfaction for week in found] == [None, None]
+    assert weeks([]) == []
+
+
+def test_the_lift_over_time_begins_with_the_evidence_that_counts(db: Database, author: Author) -> None:
+    row = author.add_pattern(
+        db,
+        "default",
+        type="query_style",
+        rule="Be brief.",
+        conditions=Conditions(),
+        state="trial",
+        actor="test",
+        now_s=NOW_S,
+    )
+    old, new, at = ({"lift": lift, "lift_low": lift - 0.1, "lift_high": lift + 0.1} for lift in (0.5, 0.2, 0.3))
+    events: list[tuple[int, dict[str, Any]]] = [(10, old), (12, new), (13, {"lift": None}), (14, at)]
+    history = [
+        PatternEvent(
+            number, row.id, None, "learner", "trial", "trial", "", detail, False, f"2026-11-{day}T10:00:00.000Z"
+        )
+        for number, (day, detail) in enumerate(events)
+    ]
+    row = dataclasses.replace(row, trial_since="2026-11-11T00:00:00.000Z", lift=0.25, lift_low=0.2, lift_high=0.3)
+    assert [(point.day.day, point.value) for point in lifts(history, row)] == [(12, 0.2), (14, 0.3), (21, 0.25)]
+    assert lift_chart(lifts(history, row)).count("<svg") == 2  # wide and narrow
+    assert lift_chart(lifts([], row)) == ""
+
+
+def test_texts_of_a_chart_are_escaped() -> None:
+    points = [Point(date(2026, 11, 21), 0.5)]
+    assert ATTACK not in share_chart(ATTACK, [Line("treated", points)])
 
 
 @pytest.mark.parametrize("value", [-1.0, 0.0, 0.333, 1.0])

@@ -1,9 +1,9 @@
 """What a user's next turn says about the reply before it."""
 
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from learner.signals import find_traffic_signals, is_closing, is_correction, judge
 from store.clock import iso

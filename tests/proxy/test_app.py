@@ -32,6 +32,8 @@ KEYS: Keys = {
     hash_key("tut-app"): LiveKey("key_app", "acme", "app", None),
     hash_key("tut-feedback"): LiveKey("key_feedback", "acme", "feedback", None),
     hash_key("tut-admin"): LiveKey("key_admin", "beta", "admin", None),
+    hash_key("tut-reviewer"): LiveKey("key_reviewer", "acme", "reviewer", None),
+    hash_key("tut-viewer"): LiveKey("key_viewer", "acme", "viewer", None),
 }
 
 
@@ -234,6 +236,8 @@ def test_more_connections_than_allowed_are_a_503(config: Config) -> None:
         pytest.param(b"POST", CHAT, bearer("tut-admin"), 200, id="admin asks"),
         pytest.param(b"POST", CHAT, [(b"x-api-key", b"tut-app")], 200, id="as Anthropic's clients"),
         pytest.param(b"POST", CHAT, bearer("tut-feedback"), 403, id="feedback must not ask"),
+        pytest.param(b"POST", CHAT, bearer("tut-reviewer"), 403, id="reviewer must not ask"),
+        pytest.param(b"POST", b"/v1/feedback", bearer("tut-viewer"), 403, id="viewer must not tell"),
         pytest.param(b"POST", CHAT, bearer("tut-wrong"), 401, id="wrong key"),
         pytest.param(b"POST", CHAT, [(b"authorization", b"Basic eDp5")], 401, id="no bearer"),
         pytest.param(b"POST", CHAT, [], 401, id="no key"),

@@ -9,7 +9,7 @@ from store.tenants import ensure_tenant
 from tests.conftest import NOW_S
 
 DATASET = "ds-auto-training"
-BULK, PROXY = '["source:bulk"]', '["traffic","self_labelled"]'
+BULK, PROXY, OWN = '["source:bulk"]', '["source:proxy"]', '["source:proxy","self_labelled"]'
 
 
 def put(
@@ -50,9 +50,9 @@ def seen(db: Database, limit: int = 100) -> list[str]:
 
 def test_what_the_classifier_said_itself_does_not_teach_it_until_a_person_looked(db: Database) -> None:
     put(db, "of a channel")
-    put(db, "said by the classifier", tags=PROXY, confidence=0.99)
-    put(db, "said by the app", tags='["traffic"]')
-    put(db, "looked at", tags=PROXY, confidence=0.6, reviewed_at="2026-02-02")
+    put(db, "said by the classifier", tags=OWN, confidence=0.99)
+    put(db, "said by the app", tags=PROXY, confidence=1.0)
+    put(db, "looked at", tags=OWN, confidence=0.6, reviewed_at="2026-02-02")
     assert seen(db) == ["looked at", "said by the app", "of a channel"]
 
 

@@ -8,6 +8,7 @@ from store.clock import iso
 from store.database import Database
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.generations import current_number, current_plan
+from store.migrations import LIVES
 from store.pattern_review import add_pattern, approve_trial, edit_pattern, set_state
 from store.patterns import (
     PatternRow,
@@ -188,6 +189,17 @@ def test_what_was_taken_out_for_harm_is_known_until_evidence_activates_it_again(
     assert harmed_since_activation(db, DEFAULT_TENANT) == {row.id}
     save_pattern(db, tried, active, actor="learner", reason="helps", now_s=NOW_S + 3)
     assert harmed_since_activation(db, DEFAULT_TENANT) == set()
+
+
+def test_the_migration_marks_what_was_taken_out_for_harm_before_there_was_a_mark(db: Database) -> None:
+    rows = {reason: add(db) for reason in ("harm: 2.6 errors", "guardrail: fewer ratings", "unused for 30 days")}
+    for reason, row in rows.items():
+        save_pattern(db, row, replace(row, state="retired"), actor="learner", reason=reason, now_s=NOW_S)
+
+    with db.transaction():
+        db.execute(LIVES.split(";\n\n")[-1])
+
+    assert harmed_since_activation(db, DEFAULT_TENANT) == {row.id for reason, row in rows.items() if ":" in reason}
 
 
 def test_a_new_rule_needs_its_tokens(db: Database) -> None:

@@ -197,6 +197,21 @@ def test_nothing_is_lost_and_nothing_twice(
     assert (logger.stats.n_delivered, logger.stats.n_refused, logger.stats.n_waiting) == (25, 0, 0)
 
 
+def test_a_server_that_hangs_keeps_neither_the_caller_nor_the_disk_waiting(
+    server: Backend, tmp_path: Path, logger_of: Callable[..., ConversationLogger]
+) -> None:
+    server.steps.append("drip")
+    logger = logger_of(server.url, timeout_s=60.0)
+    first = [logger.log(f"hello {number}", "greet", 0.9) for number in range(10)]
+    eventually(lambda: server.times)  # from here on one delivery hangs
+    later = [logger.log(f"hello {number}", "greet", 0.9) for number in range(2000)]
+    assert logger.sync()
+    assert (spilled(tmp_path), server.stored) == (2010, {})
+    server.released.set()
+    assert logger.flush(30.0)
+    assert once(server) == {*first, *later}
+
+
 def test_a_server_that_asks_for_time_gets_it(server: Backend, logger_of: Callable[..., ConversationLogger]) -> None:
     server.steps.append("status 429 1")
     logger = logger_of(server.url)

@@ -6,13 +6,12 @@ import time
 import pytest
 
 from learner.patterns.characteristics import EXTRACTORS, characterise
+from learner.patterns.hints import HintFinder
 from learner.patterns.reply_text import Reply, reply_of
-from learner.patterns.terminology import Ordinary
 from learner.patterns.wording import template
-from store.tokens import load_token_counter
 from store.vocabulary import PATTERN_TYPES
 
-ORDINARY = Ordinary(load_token_counter())
+FINDER = HintFinder()
 
 
 def values(text: str = "", **changes: object) -> dict[str, tuple[str, ...]]:
@@ -20,7 +19,7 @@ def values(text: str = "", **changes: object) -> dict[str, tuple[str, ...]]:
     facts = {"format": "prose", "length_band": "short", "offers_tools": False, "tools": (), **changes}
     reply = Reply(text=text, **facts)  # type: ignore[arg-type]
     found = characterise(reply)
-    assert characterise(reply, ORDINARY.read(text).hints) == found
+    assert characterise(reply, FINDER.find([text])[0]) == found
     return found
 
 

@@ -38,7 +38,15 @@ def newest(db: Database) -> Cursor:
 def read(world: World, kept: Kept, settled: int) -> tuple[Kept, Beliefs]:
     """Return the sums up to *settled*, and what they and the newer records say together."""
     until = newest(world.db)
-    read_replies(world.db, DEFAULT_TENANT, world.collaborators.tokens, until=until.response, since_at="", settle_days=2)
+    read_replies(
+        world.db,
+        DEFAULT_TENANT,
+        world.collaborators.tokens,
+        until=until.response,
+        since_at="",
+        settle_days=2,
+        max_term_replies=1000,
+    )
     found = catch_up(kept, source(world), Cursor(), until, settled=settled)
     return found.kept, found.seen.statistics.copy().refit(world.now_s)
 

@@ -59,6 +59,15 @@ def test_a_known_term_is_told_in_a_batch_too_small_to_find_it() -> None:
     assert natural.has[:, 0].tolist() == [False, True, False]
 
 
+def test_a_reply_that_was_not_searched_for_terms_is_not_compared_in_them() -> None:
+    natural = natural_of([PROSE] * 90, ["chargeback"] * 30 + ["?"] * 60, [f"u{i}" for i in range(90)])
+    searched = natural_of([PROSE] * 30 + [TABLE] * 60, ["chargeback"] * 10 + ["?"] * 20 + [""] * 60, ["u"] * 90)
+
+    assert natural.columns == [Column("response_format", "prose")]  # in all replies that were searched: language
+    assert natural.applies["terminology"].tolist() == [True] * 30 + [False] * 60
+    assert searched.applies["terminology"].tolist() == [True] * 10 + [False] * 20 + [True] * 60
+
+
 def test_a_new_term_needs_many_users() -> None:
     batch = ([PROSE] * 90, ["chargeback"] * 30 + [""] * 60)
 

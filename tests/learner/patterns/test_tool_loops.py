@@ -74,7 +74,7 @@ def write(db: Database, number: int, added: list[Message], reply: Message, **fac
 
 
 def read(db: Database, until: int = FOREVER, tenant_id: str = DEFAULT_TENANT) -> None:
-    read_replies(db, tenant_id, TOKENS, until=until, since_at="", settle_days=2)
+    read_replies(db, tenant_id, TOKENS, until=until, since_at="", settle_days=2, max_term_replies=1000)
 
 
 def batch(db: Database, **span: Any) -> Batch:

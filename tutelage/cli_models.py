@@ -1,11 +1,11 @@
-"""``tutelage classifiers``: the versions of the classifier of question types, and one step back."""
+"""``tutelage models``: the trained classifiers of question types."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from store.nlu_models import NluModelRow, get_model, list_models, withdraw_model
 from store.vocabulary import DEFAULT_TENANT
+from tutelage.dispatch import load
 from tutelage.output import all_pages, print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
@@ -13,17 +13,19 @@ app = typer.Typer(help="Classifiers of question types: list, look, go one step b
 
 
 @app.command("list")
-def list_(
+def list_all(
     ctx: typer.Context,
     tenant: TenantOption = DEFAULT_TENANT,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 50,
     as_json: JsonOption = False,
 ) -> None:
     """List the trained classifiers, newest first, and how good each is on texts that it has not seen."""
+    list_models = load("store.nlu_models:list_models")
     with tenant_database(settings(ctx), tenant) as db:
 
-        def fetch(size: int, cursor: str | None) -> tuple[list[NluModelRow], str | None]:
-            return list_models(db, tenant, limit=size, cursor=cursor)
+        def fetch(size: int, cursor: str | None) -> tuple[list[Any], str | None]:
+            page: tuple[list[Any], str | None] = list_models(db, tenant, limit=size, cursor=cursor)
+            return page
 
         found = all_pages(fetch, limit)
     if as_json:
@@ -51,14 +53,6 @@ def list_(
     )
 
 
-def _state(model: NluModelRow) -> str:
-    if model.is_serving:
-        return "serves"
-    if model.withdrawn_at:
-        return "withdrawn"
-    return "served before" if model.published_at else "not published"
-
-
 @app.command("show")
 def show(
     ctx: typer.Context,
@@ -67,12 +61,20 @@ def show(
 ) -> None:
     """Print one classifier with its whole report as JSON: figures by intent, what is taken for what."""
     with tenant_database(settings(ctx), tenant) as db:
-        print_json(get_model(db, tenant, version))
+        print_json(load("store.nlu_models:get_model")(db, tenant, version))
 
 
 @app.command("rollback")
 def rollback(ctx: typer.Context, tenant: TenantOption = DEFAULT_TENANT) -> None:
     """Withdraw the classifier that serves; the version before it serves within a second, or the built-in types."""
     with tenant_database(settings(ctx), tenant) as db:
-        withdrawn, serving = withdraw_model(db, tenant, actor=ACTOR, now_s=now_s())
+        withdrawn, serving = load("store.nlu_models:withdraw_model")(db, tenant, actor=ACTOR, now_s=now_s())
     say(f"version {withdrawn} is withdrawn; {f'version {serving} serves' if serving else 'the built-in types serve'}")
+
+
+def _state(model: Any) -> str:
+    if model.is_serving:
+        return "serves"
+    if model.withdrawn_at:
+        return "withdrawn"
+    return "served before" if model.published_at else "not published"

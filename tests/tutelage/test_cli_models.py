@@ -1,4 +1,4 @@
-"""``tutelage classifiers``: what was trained, how good it is, one step back."""
+"""``tutelage models``: what was trained, how good it is, one step back."""
 
 import json
 from collections.abc import Callable
@@ -34,17 +34,17 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_a_training_by_hand_is_listed_shown_and_taken_back(run: Run, db: Database) -> None:
-    assert "the built-in question types serve" in run("classifiers", "list").output
+    assert "the built-in question types serve" in run("models", "list").output
     assert "ds-auto-training" in run("learn", "--kind", "nlu", code=1).stderr
     for intent, texts in TEXTS.items():
         for text in texts:
             put(db, text, intent=intent)
     assert "version 1 is published" in run("learn", "--kind", "nlu").stdout
-    (listed,) = json.loads(run("classifiers", "list", "--json").stdout)
+    (listed,) = json.loads(run("models", "list", "--json").stdout)
     assert (listed["version"], listed["is_serving"], listed["n_intents"], listed["n_examples"]) == (1, True, 2, 12)
-    shown = json.loads(run("classifiers", "show", "1").stdout)
+    shown = json.loads(run("models", "show", "1").stdout)
     assert sorted(shown["report"]["by_intent"]) == ["parcel", "refund"]
-    assert "no model of version 2" in run("classifiers", "show", "2", code=1).stderr
-    assert "the built-in types serve" in run("classifiers", "rollback").stdout
-    assert "nothing to go back from" in run("classifiers", "rollback", code=1).stderr
+    assert "no model of version 2" in run("models", "show", "2", code=1).stderr
+    assert "the built-in types serve" in run("models", "rollback").stdout
+    assert "nothing to go back from" in run("models", "rollback", code=1).stderr
     assert [entry.action for entry in list_audit(db, "default")[0]] == ["nlu.rollback"]
