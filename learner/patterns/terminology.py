@@ -101,6 +101,8 @@ class Ordinary:
         return self._is_known(small) or any(self._is_known(stem) for stem in _stems(small))
 
     def _is_known(self, word: str) -> bool:
+        if word.isascii():  # as almost all are
+            return word in self._tokens.words
         return any(self._tokens.is_one(f" {form}") for form in (word, word.capitalize(), word.upper()))
 
 
