@@ -6,13 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from store.vocabulary import PatternType
+
 EFFECT = 0.02  # as the world has it: less is no help and no harm
 EVERY = 4  # runs between looks: a day
 IN_TIME_DAY = 60.0  # of 90: a helper that is found later has little left to help with
 COVER = 0.5  # share of a helper's own traffic that must be served for it to be found
 
 Key = tuple[int, int, int]
-Dimensions = Sequence[tuple[str, str, Sequence[str]]]  # name, type, values
+Dimensions = Sequence[tuple[str, PatternType, Sequence[str]]]  # name, type, values
 
 
 class Watched:

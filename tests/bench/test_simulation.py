@@ -7,9 +7,12 @@ import pytest
 
 from bench.simulation.loading import Simworld
 from bench.simulation.summary import bars, of_oracle, share
-from bench.simulation.watching import Watched
+from bench.simulation.watching import Dimensions, Watched
 
-DIMENSIONS = [("length", "response_format", ["short", "long"]), ("table", "response_format", ["none", "all"])]
+DIMENSIONS: Dimensions = [
+    ("length", "response_format", ["short", "long"]),
+    ("table", "response_format", ["none", "all"]),
+]
 WEIGHTS = np.array([[0.25, 0.25], [0.4, 0.1]])  # two question types, two segments
 
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.patterns.beliefs import Beliefs, Key, Scope, Tally
+from learner.patterns.changes import Days
 from learner.patterns.crash import Crash
 from learner.patterns.deciding import Decisions, decide, resets_by_persons
 from learner.patterns.lifecycle import Change
@@ -130,6 +131,35 @@ def test_what_harms_is_taken_out_and_mostly_forgotten(state: PatternState) -> No
     assert only(found).reason == "harm: 2.6 standard errors below control of late"
     assert only(found).after.removed_at == iso(NOW_S)
     assert (found.resets, found.discounts) == ([Reset(ORG, NOW_S)], [(ORG, 0.2)])
+
+
+def changed(harm: float) -> Beliefs:
+    """Return beliefs in a table that helped by 0.3 and does, for ten days, what *harm* says."""
+    n = 45
+    lift = np.where(np.arange(n) < n - 10, 0.3, harm)[:, None, None]
+    information = np.full((n, *HELPS.key_mean.shape), 20.0)
+    nothing = np.zeros(HELPS.key_mean.shape)
+    first = int(NOW_S // DAY_S) - n + 1
+    days = Days(first + np.arange(n), lift * information, information, 0.25 * information, nothing, nothing)
+    return replace(HELPS, days=days)
+
+
+@pytest.mark.parametrize("state", ["active", "warmdown"])
+def test_what_turned_round_is_taken_out_whatever_it_earned_before(state: PatternState) -> None:
+    row = pattern(state, share=0.9, warm_step=3)
+
+    out, kept = decided(changed(-0.3), row), decided(changed(0.3), row)
+
+    since = iso(NOW_S - 9 * DAY_S)[:10]
+    assert only(out).reason == f"changed: since {since} it lifts by -0.300, before that by +0.300"
+    assert (only(out).after.state, only(out).after.removed_at) == ("retired", iso(NOW_S))
+    assert (out.resets, out.discounts) == ([Reset(ORG, NOW_S)], [(ORG, 0.2)])
+    assert only(kept).after.state == "active"
+
+
+def test_a_trial_that_turned_round_and_a_persons_pattern_are_left_to_their_own_rules() -> None:
+    assert only(decided(changed(-0.3), pattern(share=0.4))).after.state in {"trial", "active"}
+    assert only(decided(changed(-0.3), pattern("pinned", share=1.0))).after.state == "pinned"
 
 
 def test_a_trial_with_much_traffic_that_harms_is_believed_less() -> None:
