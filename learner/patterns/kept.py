@@ -31,7 +31,7 @@ from store.windows import Batch, Span, read_batches, read_revised
 
 log = logging.getLogger(__name__)
 
-FORM: Final = 1  # of what is written here; raise it when it changes
+FORM: Final = 2  # of what is written here; raise it when it changes
 DIGEST_BYTES: Final = 16
 
 

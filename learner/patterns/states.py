@@ -194,6 +194,10 @@ def _decide_active(row: PatternRow, now: PatternRow, settings: PatternsSection) 
     if now.confidence < settings.warmdown_below:
         after = replace(now, state="warmdown", warm_step=settings.warmdown_runs)
         return Change(row, after, f"confidence fell to {now.confidence:.2f}")
+    if _gets_nothing(row) and now.confidence <= settings.warmdown_cancel:
+        # Nothing new can be learned of it: without an end it would be called active until the records fade.
+        after = replace(now, state="warmdown", warm_step=settings.warmdown_runs)
+        return Change(row, after, f"no share is left to it: confidence fell to {now.confidence:.2f}")
     return Change(row, replace(now, warm_step=min(row.warm_step + 1, settings.warmup_runs)))
 
 

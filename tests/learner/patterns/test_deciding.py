@@ -199,6 +199,17 @@ def test_an_active_pattern_cools_down_over_some_runs_and_may_come_back() -> None
     assert (only(last).after.state, last.resets) == ("retired", [Reset(ORG, NOW_S)])
 
 
+def test_an_active_pattern_that_is_served_nowhere_any_more_is_not_called_active_for_long() -> None:
+    doubtful, good = learned(UNKNOWN, TABLE, lift=0.01, log_e=0.0, n_treated=80), HELPS
+    unserved = pattern("active", share=0.0, last_used_at=iso(NOW_S - DAY_S))
+
+    down = only(decided(doubtful, unserved))
+
+    assert (down.after.state, down.reason) == ("warmdown", "no share is left to it: confidence fell to 0.69")
+    assert only(decided(doubtful, replace(unserved, share=0.3))).after.state == "active"
+    assert only(decided(good, unserved)).after.state == "active"
+
+
 def test_a_trial_that_rather_harms_is_retired_unless_it_helps_somewhere() -> None:
     harms = learned(UNKNOWN, TABLE, lift=-0.03, log_e=-1.0, n_treated=240)
     surely = learned(UNKNOWN, TABLE, lift=-0.05, log_e=-1.0, n_treated=12)
