@@ -289,16 +289,18 @@ class ProductLearner:
         self._index = PlanIndex(plan, self._settings)
 
     def _hold_decreed(self) -> None:
-        """Give what was let in by decree, while active, the share of a proven pattern everywhere, its rivals none.
+        """Give what was let in by decree, until it is out, the share of a proven pattern everywhere, its rivals none.
 
-        The world's reference does so: what is measured is how soon a trap is left, not how little of it is entered.
+        The world's reference does so, also while it warms down: what is measured is how soon a trap is left for good,
+        not how little of it is entered.
         """
         decreed = self.rows.get(self._decreed or "")
-        if decreed is None or decreed.state != "active":
+        if decreed is None or decreed.state not in ("active", "warmdown"):
             self._decreed = None
             return
         settings = self._settings
-        warmth = min(decreed.warm_step / settings.warmup_runs, 1.0)
+        steps = settings.warmup_runs if decreed.state == "active" else settings.warmdown_runs
+        warmth = min(decreed.warm_step / steps, 1.0)
         share = settings.trial_share + (settings.active_share - settings.trial_share) * warmth
         for row in list(self.rows.values()):
             if row.dimension == decreed.dimension:
