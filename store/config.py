@@ -143,6 +143,7 @@ class PatternsSection:
     blame_z: float
     freeze_days: float
     harm_z: float
+    change_years: float
     max_candidates: int
     require_trial_approval: bool
     max_rule_tokens: int
