@@ -29,6 +29,7 @@ class Options:
     rounds: int
     data: str | None
     simworld: str | None
+    minutes: float | None
 
 
 def _gateway(options: Options) -> Part:
@@ -99,6 +100,7 @@ def _simulation(options: Options) -> Part:
     chosen = [
         *(["--quick"] if options.is_quick else []),
         *(["--simworld", options.simworld] if options.simworld else []),
+        *(["--minutes", str(options.minutes)] if options.minutes else []),
     ]
     return _printed("simulation", "The learner in a simulated world", *chosen, part="simworld")
 
@@ -131,13 +133,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the gateway's cells")
     parser.add_argument("--data", help="folder with the data sets, for retrieval, knowledge and nlu")
     parser.add_argument("--simworld", help="folder with the simulated world, for the learner")
+    parser.add_argument("--minutes", type=float, help="after which no simulated world begins any more")
     arguments = parser.parse_args()
+    options = Options(arguments.quick, arguments.rounds, arguments.data, arguments.simworld, arguments.minutes)
     failed = []
     for name, measure in PARTS.items():
         if arguments.part not in (name, "all"):
             continue
         try:
-            part = measure(Options(arguments.quick, arguments.rounds, arguments.data, arguments.simworld))
+            part = measure(options)
         except subprocess.CalledProcessError as exc:
             print(f"{name} was not measured: {exc}", file=sys.stderr)
             failed.append(name)
