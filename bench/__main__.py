@@ -64,6 +64,11 @@ def _retrieval(options: Options) -> Part:
     return _printed("retrieval", "How well entries are found", *chosen)
 
 
+def _refits(options: Options) -> Part:
+    chosen = [*(["--seeds", "1"] if options.is_quick else []), *(["--data", options.data] if options.data else [])]
+    return _printed("refits", "What refits of the local vectors gain", *chosen)
+
+
 def _knowledge(options: Options) -> Part:
     chosen = [*(["--quick"] if options.is_quick else []), *(["--data", options.data] if options.data else [])]
     return _printed("knowledge", "Knowledge: from conversations to entries that are found", *chosen)
@@ -106,6 +111,7 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "workers": lambda options: workers.run(is_quick=options.is_quick),
     "selection": _selection,
     "retrieval": _retrieval,
+    "refits": _refits,
     "knowledge": _knowledge,
     "nlu": _nlu,
     "crash": _crash,

@@ -117,6 +117,8 @@ def add(history: History, signals: Signals) -> None:
         n_rated=ones,
         good=np.maximum(signals.weights, 0),
         bad=np.maximum(-signals.weights, 0),
+        n_pleased=(signals.weights > 0).astype(np.float64),
+        n_displeased=(signals.weights < 0).astype(np.float64),
     )
 
 

@@ -122,13 +122,13 @@ def report_run(run: RunRow, took_s: float) -> None:
     print(table(("stage", "number", "calls", "tokens in", "tokens out", "dollars"), rows))
     print(
         f"A prompt for each of the {counts['candidates']} candidates would be {tokens['all']:,} tokens, one for each "
-        f"group is {tokens['grouped']:,}: {run.summary['saved']:.1%} less. With the entries near each group and "
-        f"refused drafts the large model read {tokens['sent']:,}, {1 - tokens['sent'] / tokens['all']:.1%} less than "
-        f"the bare prompts for all. CPU of the run: {took_s:.1f} s.\n"
+        f"group is {tokens['grouped']:,}. With the entries near each group and refused drafts the large model read "
+        f"{tokens['sent']:,}: {run.summary['saved']:.1%} less than the bare prompts for all. CPU of the run: "
+        f"{took_s:.1f} s.\n"
     )
     print_bar(
         at_least(
-            "tokens that pre-screen and grouping save the large model",
+            "tokens of the large model saved, as sent",
             "80 %",
             MIN_SAVED,
             [run.summary["saved"]],

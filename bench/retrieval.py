@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 
 from bench.bars import at_least, print_bar
 from learner.knowledge.calibration import find_threshold, read_unrelated
+from proxy.retrieval import WORD_WEIGHT
 from store.config import ContextsSection, load_config
 from store.embedding import Embedder, Vector, entry_embedding, load_local_embedder, top_k
+from store.entry_words import EntryWords
 
 DEFAULT_DATA = Path(__file__).parents[2] / "shared" / "data"
 N_PHRASINGS = 3
+N_SORTED = 16  # entries put in order by their words too; the product takes those above its threshold, at most 64
 MANY_PHRASINGS = 10
 SIZES = (10, 25, 50)  # entries of smaller tenants
 PART_SEEDS = range(100, 105)  # of their intents; others than the constants in learner/knowledge/calibration.py rest on
@@ -52,13 +56,23 @@ class Retrieval:
     answers: NDArray[np.int64]  # (n,), the right entry of each query
     phrasings: Vector  # (m, 256), what the entries were made of
     owners: NDArray[np.int64]  # (m,), the entry of each phrasing
+    words: EntryWords  # of the entries
+    texts: Sequence[str]  # of the queries
 
-    @property
+    @cached_property
     def ranks(self) -> NDArray[np.int64]:
-        """Return how many entries are more similar than the right one, for each query."""
+        """Return how many entries come before the right one, for each query, as the product orders them."""
         similarities = self.queries @ self.matrix.T
         own = similarities[np.arange(len(self.answers)), self.answers]
         found: NDArray[np.int64] = (similarities > own[:, None]).sum(axis=1)
+        n_sorted = min(N_SORTED, len(self.matrix))
+        nearest = np.argpartition(-similarities, n_sorted - 1, axis=1)[:, :n_sorted]
+        for query in np.flatnonzero(found < n_sorted).tolist():
+            rows = nearest[query]
+            scores = similarities[query, rows] + WORD_WEIGHT * np.array(
+                self.words.shares(self.texts[query], rows.tolist())
+            )
+            found[query] = (scores > scores[rows == self.answers[query]]).sum()
         return found
 
     def recall(self, k: int, threshold: float = -1.0) -> float:
@@ -118,7 +132,12 @@ def build(embedder: Embedder, items: Sequence[Item], seed: int, n_phrasings: int
         queries += texts[n_phrasings:]
         answers += [number] * len(texts[n_phrasings:])
     owners = np.repeat(np.arange(len(entries)), n_phrasings)
-    return Retrieval(np.stack(entries), embedder.embed(queries), np.array(answers), embedder.embed(phrasings), owners)
+    words = EntryWords()
+    words.add(["\n".join(phrasings[start : start + n_phrasings]) for start in range(0, len(phrasings), n_phrasings)])
+    vectors = embedder.embed(queries)
+    return Retrieval(
+        np.stack(entries), vectors, np.array(answers), embedder.embed(phrasings), owners, words, tuple(queries)
+    )
 
 
 def part_of(items: Sequence[Item], n_intents: int, seed: int) -> list[Item]:

@@ -11,7 +11,7 @@ import argparse
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +65,14 @@ def dataset_phrasings(folder: Path) -> Iterator[tuple[str, str, str]]:
 
 def make_entries(embedder: LocalEmbedder, source: Iterator[tuple[str, str, str]], n: int) -> tuple[Entries, list[str]]:
     """Return *n* entries of three phrasings and for each a question like them that none of them is."""
-    vectors, texts, asked = np.empty((n, 256), np.float32), [], []
+    vectors, texts, asked, phrasings = np.empty((n, 256), np.float32), [], [], []
     for number, questions in zip(range(n), source, strict=False):
         vectors[number] = entry_embedding(embedder, questions)
         texts.append(context_entry(questions[0], ANSWER))
         asked.append(f"Hi, {questions[number % 3]} ({number})")
-    return Entries([f"ctx_{number:06}" for number in range(n)], vectors, texts, [ENTRY_TOKENS] * n, [0.0] * n), asked
+        phrasings.append("\n".join(questions))
+    ids = [f"ctx_{number:06}" for number in range(n)]
+    return Entries(ids, vectors, texts, [ENTRY_TOKENS] * n, [0.0] * n, phrasings), asked
 
 
 def make_plan() -> Plan:
@@ -108,7 +110,12 @@ def measure(config: Config, embedder: LocalEmbedder, search: ContextSearch, ques
             select_patterns(dimensions, seed, config.patterns, holdout=is_holdout(seed, config.patterns.holdout))
             times.append(time.perf_counter_ns())
             select_contexts(
-                search, embedding, config.contexts.similarity_threshold, config.contexts, Lot(seed, time.time())
+                search,
+                embedding,
+                config.contexts.similarity_threshold,
+                config.contexts,
+                Lot(seed, time.time()),
+                asked=question,
             )
             times.append(time.perf_counter_ns())
             steps[number] = [*np.diff(times), times[-1] - times[0]]
@@ -173,9 +180,7 @@ def page(source: Iterator[tuple[str, str, str]], others: Sequence[str]) -> str:
     lines = []
     for n in SIZES:
         before_mb, rows = resident_mb(), ContextRows(n)
-        rows.add(
-            Entries(entries.ids[:n], entries.vectors[:n], entries.texts[:n], entries.tokens[:n], entries.reviewed_s[:n])
-        )
+        rows.add(Entries(*(getattr(entries, column.name)[:n] for column in fields(Entries))))
         rows_mb = resident_mb() - before_mb
         known = [asked[chance.randrange(n)] for _ in range(N_QUESTIONS // 2)]
         new = [f"{chance.choice(others)} {chance.choice(others)} ({k})" for k in range(N_QUESTIONS - len(known))]

@@ -10,7 +10,7 @@ from store.audit import record
 from store.config import EmbeddingSection
 from store.contexts import ContextRow, Wording
 from store.database import Database
-from store.embedding import Embedder, load_local_embedder
+from store.embedding import LocalEmbedder, load_local_embedder
 from store.errors import InvalidError
 from store.patterns import PatternRow
 from store.plan import Conditions
@@ -30,7 +30,7 @@ class Author:
         self._section = section
         self._lock = threading.Lock()
         self._tokens: TokenCounter | None = None
-        self._embedder: Embedder | None = None
+        self._embedder: LocalEmbedder | None = None
 
     @property
     def tokens(self) -> TokenCounter:
@@ -39,7 +39,7 @@ class Author:
             return self._tokens
 
     @property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> LocalEmbedder:
         with self._lock:
             self._embedder = self._embedder or load_local_embedder(self._section)
             return self._embedder

@@ -5,7 +5,7 @@ import logging
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from learner.errors import ModelError
@@ -89,3 +89,8 @@ def _retry_after_s(error: urllib.error.HTTPError) -> float:
         return max(float(said), 0.0)
     except ValueError:
         return 0.0
+
+
+def make_server(section: EmbeddingSection, environment: Mapping[str, str]) -> EmbeddingServer:
+    """Return the configured server, its key out of *environment*."""
+    return EmbeddingServer(section, environment.get(section.api_key_env, "") if section.api_key_env else "")

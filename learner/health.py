@@ -52,7 +52,7 @@ class StoreMetrics(Collector):
     def _vectors(self, db: Database) -> Metric | None:
         """Return how far vectors of the remote model have come; None without one."""
         section = self._services.config.embedding
-        if section.model == LOCAL_MODEL:
+        if section.model == LOCAL_MODEL or not section.ask_per_request:
             return None
         progress = vector_progress(db, model_name(section))
         vectors = GaugeMetricFamily(

@@ -1,15 +1,20 @@
-"""One learning run for whoever starts it by hand or by job: the collaborators made, the run done."""
+"""One learning run or refit for whoever starts it by hand or by job: the collaborators made, the work done."""
+
+import os
 
 import numpy as np
 
 from learner.authoring import Author
+from learner.embedding_server import make_server
 from learner.knowledge.pipeline import Period
+from learner.knowledge.refitting import Refitting
 from learner.models import load_models
 from learner.report import Collaborators, RunReport
 from learner.run import Kind, run_once
 from store.clock import Clock, SystemClock
-from store.config import Config
+from store.config import LOCAL_MODEL, Config
 from store.database import Database
+from store.prices import PriceBook
 from store.traffic_examples import collect_traffic
 
 
@@ -51,4 +56,22 @@ def learn(
         now_s=now_s,
         period=period,
         dataset_id=dataset_id,
+    )
+
+
+def teaches(config: Config) -> bool:
+    """Return whether there is an embedding model that the local table is fitted to."""
+    return config.refit.enabled and config.embedding.model != LOCAL_MODEL
+
+
+def make_refitting(config: Config, author: Author | None = None) -> Refitting:
+    """Return what a refit works with; *author* lends its embedder when it is loaded already."""
+    prices = PriceBook(config.prices)
+    prices.load()
+    return Refitting(
+        config,
+        teacher=make_server(config.embedding, os.environ),
+        embedder=(author or Author(config.embedding)).embedder,
+        prices=prices,
+        clock=SystemClock(),
     )

@@ -1,8 +1,9 @@
 """What a person makes of a contradiction, and decisions on many entries at once; for API, console and command."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 from learner import authoring
 from learner.authoring import Author
@@ -15,6 +16,7 @@ from store.errors import ConflictError, InvalidError, NotFoundError
 
 BulkAction = Literal["approve", "reject", "retire"]
 BULK_ACTIONS: tuple[BulkAction, ...] = ("approve", "reject", "retire")
+NO_REVISIONS: Final[Mapping[str, int]] = MappingProxyType({})
 MAX_BULK = 1_000  # entries of one call
 
 
@@ -91,8 +93,11 @@ def decide_on_many(
     reason: str,
     actor: str,
     now_s: float,
+    revisions: Mapping[str, int] = NO_REVISIONS,
 ) -> list[BulkResult]:
     """Return what became of each entry; each is a decision of its own, so one that fails leaves the others as decided.
+
+    *revisions*: the wording of an entry that was looked at; another one that waits by now is not decided on.
 
     Raises:
         InvalidError: more than 1,000 entries.
@@ -102,7 +107,7 @@ def decide_on_many(
     results = []
     for context_id in dict.fromkeys(context_ids):
         try:
-            row = _decide(db, tenant_id, context_id, action, reason, actor, now_s)
+            row = _decide(db, tenant_id, context_id, action, reason, actor, now_s, revisions.get(context_id))
         except (NotFoundError, ConflictError) as exc:
             results.append(BulkResult(context_id, ok=False, status=None, error=str(exc)))
         else:
@@ -111,13 +116,22 @@ def decide_on_many(
 
 
 def _decide(  # noqa: PLR0917  # what a decision is made of
-    db: Database, tenant_id: str, context_id: str, action: BulkAction, reason: str, actor: str, now_s: float
+    db: Database,
+    tenant_id: str,
+    context_id: str,
+    action: BulkAction,
+    reason: str,
+    actor: str,
+    now_s: float,
+    revision: int | None,
 ) -> ContextRow:
     match action:
         case "approve":
-            return authoring.approve_context(db, tenant_id, context_id, actor=actor, now_s=now_s)
+            return authoring.approve_context(db, tenant_id, context_id, actor=actor, now_s=now_s, revision=revision)
         case "reject":
-            return authoring.reject_context(db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s)
+            return authoring.reject_context(
+                db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s, revision=revision
+            )
         case "retire":
             return authoring.retire_context(db, tenant_id, context_id, reason=reason, actor=actor, now_s=now_s)
 

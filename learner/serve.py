@@ -17,11 +17,12 @@ from starlette.applications import Starlette
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
 from learner.collecting import Collector
-from learner.embedding_server import EmbeddingServer
+from learner.embedding_server import make_server
 from learner.knowledge.indexing import Indexer
 from learner.knowledge.pipeline import Period
+from learner.knowledge.refitting import refit_quietly
 from learner.notifying import Notifier
-from learner.once import learn
+from learner.once import learn, make_refitting, teaches
 from learner.scheduler import Scheduler
 from learner.services import Services
 from store.clock import Clock, SystemClock
@@ -65,6 +66,8 @@ class Worker:
                 period=period,
                 dataset_id=job.dataset_id,
             )
+            if kind == "knowledge" and period is None and teaches(self._config):
+                refit_quietly(lambda: make_refitting(self._config, self._author), db, job.tenant_id)
         return reports[-1].run_id if reports else None
 
 
@@ -130,10 +133,10 @@ def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 def make_indexer(config: Config, connect: Callable[[], Database], clock: Clock, author: Author) -> Indexer:
     """Return what keeps vectors and thresholds up to date, with the embedding server if one is configured."""
-    section, prices = config.embedding, PriceBook(config.prices)
+    prices = PriceBook(config.prices)
     server = None
-    if section.model != LOCAL_MODEL:
-        server = EmbeddingServer(section, os.environ.get(section.api_key_env, "") if section.api_key_env else "")
+    if config.embedding.model != LOCAL_MODEL and config.embedding.ask_per_request:
+        server = make_server(config.embedding, os.environ)
         prices.load()
     return Indexer(
         config, open_database=connect, clock=clock, embedder=lambda: author.embedder, server=server, prices=prices

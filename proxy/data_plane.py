@@ -40,6 +40,7 @@ from store.ids import new_id
 from store.presence import has_died
 from store.prices import PriceBook
 from store.question_types import load_question_classifier
+from store.refit_table import RefitTable
 from store.segments import SegmentWriter, read_trouble
 from store.tenants import any_limit, ensure_default_tenant
 from store.vocabulary import LEARNER
@@ -64,6 +65,9 @@ class NoEmbedder:
     least_confidence = 0.0
 
     def embed_one(self, text: str) -> NDArray[np.float32]:
+        raise EmbedderUnavailableError("the embedder could not be loaded")
+
+    def embed_refitted(self, text: str, refit: RefitTable) -> NDArray[np.float32]:
         raise EmbedderUnavailableError("the embedder could not be loaded")
 
     def classify(self, text: str, embedding: NDArray[np.float32]) -> tuple[str, float]:
@@ -304,9 +308,9 @@ def make_route(section: UpstreamSection, environment: Mapping[str, str]) -> Rout
 
 
 def make_remote(config: Config, environment: Mapping[str, str], metrics: Metrics) -> RemoteQuestions | None:
-    """Return the asker of the configured embedding server, its key out of *environment*; None for the local model."""
+    """Return the asker of the configured embedding server, its key out of *environment*; None when none is asked."""
     section = config.embedding
-    if section.model == LOCAL_MODEL:
+    if section.model == LOCAL_MODEL or not section.ask_per_request:
         return None
     key = environment.get(section.api_key_env, "") if section.api_key_env else ""
     return RemoteQuestions(section, HttpUpstream(server_of(section)), key, metrics.question_vectors)

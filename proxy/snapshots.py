@@ -22,7 +22,9 @@ from proxy.selection import PlanIndex
 from store.config import Config, context_graph_directory
 from store.database import Database, open_database
 from store.errors import UnavailableError
+from store.refit_table import RefitTable
 from store.responses import OpeningFacts, find_history, find_reply, opening_facts
+from store.served_contexts import ServedContexts
 from store.snapshot import TenantSnapshot, TenantVersion, list_versions, load_snapshot
 from store.tenants import live_keys
 from store.usage import Uses, newest_uses
@@ -51,13 +53,21 @@ class ContextUse:
 
 @dataclass(frozen=True, slots=True)
 class RemoteSearch:
-    """What a tenant's contexts are found with when a question's vector of the remote model is known."""
+    """What a tenant's contexts are found with when a question's vector of another model than the local one is known."""
 
     search: ContextSearch
     unmade: frozenset[str]
     """Ids of entries that have no such vector yet; they are found by their local ones."""
     threshold: float
-    """As that of the tenant, of remote vectors."""
+    """As that of the tenant, of this model's vectors."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefitSearch:
+    """What a tenant's contexts are found with by its own vectors, and what makes those of questions."""
+
+    found_with: RemoteSearch
+    table: RefitTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)  # compared by identity: it changes as a whole
@@ -73,6 +83,8 @@ class ServedTenant:
     """Cosine of local vectors under which nothing is injected: the tenant's own, or the configured one."""
     remote: RemoteSearch | None = None
     """None: there is no remote model, or too few entries have its vectors yet."""
+    refit: RefitSearch | None = None
+    """None: the tenant has no vectors of its own, too few entries have theirs yet, or their threshold is not known."""
 
 
 class Snapshots:
@@ -253,28 +265,21 @@ class Snapshots:
                 version.tenant_id,
                 snapshot.classifier_problem,
             )
-        remote = None
+        remote, refit = None, None
         if snapshot.contexts is not None:
             found_with = self._graphs.search(snapshot.tenant_id, snapshot.secret, snapshot.contexts)
             search = found_with.packed_like(search)
             remote = self._remote_search(snapshot, known.remote if known else None)
+            refit = _refit_search(snapshot, known.refit if known else None)
         use = known.use if known and known.search is not None else ContextUse(self._monotonic_s())
         threshold = snapshot.thresholds.get(self._embedding_model, self._config.contexts.similarity_threshold)
         index = PlanIndex(snapshot.plan, self._config.patterns)
-        return ServedTenant(snapshot, index, search, use, threshold, remote)
+        return ServedTenant(snapshot, index, search, use, threshold, remote, refit)
 
     def _remote_search(self, snapshot: TenantSnapshot, known: RemoteSearch | None) -> RemoteSearch | None:
-        """Return the search over the remote vectors once most entries have them; *known* is the one before.
-
-        All entries are compared, however many: 100,000 take about 2 ms, packed.
-        """
-        contexts, local = snapshot.remote_contexts, snapshot.contexts
-        if contexts is None or local is None or not len(contexts) or len(contexts) < MOST * len(local):
-            return None
-        search = ContextSearch(contexts).packed_like(known.search if known else None)
-        unmade = frozenset(local.ids).difference(contexts.ids) if len(contexts) < len(local) else frozenset[str]()
+        """Return the search over the remote vectors once most entries have them; *known* is the one before."""
         threshold = snapshot.thresholds.get(self._remote_model or "", self._config.embedding.similarity_threshold)
-        return RemoteSearch(search, unmade, threshold)
+        return _search_beside(snapshot, snapshot.remote_contexts, threshold, known)
 
     def _let_go(self) -> None:
         """Drop the contexts that nobody used for long. The one tenant of open mode is sure to be asked for again."""
@@ -306,10 +311,43 @@ def _version_of(snapshot: TenantSnapshot) -> TenantVersion:
     return TenantVersion(snapshot.tenant_id, snapshot.learning, snapshot.generation, snapshot.nlu_version)
 
 
+def _refit_search(snapshot: TenantSnapshot, known: RefitSearch | None) -> RefitSearch | None:
+    """Return the search over the tenant's own vectors once most entries have them; *known* is the one before."""
+    table = snapshot.refit
+    threshold = None if table is None else snapshot.thresholds.get(table.name)
+    if table is None or threshold is None:
+        return None
+    found_with = _search_beside(snapshot, snapshot.refit_contexts, threshold, known.found_with if known else None)
+    return None if found_with is None else RefitSearch(found_with, table)
+
+
+def _search_beside(
+    snapshot: TenantSnapshot, contexts: ServedContexts | None, threshold: float, known: RemoteSearch | None
+) -> RemoteSearch | None:
+    """Return the search over *contexts*, which have vectors of another model beside the local ones.
+
+    All entries are compared, however many: 100,000 take about 2 ms, packed.
+    """
+    local = snapshot.contexts
+    if contexts is None or local is None or not len(contexts) or len(contexts) < MOST * len(local):
+        return None
+    search = ContextSearch(contexts).packed_like(known.search if known else None)
+    unmade = frozenset(local.ids).difference(contexts.ids) if len(contexts) < len(local) else frozenset[str]()
+    return RemoteSearch(search, unmade, threshold)
+
+
 def _without_contexts(tenant: ServedTenant) -> ServedTenant:
     """Return *tenant* without what is loaded for the tenants in use alone."""
-    snapshot = replace(tenant.snapshot, contexts=None, remote_contexts=None, classifier=None, classifier_problem=None)
-    return replace(tenant, snapshot=snapshot, search=None, remote=None)
+    snapshot = replace(
+        tenant.snapshot,
+        contexts=None,
+        remote_contexts=None,
+        refit=None,
+        refit_contexts=None,
+        classifier=None,
+        classifier_problem=None,
+    )
+    return replace(tenant, snapshot=snapshot, search=None, remote=None, refit=None)
 
 
 class HistoryReader:

@@ -34,8 +34,10 @@ from proxy.upstream import Cancellation
 from proxy.waiting import wait
 from store.clock import Clock
 from store.config import Config
+from store.embedding import clipped
 from store.ids import new_id
 from store.records import InjectionRecord, InjectionSet, encode_record, make_set
+from store.refit_table import RefitTable
 from store.segments import SegmentWriter
 from store.vocabulary import UNKNOWN_QUESTION_TYPE, Outcome
 
@@ -52,6 +54,10 @@ class Embedder(Protocol):
 
     def embed_one(self, text: str) -> NDArray[np.float32]:
         """Return (256,), unit length, or all zero for a text without words."""
+        ...
+
+    def embed_refitted(self, text: str, refit: RefitTable) -> NDArray[np.float32]:
+        """Return the same of a tenant's own vectors."""
         ...
 
 
@@ -376,7 +382,14 @@ class Learning:
                 remote = Look(served.remote.search, vector, served.remote.threshold)
                 local = Look(served.search, question, served.threshold)
                 return select_by_both(remote, local, served.remote.unmade, section, lot), generation
-        return select_contexts(served.search, question, served.threshold, section, lot), generation
+        asked = clipped(draft.facts.question)
+        if served.refit is not None:
+            found_with = served.refit.found_with
+            vector = self._embedder.embed_refitted(draft.facts.question, served.refit.table)
+            own = Look(found_with.search, vector, found_with.threshold)
+            local = Look(served.search, question, served.threshold)
+            return select_by_both(own, local, found_with.unmade, section, lot, asked=asked), generation
+        return select_contexts(served.search, question, served.threshold, section, lot, asked=asked), generation
 
     def record(self, draft: Draft, response_id: str, reply: Reply, ending: Ending) -> None:
         """Append the finished response to the segment."""

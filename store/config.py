@@ -143,6 +143,7 @@ class PatternsSection:
     blame_z: float
     freeze_days: float
     harm_z: float
+    change_years: float
     max_candidates: int
     require_trial_approval: bool
     max_rule_tokens: int
@@ -169,6 +170,7 @@ class ContextsSection:
 @dataclass(frozen=True, slots=True)
 class EmbeddingSection:
     model: str
+    ask_per_request: bool
     cache_size: int
     base_url: str
     api_key_env: str
@@ -180,6 +182,16 @@ class EmbeddingSection:
     similarity_threshold: float
     batch_size: int
     batch_timeout_s: float
+    max_cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class RefitSection:
+    enabled: bool
+    interval_days: float
+    min_texts: int
+    max_texts: int
+    max_tokens: int
     max_cost_usd: float
 
 
@@ -304,6 +316,7 @@ class Config:
     patterns: PatternsSection
     contexts: ContextsSection
     embedding: EmbeddingSection
+    refit: RefitSection
     question_types: QuestionTypesSection
     knowledge: KnowledgeSection
     learner: LearnerSection
@@ -456,6 +469,7 @@ _MORE_THAN_ZERO = {
     "upstream": ("connect_timeout_s", "breaker_open_s"),
     "recording": ("poll_ms", "segment_mb", "max_backlog_mb", "max_message_kb"),
     "feedback": ("max_batch", "max_text_kb"),
+    "refit": ("min_texts", "max_texts"),
     "patterns": (
         "window_days",
         "half_life_days",

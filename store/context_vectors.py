@@ -4,7 +4,7 @@ Vectors of another model beside an entry's local one, and the tenant's threshold
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from store.clock import iso
 from store.database import Database
+from store.refit_table import SEPARATOR
 from store.vectors import encode_vector
 
 
@@ -119,18 +120,30 @@ def put_vectors(
     return n_written
 
 
-def drop_other_vectors(db: Database, tenant_id: str, model: str, *, at_most: int) -> int:
-    """Delete up to *at_most* vectors of other models and earlier wordings, and return how many."""
+def drop_other_vectors(db: Database, tenant_id: str, kept: Collection[str], *, refits_only: bool, at_most: int) -> int:
+    """Delete up to *at_most* vectors of earlier wordings and of models that are not *kept*, and return how many.
+
+    With *refits_only*, those of other embedding servers stay: they were paid for and may be asked again.
+    """
     with db.transaction():
         return db.execute(
             """
             DELETE FROM context_vectors WHERE (context_id, revision, model) IN (
               SELECT v.context_id, v.revision, v.model
               FROM context_vectors AS v JOIN ai_contexts AS c ON c.id = v.context_id
-              WHERE c.tenant_id = :tenant_id AND (v.model <> :model OR v.revision < c.revision) LIMIT :at_most
+              WHERE c.tenant_id = :tenant_id AND (v.revision < c.revision OR (
+                v.model NOT IN (SELECT value FROM json_each(:kept))
+                AND (NOT :refits_only OR instr(v.model, :separator) > 0)))
+              LIMIT :at_most
             )
             """,
-            {"tenant_id": tenant_id, "model": model, "at_most": at_most},
+            {
+                "tenant_id": tenant_id,
+                "kept": json.dumps(list(kept)),
+                "refits_only": refits_only,
+                "separator": SEPARATOR,
+                "at_most": at_most,
+            },
         )
 
 

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from store.assets import read_package_file
 from store.config import EmbeddingSection
+from store.refit_table import RefitTable
 from store.vectors import DIMENSIONS
 
 # Other files would make other vectors under the same name: those stored with it could not be compared any more.
@@ -76,6 +77,18 @@ class LocalEmbedder:
         # The sum has the direction of the mean.
         return normalised(np.add.reduce(self._table.take(ids, axis=0), axis=0))
 
+    def embed_refitted(self, text: str, refit: RefitTable) -> Vector:
+        """Return (256,) of a tenant's own vectors, of unit length; zeros for a text without words."""
+        ids = self.token_ids(text)
+        if not ids:
+            return np.zeros(DIMENSIONS, dtype=np.float32)
+        return normalised(refit.vector(ids, self._table.take(ids, axis=0)))
+
+    @property
+    def table(self) -> Vector:
+        """Return the vectors of all tokens, (vocabulary, 256)."""
+        return self._table
+
     def token_ids(self, text: str) -> list[int]:
         """Return the ids of *text* with its whitespace collapsed, word by word.
 
@@ -100,6 +113,24 @@ class LocalEmbedder:
                 self._older, self._newer = self._newer, {}
             self._newer[word] = ids
         return ids
+
+
+class RefittedEmbedder:
+    """A tenant's own vectors, where an ``Embedder`` is asked for."""
+
+    def __init__(self, local: LocalEmbedder, refit: RefitTable) -> None:
+        self.name = refit.name
+        self._local = local
+        self._refit = refit
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        vectors = np.zeros((len(texts), DIMENSIONS), dtype=np.float32)
+        for row, text in enumerate(texts):
+            vectors[row] = self.embed_one(text)
+        return vectors
+
+    def embed_one(self, text: str) -> Vector:
+        return self._local.embed_refitted(text, self._refit)
 
 
 def load_local_embedder(section: EmbeddingSection) -> LocalEmbedder:

@@ -21,6 +21,7 @@ from store.generations import current_number
 from store.learner_states import forget_learner_state
 from store.pseudonyms import hash_phone, hash_user
 from store.records import ResponseRecord
+from store.refits import forget_teacher_vectors
 from store.segments import ingest_orphans, reader_lock
 from store.tenants import get_tenant
 
@@ -272,6 +273,7 @@ def _forget(work: _Work) -> Forgotten:
     _mine_again(work, [*extent.shared, *contexts.orphans.difference(lost)])
     if extent.responses or extent.signals:
         forget_learner_state(db, tenant_id)
+        forget_teacher_vectors(db, tenant_id)
     _forget_names(work, extent)
     after = current_number(db, tenant_id)
     forgotten = Forgotten(

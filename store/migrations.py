@@ -136,6 +136,11 @@ def m022_context_lists(tool: Tool) -> None:
     _run(tool, CONTEXT_LISTS)
 
 
+@MIGRATIONS()
+def m023_refits(tool: Tool) -> None:
+    _run(tool, REFITS)
+
+
 TENANTS: Final = """
 CREATE TABLE tenants (
   id TEXT NOT NULL PRIMARY KEY,
@@ -900,4 +905,40 @@ CREATE INDEX ai_contexts_by_id ON ai_contexts (tenant_id, id);
 CREATE INDEX ai_contexts_served ON ai_contexts (tenant_id) WHERE is_served = 1;
 
 CREATE INDEX context_revisions_pending ON context_revisions (context_id, revision) WHERE status = 'pending_approval';
+"""
+
+REFITS: Final = """
+CREATE TABLE embedding_refits (
+  id TEXT NOT NULL PRIMARY KEY,
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  local_model TEXT NOT NULL, -- whose vectors it turns into the tenant's own
+  teacher TEXT NOT NULL, -- the embedding model whose vectors it approaches
+  status TEXT NOT NULL CHECK (status IN ('collecting', 'served', 'refused', 'replaced', 'withdrawn')),
+  until_seq INTEGER NOT NULL, -- responses.seq of the newest record that it is made of
+  n_texts INTEGER NOT NULL DEFAULT 0, -- that it was fitted to
+  n_tokens INTEGER NOT NULL DEFAULT 0, -- with an offset of their own
+  n_checked INTEGER NOT NULL DEFAULT 0, -- entries that the check was made on
+  gain REAL, -- in the reciprocal rank of the right entry, 0 under the threshold; NULL before a check
+  gain_low REAL, -- 95 % lower bound
+  note TEXT NOT NULL DEFAULT '', -- why it is not served
+  prompt_tokens INTEGER NOT NULL DEFAULT 0, -- as the teacher counted
+  cost_usd REAL NOT NULL DEFAULT 0, -- dollars
+  token_ids BLOB, -- int32, ascending; NULL unless it is served or one step back; so the next
+  offsets BLOB, -- 256 float16 for each of them
+  created_at TEXT NOT NULL,
+  finished_at TEXT
+) STRICT;
+
+CREATE UNIQUE INDEX embedding_refits_in_use ON embedding_refits (tenant_id, status)
+  WHERE status IN ('collecting', 'served', 'replaced');
+
+CREATE INDEX embedding_refits_by_tenant ON embedding_refits (tenant_id, created_at);
+
+CREATE TABLE teacher_vectors ( -- paid for, until the refit is done
+  tenant_id TEXT NOT NULL REFERENCES tenants (id),
+  teacher TEXT NOT NULL,
+  text_key BLOB NOT NULL, -- blake2b of the text without personal data, as it was sent
+  embedding BLOB NOT NULL, -- 256 float32, unit length
+  PRIMARY KEY (tenant_id, teacher, text_key)
+) STRICT, WITHOUT ROWID;
 """

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from store.entry_words import EntryWords
 from store.vectors import DIMENSIONS
 
 SPARE_ROWS: Final = 64  # besides an eighth more than is needed; the system gives memory only to rows that are written
@@ -31,6 +32,8 @@ class Entries:
     """cl100k_base, of each text."""
     reviewed_s: Sequence[float]
     """When a person approved each, seconds since 1970."""
+    asked: Sequence[str]
+    """All phrasings of each; empty where their words shall not count."""
 
 
 class ContextRows:
@@ -45,6 +48,7 @@ class ContextRows:
         self.texts: list[str] = []
         self.tokens: list[int] = []
         self.reviewed_s = array("d")
+        self.words = EntryWords()
         self.n_changes = 0
         self._vectors = np.empty((capacity, DIMENSIONS), np.float32)
         self._row_of: dict[str, int] = {}
@@ -60,6 +64,7 @@ class ContextRows:
         self.texts.extend(entries.texts)
         self.tokens.extend(entries.tokens)
         self.reviewed_s.extend(entries.reviewed_s)
+        self.words.add(entries.asked)
         self.ids.extend(entries.ids)
         replaced = self.remove(entries.ids)
         self._row_of.update(zip(entries.ids, range(start, end), strict=True))
@@ -68,7 +73,10 @@ class ContextRows:
     def remove(self, ids: Collection[str]) -> list[int]:
         """Forget which rows *ids* have; return these rows."""
         self.n_changes += 1
-        return [row for context_id in ids if (row := self._row_of.pop(context_id, None)) is not None]
+        gone = [row for context_id in ids if (row := self._row_of.pop(context_id, None)) is not None]
+        for row in gone:
+            self.words.remove(row)
+        return gone
 
     def view(self, gone: frozenset[int] = frozenset()) -> "ServedContexts":
         """Return what is there now, without the rows in *gone*."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from store.blocks import context_entry
 from store.context_vectors import thresholds
 from store.database import Database, Row
@@ -12,10 +14,14 @@ from store.generations import current_number, current_plan
 from store.intent_classifier import IntentClassifier
 from store.nlu_models import load_classifier, serving_version
 from store.plan import EMPTY_PLAN, Plan
+from store.refit_table import RefitTable
+from store.refits import load_refit, served_refit_name
 from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tenants import get_tenant
 from store.vectors import decode_vectors
 
+_QUESTIONS: Final = msgspec.json.Decoder(list[str])
+NOTHING_KNOWN: Final[tuple[int, None]] = (0, None)
 BATCH_ROWS: Final = 500  # read at a time; a few ms in which a request waits for the interpreter
 
 
@@ -32,6 +38,10 @@ class TenantSnapshot:
     """None: not loaded."""
     remote_contexts: ServedContexts | None = None
     """Those of them that have a vector of the remote model, with it; None: not loaded, or there is no such model."""
+    refit: RefitTable | None = None
+    """What makes the tenant's own vectors of the local ones; None: not loaded, or there is none."""
+    refit_contexts: ServedContexts | None = None
+    """Those of the contexts that have a vector of it, with it."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """The tenant's own similarity thresholds, by embedding model."""
     nlu_version: int = 0
@@ -102,7 +112,16 @@ def load_snapshot(
         plan = previous.plan if previous and previous.generation == generation else current_plan(db, tenant_id)
         contexts = None if embedding_model is None else _load_contexts(db, tenant_id, embedding_model, previous)
         is_remote = contexts is not None and remote_model is not None
-        remote_contexts = _load_remote(db, tenant_id, remote_model or "", previous) if is_remote else None
+        remote_contexts = None
+        if is_remote:
+            known = previous and (previous.generation, previous.remote_contexts)
+            remote_contexts = _load_beside(db, tenant_id, remote_model or "", known or NOTHING_KNOWN, with_words=False)
+        refit = None if embedding_model is None else _load_refit(db, tenant_id, embedding_model, previous)
+        refit_contexts = None
+        if refit is not None:
+            is_same = previous is not None and previous.refit is refit
+            known = previous and (previous.generation, previous.refit_contexts if is_same else None)
+            refit_contexts = _load_beside(db, tenant_id, refit.name, known or NOTHING_KNOWN, with_words=True)
         own_thresholds = thresholds(db, tenant_id)
         nlu_version = serving_version(db, tenant_id)
         classifier, problem = (
@@ -120,6 +139,8 @@ def load_snapshot(
         plan=plan,
         contexts=contexts,
         remote_contexts=remote_contexts,
+        refit=refit,
+        refit_contexts=refit_contexts,
         thresholds=own_thresholds,
         nlu_version=nlu_version,
         classifier=classifier,
@@ -162,7 +183,7 @@ def _follow(
     """Return *contexts*, which were loaded with *generation*, as they are now."""
     changed = db.rows(
         """
-        SELECT id, is_served, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
+        SELECT id, is_served, questions_json, answer, tokens, embedding,
           embedding_model, unixepoch(coalesce(reviewed_at, created_at)) AS reviewed_s
         FROM ai_contexts WHERE tenant_id = :tenant_id AND changed_generation > :generation ORDER BY id
         """,
@@ -180,7 +201,7 @@ def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int)
     # Batch by batch: 100,000 rows at once would take twice the memory of what is kept of them.
     for batch in db.batches(
         """
-        SELECT id, json_extract(questions_json, '$[0]') AS question, answer, tokens, embedding,
+        SELECT id, questions_json, answer, tokens, embedding,
           unixepoch(coalesce(reviewed_at, created_at)) AS reviewed_s
         FROM ai_contexts WHERE tenant_id = :tenant_id AND is_served = 1 AND embedding_model = :embedding_model
         """,
@@ -191,11 +212,26 @@ def _load_all(db: Database, tenant_id: str, embedding_model: str, n_served: int)
     return rows.view()
 
 
-def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnapshot | None) -> ServedContexts:
-    """Return the entries in service that have a vector of *model*, with it."""
-    known = previous.remote_contexts if previous is not None else None
-    if previous is not None and known is not None and known.can_change:
-        contexts = _follow_remote(db, tenant_id, model, previous.generation, known)
+def _load_refit(
+    db: Database, tenant_id: str, embedding_model: str, previous: TenantSnapshot | None
+) -> RefitTable | None:
+    """Return the tenant's refit, the very one of *previous* while it is served: it never changes."""
+    known = previous.refit if previous is not None else None
+    if known is not None and served_refit_name(db, tenant_id, embedding_model) == known.name:
+        return known
+    return load_refit(db, tenant_id, embedding_model)
+
+
+def _load_beside(
+    db: Database, tenant_id: str, model: str, known: tuple[int, ServedContexts | None], *, with_words: bool
+) -> ServedContexts:
+    """Return the entries in service that have a vector of *model* beside their local one, with it.
+
+    *known*: a generation and what was loaded with it.
+    """
+    generation, contexts = known
+    if contexts is not None and contexts.can_change:
+        contexts = _follow_beside(db, tenant_id, model, generation, contexts, with_words=with_words)
         n_served = db.value(
             """
             SELECT count(*) FROM ai_contexts AS c
@@ -209,7 +245,7 @@ def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnaps
     rows = ContextRows()
     for batch in db.batches(
         """
-        SELECT c.id, json_extract(c.questions_json, '$[0]') AS question, c.answer, c.tokens, v.embedding,
+        SELECT c.id, c.questions_json, c.answer, c.tokens, v.embedding,
           unixepoch(coalesce(c.reviewed_at, c.created_at)) AS reviewed_s
         FROM ai_contexts AS c
         JOIN context_vectors AS v ON v.context_id = c.id AND v.revision = c.revision AND v.model = :model
@@ -218,16 +254,16 @@ def _load_remote(db: Database, tenant_id: str, model: str, previous: TenantSnaps
         {"tenant_id": tenant_id, "model": model},
         size=BATCH_ROWS,
     ):
-        rows.add(_entries(batch))
+        rows.add(_entries(batch, with_words=with_words))
     return rows.view()
 
 
-def _follow_remote(
-    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts
+def _follow_beside(
+    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts, *, with_words: bool
 ) -> ServedContexts:
     changed = db.rows(
         """
-        SELECT c.id, c.is_served, json_extract(c.questions_json, '$[0]') AS question, c.answer, c.tokens, v.embedding,
+        SELECT c.id, c.is_served, c.questions_json, c.answer, c.tokens, v.embedding,
           unixepoch(coalesce(c.reviewed_at, c.created_at)) AS reviewed_s
         FROM ai_contexts AS c
         LEFT JOIN context_vectors AS v ON v.context_id = c.id AND v.revision = c.revision AND v.model = :model
@@ -239,14 +275,20 @@ def _follow_remote(
         return contexts
     served = [row for row in changed if row["is_served"] and row["embedding"] is not None]
     kept = {row["id"] for row in served}
-    return contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
+    return contexts.changed(
+        _entries(served, with_words=with_words), [row["id"] for row in changed if row["id"] not in kept]
+    )
 
 
-def _entries(rows: Sequence[Row]) -> Entries:
+def _entries(rows: Sequence[Row], *, with_words: bool = True) -> Entries:
+    questions = [_QUESTIONS.decode(row["questions_json"]) for row in rows]
     return Entries(
         ids=[row["id"] for row in rows],
         vectors=decode_vectors([row["embedding"] for row in rows]),
-        texts=[context_entry(row["question"] or "", row["answer"]) for row in rows],
+        texts=[
+            context_entry(asked[0] if asked else "", row["answer"]) for asked, row in zip(questions, rows, strict=True)
+        ],
         tokens=[row["tokens"] for row in rows],
         reviewed_s=[row["reviewed_s"] for row in rows],
+        asked=["\n".join(asked) if with_words else "" for asked in questions],
     )

@@ -1,6 +1,7 @@
 """Token counts by cl100k_base, the unit of every token budget here; read from disk, never from a network."""
 
 import base64
+from functools import cached_property
 from typing import Final
 
 from tiktoken import Encoding
@@ -35,6 +36,24 @@ class TokenCounter:
         except KeyError:
             return False
         return True
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        """The ASCII words in lower case that are one token after a blank, in some case: WORD, Word or word.
+
+        Who asks for many words asks here: it takes 20 ms to make and 4 MB to keep, and a tenth of the time to ask.
+
+        >>> "refund" in load_token_counter().words, "monday" in load_token_counter().words
+        (True, True)
+        """
+        found = set()
+        for token in self._encoding.token_byte_values():
+            word = token[1:]
+            if token[:1] == b" " and word.isalpha():  # ASCII letters alone
+                small = word.lower()
+                if word in (small, small.capitalize(), small.upper()):
+                    found.add(small.decode("ascii"))
+        return frozenset(found)
 
     def count(self, text: str) -> int:
         """Return how many cl100k_base tokens *text* is; 0 for no text.

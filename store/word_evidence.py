@@ -22,6 +22,7 @@ from store.embedding import Vector, clipped
 
 SMOOTHING: Final = 0.02  # of a feature's sum over a class; the best of .01, .02, .05, .1, .3 on validation texts
 HALF_WORDS: Final = 32  # a text's first and as many of its last words are read: the rest is pasted, and costs time
+DENSE_CELLS: Final = 250_000  # of words and classes up to which all are kept, in 2 MB: three times as fast
 BLOCK_PAIRS: Final = 4_000_000  # of text and class added up at once, about 100 MB
 WORD: Final = re.compile(r"\w+|[?!]")
 
@@ -152,6 +153,15 @@ class WordEvidence:
         self._strengths = evidence.strengths.astype(np.float64)  # what bincount adds up
         self._offsets = evidence.offsets.astype(np.float64)
         self._n_classes = len(self._offsets)
+        self._dense = self._all_cells() if len(self.vocabulary) * self._n_classes <= DENSE_CELLS else None
+
+    def _all_cells(self) -> NDArray[np.float64]:
+        """Return (f, n): what each feature says of each class, before the text's length is divided by."""
+        rarity = np.array(self._rarity)[:, None]
+        cells: NDArray[np.float64] = rarity * self._offsets
+        features = np.repeat(np.arange(len(rarity)), np.diff(self.evidence.starts))
+        cells[features, self._classes] += self._strengths * rarity[features, 0]
+        return cells
 
     def without(self, words: Collection[str]) -> "WordEvidence":
         """Return the same evidence, as if none of *words* (or pairs of them) had ever been seen."""
@@ -177,6 +187,10 @@ class WordEvidence:
             return np.zeros(self._n_classes)
         rare = [rarity[number] for number in known]
         length = math.sqrt(sum([one * one for one in rare])) or 1.0
+        if self._dense is not None:
+            total: NDArray[np.float64] = np.add.reduce(self._dense.take(known, axis=0), axis=0)
+            total /= length
+            return total
         spans = [slice(starts[number], starts[number + 1]) for number in known]
         sizes = [span.stop - span.start for span in spans]
         classes = np.concatenate([self._classes[span] for span in spans])

@@ -26,6 +26,7 @@ from tutelage import (
     cli_learn,
     cli_models,
     cli_patterns,
+    cli_refit,
     cli_serve,
     cli_tenants,
     cli_why,
@@ -63,6 +64,7 @@ app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
 app.command("doctor")(cli_doctor.doctor)
 app.command("why")(cli_why.why)
+app.command("refit")(cli_refit.refit)
 app.add_typer(cli_alerts.app, name="alerts")
 app.command("backup")(cli_backup.backup)
 app.command("restore")(cli_backup.restore)

@@ -2,14 +2,15 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from pathlib import Path
 
 from bench.bars import print_bar
 from bench.simulation.loading import DEFAULT_FOLDER, Simworld
-from bench.simulation.scenarios import run_all, tasks
-from bench.simulation.summary import bars, by_kind, detail_table, main_table
+from bench.simulation.scenarios import FIRST_SEED, N_PROCESSES, run_all, tasks
+from bench.simulation.summary import bars, by_kind, detail_table, main_table, what_ran
 
 INTRODUCTION = """
 Tenants whose truth is known (simworld): 150 users, 10 question types, 4 segments, 31 characteristics in 9 dimensions,
@@ -27,6 +28,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few worlds of each kind")
     parser.add_argument("--only", action="append", default=[], help="name of a kind of world; may be repeated")
     parser.add_argument("--out", type=Path, help="file to which every run's figures are added as JSON")
+    parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="of the worlds of each kind")
+    parser.add_argument("--processes", type=int, default=N_PROCESSES, help="worlds that run at a time")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no world begins any more")
     arguments = parser.parse_args()
     try:
         Simworld(arguments.simworld)
@@ -35,7 +39,8 @@ def main() -> None:
         return
     start_s = time.monotonic()
     results = []
-    for task, figures in run_all(tasks(arguments.simworld, is_quick=arguments.quick, only=arguments.only)):
+    chosen = tasks(arguments.simworld, is_quick=arguments.quick, only=arguments.only, first_seed=arguments.first_seed)
+    for task, figures in run_all(chosen, n_processes=arguments.processes, minutes=arguments.minutes):
         results.append((task, figures))
         print(f"{task.scenario.name}, {task.learner}, seed {task.seed}: {figures['secs']:.0f} s", file=sys.stderr)
         if arguments.out:
@@ -44,7 +49,8 @@ def main() -> None:
                 file.write(json.dumps(line, default=float) + "\n")
     runs = by_kind(results)
     print(f"## The learner in a simulated world\n{INTRODUCTION}\n{main_table(runs)}\n{detail_table(runs)}")
-    print(f"All of it took {(time.monotonic() - start_s) / 60:.0f} minutes on two cores.")
+    print(what_ran(tasks(arguments.simworld, is_quick=False, first_seed=arguments.first_seed), results))
+    print(f"All of it took {(time.monotonic() - start_s) / 60:.0f} minutes in {arguments.processes} processes.")
     for bar in bars(runs):
         print_bar(bar)
 

@@ -3,7 +3,9 @@
 Seeds are fresh: the algorithm's defaults were chosen on 0 to 3 and looked at on 100 to 105.
 """
 
+import math
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -58,8 +60,8 @@ class Task:
     folder: Path
 
 
-def tasks(folder: Path, *, is_quick: bool, only: Sequence[str] = ()) -> list[Task]:
-    """Return all runs, the longest first."""
+def tasks(folder: Path, *, is_quick: bool, only: Sequence[str] = (), first_seed: int = FIRST_SEED) -> list[Task]:
+    """Return all runs from seed *first_seed* on, the longest first."""
     found = []
     for scenario in SCENARIOS:
         n = scenario.quick if is_quick else scenario.seeds
@@ -67,16 +69,27 @@ def tasks(folder: Path, *, is_quick: bool, only: Sequence[str] = ()) -> list[Tas
             continue
         for learner in (PRODUCT, *scenario.beside):
             most = n if learner == PRODUCT or not scenario.beside_seeds else min(n, scenario.beside_seeds)
-            found += [Task(scenario, learner, FIRST_SEED + i, folder) for i in range(most)]
+            found += [Task(scenario, learner, first_seed + i, folder) for i in range(most)]
     return sorted(found, key=lambda task: -task.scenario.world.get("signals", 12_000))
 
 
-def run_all(chosen: Sequence[Task]) -> Iterator[tuple[Task, dict[str, Any]]]:
-    """Yield each run with its figures as it ends; two run at a time."""
-    with ProcessPoolExecutor(min(N_PROCESSES, os.cpu_count() or 1)) as pool:
-        futures = {pool.submit(run_one, task): task for task in chosen}
+def run_all(
+    chosen: Sequence[Task], *, n_processes: int = N_PROCESSES, minutes: float = math.inf
+) -> Iterator[tuple[Task, dict[str, Any]]]:
+    """Yield each run with its figures as it ends; none begins after *minutes*.
+
+    Those that have to end soon go by seed, so that something of each kind has run.
+    """
+    ordered = chosen if math.isinf(minutes) else sorted(chosen, key=lambda task: task.seed)
+    until_s = time.monotonic() + 60 * minutes
+    with ProcessPoolExecutor(min(n_processes, os.cpu_count() or 1)) as pool:
+        futures = {pool.submit(run_one, task): task for task in ordered}
         for future in as_completed(futures):
-            yield futures[future], future.result()
+            if time.monotonic() > until_s:
+                for waiting in futures:
+                    waiting.cancel()
+            if not future.cancelled():
+                yield futures[future], future.result()
 
 
 def run_one(task: Task) -> dict[str, Any]:

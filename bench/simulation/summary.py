@@ -54,6 +54,18 @@ def shown(value: float, form: str = "{:.1f}") -> str:
     return "-" if np.isnan(value) else form.format(value)
 
 
+def what_ran(wanted: Sequence[Task], results: Sequence[tuple[Task, Figures]]) -> str:
+    """Return which of the worlds that belong to the whole were run, and that no other was."""
+    done = {(task.scenario.name, task.learner, task.seed) for task, _ in results}
+    counts: dict[tuple[str, str], list[bool]] = {}
+    for task in wanted:
+        key = (task.scenario.name, task.learner)
+        counts.setdefault(key, []).append((*key, task.seed) in done)
+    parts = [f"{name}, {NAMES[learner]}: {sum(ran)} of {len(ran)}" for (name, learner), ran in counts.items()]
+    seeds = sorted({task.seed for task, _ in results})
+    return f"Worlds that were run (seeds {', '.join(map(str, seeds))}): {'; '.join(parts)}.\n"
+
+
 MAIN_HEADER = (
     "world",
     "learner",
@@ -203,6 +215,13 @@ def _other_bars(runs: Runs) -> list[Bar]:
         found += [
             at_most("learning: false activations in 90 days where nothing helps", "at most 1", 1.0, [activations]),
             at_most("learning: false proofs there", "at most .1", 0.1, [proofs]),
+            at_most(
+                f"learning: e-values that ever pass 20 there, at any of 360 looks ({total(null, 'tested'):,.0f} keys)",
+                "at most 5 %",
+                5.0,
+                [share(null, "tested_passed", "tested")],
+                "{:.2f} %",
+            ),
             at_most("learning: false crash alarms a year there", "at most 1", 1.0, [_alarms_per_year(null)]),
         ]
     for scenario, most in (("flooder", (5.0, 5.0)), ("five flooders", (6.0, 12.0))):

@@ -76,6 +76,7 @@ class ProductLearner:
         self._history = History()
         self._alerts: list[Alert] = []
         self._priorities: Mapping[str, float] = {}
+        self._decreed: str | None = None  # pattern that was let in by decree, while it is active
         self.beliefs: Any = None
         self._publish()
 
@@ -208,6 +209,8 @@ class ProductLearner:
             n_rated=observations.is_rated.astype(np.float64),
             good=good,
             bad=bad,
+            n_pleased=(good > bad).astype(np.float64),
+            n_displeased=(good < bad).astype(np.float64),
         )
         self._history.trim(now_s)
         safety = safety_of(self._history, self._alerts, self._activated_s, (), now_s, self._settings)
@@ -280,11 +283,30 @@ class ProductLearner:
         self.rows[row.id] = started(row, now_s)
 
     def _publish(self) -> None:
+        self._hold_decreed()
         plan = plan_of(self.rows.values(), group_field="segment", priorities=self._priorities)
         self._index = PlanIndex(plan, self._settings)
 
+    def _hold_decreed(self) -> None:
+        """Give what was let in by decree, until it is out, the share of a proven pattern everywhere, its rivals none.
+
+        The world's reference does so, also while it warms down: what is measured is how soon a trap is left for good,
+        not how little of it is entered.
+        """
+        decreed = self.rows.get(self._decreed or "")
+        if decreed is None or decreed.state not in ("active", "warmdown"):
+            self._decreed = None
+            return
+        settings = self._settings
+        steps = settings.warmup_runs if decreed.state == "active" else settings.warmdown_runs
+        warmth = min(decreed.warm_step / steps, 1.0)
+        share = settings.trial_share + (settings.active_share - settings.trial_share) * warmth
+        for row in list(self.rows.values()):
+            if row.dimension == decreed.dimension:
+                self.rows[row.id] = replace(row, share=share if row.id == decreed.id else 0.0, cells=())
+
     def force(self, key: tuple[int, int, int]) -> None:
-        """Let an org-wide instruction in by decree."""
+        """Let an org-wide instruction in by decree; it is held as ``_hold_decreed`` says."""
         scope, d, v = key
         assert scope == self._world.Q
         name, _, values = self._names[d]
@@ -314,12 +336,13 @@ class ProductLearner:
             row,
             state="active",
             grade="provisional",
-            warm_step=self._settings.warmup_runs,
+            warm_step=1,
             share=self._settings.active_share,
             cells=(),
             trial_since=row.trial_since or iso(now_s),
         )
         self._take(replace(row, state="trial"), after, "by decree", now_s)
+        self._decreed = after.id
         self._statistics.reset(Key(Scope(), Column(name, values[v])), now_s)
         self._publish()
 

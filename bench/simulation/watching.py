@@ -1,18 +1,22 @@
 """What is held against the world's truth beside the world's own figures: proofs, harm and helpers, day by day."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from store.vocabulary import PatternType
+
 EFFECT = 0.02  # as the world has it: less is no help and no harm
 EVERY = 4  # runs between looks: a day
 IN_TIME_DAY = 60.0  # of 90: a helper that is found later has little left to help with
+LEVEL = math.log(20)  # an e-value that a key without effect may ever exceed with odds of 1 in 20
 COVER = 0.5  # share of a helper's own traffic that must be served for it to be found
 
 Key = tuple[int, int, int]
-Dimensions = Sequence[tuple[str, str, Sequence[str]]]  # name, type, values
+Dimensions = Sequence[tuple[str, PatternType, Sequence[str]]]  # name, type, values
 
 
 class Watched:
@@ -25,6 +29,7 @@ class Watched:
         self._is_product = hasattr(learner, "proven_keys")
         self._found: dict[tuple[str, int], float] = {}  # ("active" or "served", number of the helper) -> day
         self._harmful_days: dict[Key, int] = {}
+        self._tested: dict[Any, bool] = {}  # key with randomised evidence -> whether its e-value ever passed 20
         self._days = dict.fromkeys(("active", "active_false", "proven", "proven_false"), 0)
         self._helpers = list(_helpers(world, dimensions))
 
@@ -32,8 +37,10 @@ class Watched:
         return getattr(self._learner, name)
 
     def update(self, log: Mapping[str, Any]) -> None:
-        """Learn, and look at the result once a day."""
+        """Learn, look at the evidence, and at the result once a day."""
         self._learner.update(log)
+        if self._is_product:
+            self._look_at_evidence(self._learner.beliefs)
         run = int(log["run"])
         if run % EVERY == EVERY - 1:
             self._look(run / EVERY)
@@ -58,6 +65,12 @@ class Watched:
                 share = float((weights * self._weights * grid[:, :, d, v]).sum() / (weights * self._weights).sum())
                 if share > COVER:
                     self._found.setdefault((name, number), day)
+
+    def _look_at_evidence(self, beliefs: Any) -> None:
+        scopes = beliefs.strata.scopes
+        for k, f in np.argwhere(np.isfinite(beliefs.log_e)).tolist():
+            key = scopes[k], beliefs.columns[f]
+            self._tested[key] = self._tested.get(key, False) or bool(beliefs.log_e[k, f] >= LEVEL)
 
     def _served(self) -> NDArray[np.bool_]:
         if self._is_product:
@@ -95,6 +108,8 @@ class Watched:
             "harmful_patterns": len(self._harmful_days),
             "harmful_days": sum(self._harmful_days.values()),
             "harmful_longest": max(self._harmful_days.values(), default=0),
+            "tested": len(self._tested),
+            "tested_passed": sum(self._tested.values()),
             "helpers": len(self._helpers),
             "draw_z": self._learner.worst_draw_z() if self._is_product else None,
             "block_tokens": self._learner.max_tokens if self._is_product else None,

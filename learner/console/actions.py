@@ -1,21 +1,24 @@
 """What forms of the console do; each returns the page to show then."""
 
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from learner import authoring
 from learner.api_errors import bad_field
 from learner.api_request import generation_number, one_of
 from learner.console.visit import Visit
-from learner.resolving import resolve_contradiction
+from learner.resolving import BulkAction, decide_on_many, resolve_contradiction
 from store import pattern_review
 from store.alerts import acknowledge_alert as acknowledge
 from store.audit import record
 from store.contradictions import RESOLUTIONS, Resolution
 from store.datasets import review_example as review
+from store.errors import ConflictError
 from store.plan import Conditions
 from store.reverting import revert
 from store.vocabulary import PATTERN_TYPES, PatternType
+
+TICKED: Final = "entry:"  # begins the name of a ticked entry's field, before its id; the value is the revision seen
 
 
 def approve_context(visit: Visit) -> str:
@@ -43,6 +46,36 @@ def reject_context(visit: Visit) -> str:
         revision=_revision(visit),
     )
     return _back(visit, "/contexts")
+
+
+def decide_on_contexts(visit: Visit) -> str:
+    """Approve or turn down every entry of the queue that was ticked, in the wording that was seen.
+
+    Raises:
+        ConflictError: some could not be decided; the others are.
+    """
+    action = one_of("action", visit.form.get("action", ""), ("approve", "reject"))
+    ticked = {
+        name.removeprefix(TICKED): int(value)
+        for name, value in visit.form.items()
+        if name.startswith(TICKED) and value.isascii() and value.isdigit()
+    }
+    if not ticked:
+        raise bad_field("entries", "tick the entries to decide on first")
+    results = decide_on_many(
+        visit.db,
+        visit.tenant_id,
+        list(ticked),
+        action=cast("BulkAction", action),
+        reason=visit.form.get("reason", ""),
+        actor=visit.actor,
+        now_s=visit.now_s,
+        revisions=ticked,
+    )
+    failed = [f"{result.id}: {result.error}" for result in results if not result.ok]
+    if failed:
+        raise ConflictError(f"{len(results) - len(failed)} of {len(results)} were decided, not so {'; '.join(failed)}")
+    return "/contexts"
 
 
 def edit_context(visit: Visit) -> str:

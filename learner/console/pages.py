@@ -79,6 +79,7 @@ PAGES: Final[tuple[tuple[str, str, View], ...]] = (
     ("/conversations/{id:path}", "conversation.html", views.conversation),
 )
 ACTIONS: Final[tuple[tuple[str, Action], ...]] = (
+    ("/contexts/decide", actions.decide_on_contexts),
     ("/contexts/{id}/approve", actions.approve_context),
     ("/contexts/{id}/reject", actions.reject_context),
     ("/contexts/{id}/edit", actions.edit_context),

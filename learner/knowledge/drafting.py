@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from learner.errors import BudgetExceededError, ModelError, UnusableDraftError
+from learner.knowledge.candidates import Candidate
 from learner.knowledge.checks import problems
 from learner.knowledge.extraction import (
     Agent,
@@ -16,6 +17,7 @@ from learner.knowledge.extraction import (
     n_tokens,
     prompt,
     question_text,
+    whole_prompt,
 )
 from learner.knowledge.prescreen import MAX_FAILURES
 from learner.knowledge.progress import Run
@@ -85,3 +87,8 @@ class Drafter:
 def prompt_tokens(run: Run, groups: Sequence[Group]) -> int:
     """Return about how many tokens the large model reads when it is asked once about each of *groups*."""
     return sum(n_tokens(prompt(members, ()), run.collaborators.tokens.count) for members in groups)
+
+
+def whole_prompt_tokens(run: Run, candidates: Sequence[Candidate]) -> int:
+    """Return about how many tokens the large model would read of all of *candidates*, whole."""
+    return sum(n_tokens(whole_prompt(candidate), run.collaborators.tokens.count) for candidate in candidates)

@@ -29,6 +29,9 @@ ONE_ANSWER: Final = 0.9  # least cosine at which they are one
 ALIKE: Final = ((ONE_QUESTION, SAME_ANSWER), (0.6, 0.7), (0.35, ONE_ANSWER))
 MAX_TAGS: Final = 8
 MAX_SOURCE_CHARS: Final = 12_000  # of the representative that the large model reads
+MAX_FAREWELL_WORDS: Final = 8
+MAX_TOLD_CHARS: Final = 60  # of an answer, by which the turn that gave it is found
+_TURN: Final = re.compile(r"^(?:User|Assistant|Person|Tool): ", re.MULTILINE)
 Action = Literal["create", "update", "skip"]
 
 
@@ -279,7 +282,38 @@ class Agent:
 
 def prompt(group: Group, nearest: Sequence[Nearest]) -> list[dict[str, Any]]:
     """Return what the model is asked about a group."""
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": _group_text(group, nearest)}]
+    return _prompt(_taught(group.representative), group, nearest)
+
+
+def whole_prompt(candidate: Candidate) -> list[dict[str, Any]]:
+    """Return what the model would be asked about one conversation if nothing of it were left out."""
+    return _prompt(candidate.text, Group(candidate, ()), ())
+
+
+def _prompt(source: str, group: Group, nearest: Sequence[Nearest]) -> list[dict[str, Any]]:
+    told = _group_text(source[:MAX_SOURCE_CHARS], group, nearest)
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": told}]
+
+
+def _taught(candidate: Candidate) -> str:
+    """Return the conversation up to the last answer that teaches: what follows is other business, thanks, farewells."""
+    starts = [match.start() for match in _TURN.finditer(candidate.text)]
+    turns = [candidate.text[start:end] for start, end in zip(starts, [*starts[1:], None], strict=True)]
+    told = [exchange.answer[:MAX_TOLD_CHARS] for exchange in candidate.exchanges if exchange.verdict.is_kept]
+    fit = [row for row, turn in enumerate(turns) if any(text in turn for text in told)]
+    if fit:
+        return "".join(turns[: fit[-1] + 1]).rstrip()
+    # Rules find nothing that teaches: a model may, but not in courtesies.
+    while len(turns) > 2 and _is_courtesy(turns[-1]):
+        turns.pop()
+    return "".join(turns).rstrip() or candidate.text
+
+
+def _is_courtesy(turn: str) -> bool:
+    speaker, _, said = turn.partition(": ")
+    if speaker == "User":
+        return language.is_thanks(said)
+    return speaker == "Assistant" and len(language.words(said)) <= MAX_FAREWELL_WORDS and "?" not in said
 
 
 def n_tokens(messages: Sequence[Mapping[str, Any]], count: Callable[[str], int]) -> int:
@@ -344,17 +378,17 @@ def _text(value: Any, name: str) -> str:
     return value.strip()
 
 
-def _group_text(group: Group, nearest: Sequence[Nearest]) -> str:
-    source = group.representative.text[:MAX_SOURCE_CHARS]
-    questions = [f"- {question_text(best_exchange(other))[:MAX_QUESTION_CHARS]}" for other in group.others[:10]]
-    entries = [
-        json.dumps({"id": entry.context_id, "questions": entry.questions, "answer": entry.answer}, ensure_ascii=False)
-        for entry in nearest
-    ]
-    return "\n\n".join(
-        [
-            f"<conversation>\n{source}\n</conversation>",
-            "Others asked:\n" + ("\n".join(questions) or "(nobody)"),
-            "Existing entries:\n" + ("\n".join(entries) or "(none)"),
+def _group_text(source: str, group: Group, nearest: Sequence[Nearest]) -> str:
+    parts = [f"<conversation>\n{source}\n</conversation>"]
+    if group.others:
+        questions = [f"- {question_text(best_exchange(other))[:MAX_QUESTION_CHARS]}" for other in group.others[:10]]
+        parts.append("Others asked:\n" + "\n".join(questions))
+    if nearest:
+        entries = [
+            json.dumps(
+                {"id": entry.context_id, "questions": entry.questions, "answer": entry.answer}, ensure_ascii=False
+            )
+            for entry in nearest
         ]
-    )
+        parts.append("Existing entries:\n" + "\n".join(entries))
+    return "\n\n".join(parts)

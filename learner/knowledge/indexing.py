@@ -19,9 +19,10 @@ from store.clock import Clock
 from store.config import Config
 from store.context_vectors import EmbeddingState, ServedWording
 from store.database import Database
-from store.embedding import Embedder, Vector, normalised
+from store.embedding import Embedder, LocalEmbedder, RefittedEmbedder, Vector, entry_embedding, normalised
 from store.generations import current_number, publish
 from store.prices import PriceBook
+from store.refits import has_refits, kept_models, load_refit, served_refit_name
 from store.remote_embedding import Embedded
 from store.snapshot import load_snapshot
 from store.tenants import list_tenants
@@ -68,7 +69,7 @@ class Indexer:
         *,
         open_database: Callable[[], Database],
         clock: Clock,
-        embedder: Callable[[], Embedder],
+        embedder: Callable[[], LocalEmbedder],
         server: Server | None,
         prices: PriceBook,
     ) -> None:
@@ -83,7 +84,8 @@ class Indexer:
         self._done: dict[str, int] = {}  # tenant -> the generation that was looked at; nothing is due without another
         self._refused: set[tuple[str, int]] = set()
         self._over_budget: set[str] = set()
-        self._unrelated: dict[str, Vector] = {}  # the everyday questions, by model
+        self._everyday = read_unrelated()
+        self._unrelated: Vector | None = None  # their vectors of the server's model
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self.run, name="indexer", daemon=True)
 
@@ -118,8 +120,10 @@ class Indexer:
             if not tenant.learning or self._done.get(tenant.id) == generation:
                 continue
             try:
+                self._make_refit_vectors(db, tenant.id)
                 if self._server is not None:
                     self._make_vectors(db, tenant.id, self._server)
+                self._drop_vectors(db, tenant.id)
                 self._calibrate(db, tenant.id)
             except ModelError as exc:
                 self._rest(exc)
@@ -154,8 +158,40 @@ class Indexer:
                 reason = f"embedding: {n_made} entries have vectors of {server.name}"
                 publish(db, tenant_id, plan=None, actor="learner", reason=reason, now_s=self._clock.now_s())
                 log.info("tenant %s: %s", tenant_id, reason)
-        if self._may_ask:
-            context_vectors.drop_other_vectors(db, tenant_id, server.name, at_most=MAX_DROPPED)
+
+    def _make_refit_vectors(self, db: Database, tenant_id: str) -> None:
+        """Make the vectors that the tenant's refit lacks; on this machine, so a batch costs milliseconds."""
+        name = served_refit_name(db, tenant_id, self._embedder().name) if has_refits(db, tenant_id) else None
+        refitted = self._refitted(db, tenant_id, name) if name is not None else None
+        if refitted is None:
+            return
+        n_made, after = 0, ""
+        while not self._stop.is_set():
+            batch = context_vectors.wordings_without(
+                db, tenant_id, refitted.name, after=after, limit=self._config.embedding.batch_size
+            )
+            if not batch:
+                break
+            after = batch[-1].context_id
+            made = [(wording, entry_embedding(refitted, wording.questions)) for wording in batch]
+            n_made += context_vectors.put_vectors(db, tenant_id, refitted.name, made)
+        if n_made:
+            reason = f"embedding: {n_made} entries have vectors of {refitted.name}"
+            publish(db, tenant_id, plan=None, actor="learner", reason=reason, now_s=self._clock.now_s())
+            log.info("tenant %s: %s", tenant_id, reason)
+
+    def _refitted(self, db: Database, tenant_id: str, model: str) -> RefittedEmbedder | None:
+        """Return what makes vectors of *model*; None when it is no refit that is served."""
+        embedder = self._embedder()
+        table = load_refit(db, tenant_id, embedder.name)
+        return RefittedEmbedder(embedder, table) if table is not None and table.name == model else None
+
+    def _drop_vectors(self, db: Database, tenant_id: str) -> None:
+        """Delete vectors that nobody will ask for; those of another server once this one's are made."""
+        if self._server is not None and not self._may_ask:
+            return
+        kept = [*kept_models(db, tenant_id), *([] if self._remote_name is None else [self._remote_name])]
+        context_vectors.drop_other_vectors(db, tenant_id, kept, refits_only=self._server is None, at_most=MAX_DROPPED)
 
     def _make_batch(self, db: Database, tenant_id: str, server: Server, batch: Sequence[ServedWording]) -> int:
         asked = [
@@ -215,27 +251,41 @@ class Indexer:
             section = self._config.contexts
             settings = f"{section.max_unrelated:g}/{section.least_similarity:g}"
             is_due = state.calibrated_on != settings or abs(n_entries - state.n_entries) > MANY_CHANGED * n_entries
-            if is_due and (model == self._remote_name or model == self._embedder().name):
-                threshold = self._threshold(db, tenant_id, model)
+            if not is_due:
+                continue
+            embedder = self._maker_of(db, tenant_id, model)
+            if embedder is not None or model == self._remote_name:
+                threshold = self._threshold(db, tenant_id, model, embedder)
                 self._publish(db, tenant_id, model, threshold, state, settings, n_entries)
 
     @property
     def _remote_name(self) -> str | None:
         return self._server.name if self._server is not None else None
 
-    def _threshold(self, db: Database, tenant_id: str, model: str) -> float | None:
-        """Return the tenant's own threshold for *model*; None where the configured one holds."""
+    def _maker_of(self, db: Database, tenant_id: str, model: str) -> Embedder | None:
+        """Return what makes vectors of *model* on this machine; None: a server, or nothing any more."""
+        embedder = self._embedder()
+        return embedder if model == embedder.name else self._refitted(db, tenant_id, model)
+
+    def _threshold(self, db: Database, tenant_id: str, model: str, embedder: Embedder | None) -> float | None:
+        """Return the tenant's own threshold for *model*; None where the configured one holds.
+
+        *embedder* makes its vectors; None: the server does.
+        """
         section = self._config.contexts
         if not section.max_unrelated:
             return None
-        embedder = self._embedder()
-        snapshot = load_snapshot(db, tenant_id, embedding_model=embedder.name, remote_model=self._remote_name)
-        served = snapshot.remote_contexts if model == self._remote_name else snapshot.contexts
+        local = self._embedder().name
+        snapshot = load_snapshot(db, tenant_id, embedding_model=local, remote_model=self._remote_name)
+        served = {
+            local: snapshot.contexts,
+            self._remote_name: snapshot.remote_contexts,
+        }.get(model, snapshot.refit_contexts)
         if served is None or len(served) < MIN_ENTRIES:
             return None
         entries, phrasings = served.vectors, served.vectors
         owners = np.arange(len(entries))
-        if model != self._remote_name:  # an entry's own phrasings tell more than its mean; the server's would cost
+        if embedder is not None:  # an entry's own phrasings tell more than its mean; the server's would cost
             texts = {
                 wording.context_id: wording.questions for wording in context_vectors.served_wordings(db, tenant_id)
             }
@@ -247,24 +297,21 @@ class Indexer:
             entries,
             phrasings,
             owners,
-            self._unrelated_vectors(db, tenant_id, model),
+            self._unrelated_vectors(db, tenant_id, model, embedder),
             share=section.max_unrelated,
             least=section.least_similarity,
         )
 
-    def _unrelated_vectors(self, db: Database, tenant_id: str, model: str) -> Vector:
+    def _unrelated_vectors(self, db: Database, tenant_id: str, model: str, embedder: Embedder | None) -> Vector:
         """Return the vectors of the everyday questions; a server is asked once while this process lives."""
-        known = self._unrelated.get(model)
-        if known is None:
-            texts = read_unrelated()
-            if self._server is not None and model == self._server.name:
-                embedded = self._server.embed(texts)
-                self._add_cost(db, tenant_id, model, embedded.prompt_tokens)
-                known = embedded.vectors
-            else:
-                known = self._embedder().embed(texts)
-            self._unrelated[model] = known
-        return known
+        if embedder is not None:
+            return embedder.embed(self._everyday)
+        assert self._server is not None  # or nothing makes vectors of this model
+        if self._unrelated is None:
+            embedded = self._server.embed(self._everyday)
+            self._add_cost(db, tenant_id, model, embedded.prompt_tokens)
+            self._unrelated = embedded.vectors
+        return self._unrelated
 
     def _publish(  # noqa: PLR0917
         self,

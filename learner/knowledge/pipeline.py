@@ -13,7 +13,7 @@ from typing import Final
 from learner.kept_model import KeptAnswers
 from learner.knowledge.candidates import Candidate, find_candidates
 from learner.knowledge.corrections import flag_corrected
-from learner.knowledge.drafting import MAX_RUNS, Drafter, prompt_tokens
+from learner.knowledge.drafting import MAX_RUNS, Drafter, prompt_tokens, whole_prompt_tokens
 from learner.knowledge.evidence import judge_entries
 from learner.knowledge.extraction import Agent, Group, best_exchange, join_groups, make_groups, question_text
 from learner.knowledge.grouping import group
@@ -161,8 +161,7 @@ def _learn_from(run: Run, changed: Sequence[ChangedConversation]) -> None:
         "left_for_next_run": found.n_left + n_waiting,
     }
     _extract(run, groups)
-    alone = [Group(candidate, ()) for candidate in found.candidates]
-    run.tally.tokens |= {"all": prompt_tokens(run, alone), "grouped": prompt_tokens(run, groups)}
+    run.tally.tokens |= {"all": whole_prompt_tokens(run, found.candidates), "grouped": prompt_tokens(run, groups)}
 
 
 def _cursor(db: Database, tenant_id: str) -> str:

@@ -39,14 +39,14 @@ class Tally:
         return {**told, "changes": self.changes, "notes": self.notes}
 
     def saved(self) -> float | None:
-        """Return the share of the large model's prompt tokens that pre-screen and grouping saved, at most 1.
+        """Return the share of the large model's prompt tokens that was saved by not sending it all, at most 1.
 
-        A first prompt for each group against one for every candidate: entries near it and refused drafts, which
-        ``sent`` holds too, would come to each of those as well. None when no model was asked.
+        What it was sent, entries near each group and refused drafts with it, against a first prompt for every
+        candidate, whole. None when no model was asked.
         """
         if not self.tokens.get("sent") or not self.tokens.get("all"):
             return None
-        return round(1 - self.tokens["grouped"] / self.tokens["all"], 4)
+        return round(1 - self.tokens["sent"] / self.tokens["all"], 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,31 +53,26 @@ def differences_of(revised: Revised, words: Mapping[str, Words], natural_of: Rea
 
 def add_to_history(history: History, batch: Batch) -> None:
     """Take the records of *batch* into *history*."""
-    totals = _Totals(batch.signals, len(batch.responses.seq))
-    _add(history, batch, (totals.is_rated.astype(np.float64), totals.good, totals.bad))
+    _add(history, batch, _Totals(batch.signals, len(batch.responses.seq)).told)
 
 
 def revise_history(history: History, revised: Revised) -> None:
     """Take what changed into *history*."""
     n = len(revised.now.responses.seq)
-    now, before = _Totals(revised.now.signals, n), _Totals(revised.before, n)
-    is_rated = now.is_rated.astype(np.float64) - before.is_rated
-    _add(history, revised.now, (is_rated, now.good - before.good, now.bad - before.bad))
+    now, before = _Totals(revised.now.signals, n).told, _Totals(revised.before, n).told
+    _add(history, revised.now, {name: values - before[name] for name, values in now.items()})
 
 
-def _add(history: History, batch: Batch, sums: tuple[Floats, Floats, Floats]) -> None:
+def _add(history: History, batch: Batch, told: Mapping[str, Floats]) -> None:
     responses, injections = batch.responses, batch.injections
     n = len(responses.seq)
-    n_rated, good, bad = sums
     history.add(
         created_s=responses.created_s,
         users=responses.users,
         conversations=responses.conversations,
         is_holdout=responses.is_holdout,
         is_treated=np.bincount(injections.response[injections.treated], minlength=n) > 0,
-        n_rated=n_rated,
-        good=good,
-        bad=bad,
+        **told,
     )
 
 
@@ -94,6 +89,17 @@ class _Totals:
         flat = _sums(response * len(FAMILIES) + family, worth, n * len(FAMILIES))
         self.by_family: Floats = np.clip(flat.reshape(n, len(FAMILIES)), -1, 1)
         self.thumb_voters = _voters(signals, family, n)
+
+    @property
+    def told(self) -> dict[str, Floats]:
+        """Return what a history keeps of each response (n,)."""
+        return {
+            "n_rated": self.is_rated.astype(np.float64),
+            "good": self.good,
+            "bad": self.bad,
+            "n_pleased": (self.good > self.bad).astype(np.float64),
+            "n_displeased": (self.good < self.bad).astype(np.float64),
+        }
 
 
 def _families(signals: SignalColumns) -> tuple[Integers, Floats]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from learner.patterns.changes import Days
 from learner.patterns.evidence import Contrast
 from learner.patterns.normal import Floats, cdf
 from learner.patterns.observations import Booleans, Column
@@ -97,6 +98,7 @@ class Beliefs:
     together: Floats | None = None  # (f, f) correlation of the columns in uninstructed replies; None: not counted
     seen_score: Floats | None = None  # (Q, S, f) sum of natural values times residual scores; None: not kept
     seen_information: Floats | None = None  # (Q, S, f) sum of the squared natural values behind it
+    days: Days | None = None  # (K, f) randomised evidence day by day, to see changes; None: not watched
 
     def confidence(self) -> Floats:
         """Return P(lift > 0) of each key (K, f); 0.5 = unknown."""

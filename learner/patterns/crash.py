@@ -6,11 +6,25 @@ from typing import Final
 
 import numpy as np
 
-from learner.patterns.history import BAD, BIN_S, BINS_PER_DAY, GOOD, N_ARMS, RATED, TREATED, History
+from learner.patterns.history import (
+    BAD,
+    BIN_S,
+    BINS_PER_DAY,
+    DISPLEASED,
+    GOOD,
+    N_ARMS,
+    PLEASED,
+    RATED,
+    TREATED,
+    History,
+)
 from learner.patterns.observations import Floats
 from store.config import PatternsSection
 
-SPANS: Final = {1: 0.4, 2: 0.2, 3: -0.1, 4: -0.1}  # bins of 6 h that a fall may have lasted -> what is added to
+WEIGHTS: Final = (GOOD, BAD)  # how far satisfaction fell is told by what signals weigh ...
+COUNTS: Final = (PLEASED, DISPLEASED)  # ... how surely, by how many responses pleased: a thumb is no more independent
+# of chance than a follow-up question is, and half of the evidence would be lost with its weight
+SPANS: Final = {1: 0.2, 2: 0.1, 3: 0.0, 4: 0.0}  # bins of 6 h that a fall may have lasted -> what is added to
 # ``crash_z``: there are more looks at short spans that share nothing
 REFERENCE_BINS: Final = 28 * BINS_PER_DAY  # before a fall, to measure it against: whole weeks, for their seasons
 MIN_RATED: Final = 10  # responses with signals in each span
@@ -43,11 +57,11 @@ def find_crash(history: History, now_s: float, settings: PatternsSection) -> Cra
     """Return the crash of the newest span against the four weeks before it, or None.
 
     The index is W+ / (W+ + W-): a mean of weights may be near 0 or below, where a relative fall means nothing. Spans
-    of 6 h to a day are looked at. The fall must be significant (``crash_z``) and, give or take most of a standard
-    error, at least ``crash_drop`` large. No bucket of accounts brings more than a twentieth of the weight, or three
-    equal shares. The standard error holds accounts together (64 buckets of them; around the index before, so that a
-    single one never exceeds 1), is never less than a part of what chance makes of so few of them, and adds what the
-    index ordinarily varies from span to span: seasons, overdispersion.
+    of 6 h to a day are looked at. The share of responses that pleased must have fallen significantly (``crash_z``), and
+    the index by ``crash_drop``, give or take most of a standard error. No bucket of accounts brings more than a
+    twentieth of it all, or three equal shares. The standard error holds accounts together (64 buckets of them; around
+    the share before, so that a single one never exceeds 1), is never less than a part of what chance makes of so few of
+    them, and adds what the share ordinarily varies from span to span: seasons, overdispersion.
 
     Source: PATTERNS, section 4.7; FINDINGS, section 7; measured by ``bench/crash.py``.
 
@@ -65,11 +79,11 @@ def find_crash(history: History, now_s: float, settings: PatternsSection) -> Cra
     for n_left_out, early in ends:
         total = grid[: len(grid) - n_left_out].sum(axis=1)
         for span, looks in SPANS.items():
-            seen = _fall(total, span)
-            if seen is None:
+            seen, counted = _fall(total, span, WEIGHTS), _fall(total, span, COUNTS)
+            if seen is None or counted is None:
                 continue
             before, now, sd = seen
-            z = (now - before) / sd
+            z = (counted[1] - counted[0]) / counted[2]
             is_large = before - now + MARGIN * sd > settings.crash_drop * before
             is_sure = z < -(settings.crash_z + looks + early)
             if is_large and is_sure and (found is None or z < found[0]):
@@ -83,69 +97,69 @@ def find_crash(history: History, now_s: float, settings: PatternsSection) -> Cra
 
 def is_recovered(history: History, at_s: float, before: float, settings: PatternsSection) -> bool:
     """Return whether at *at_s* the index of 24 hours was back at *before*, less half of ``crash_drop`` at most."""
-    sums = _capped(history.grid(at_s, round(RECOVERY_H * 3600 / BIN_S)).sum(axis=(0, 1)))
-    index = _index(sums)
+    sums = history.grid(at_s, round(RECOVERY_H * 3600 / BIN_S)).sum(axis=(0, 1))
+    index = _index(_capped(sums[:, WEIGHTS]))
     is_known = index is not None and sums[:, RATED].sum() >= MIN_RATED
     return is_known and index is not None and index > before * (1 - RECOVERY * settings.crash_drop)
 
 
-def _fall(total: Floats, span: int) -> tuple[float, float, float] | None:
-    """Return the index before, the index now and the standard error of their difference; None: not to be judged.
+def _fall(total: Floats, span: int, measure: tuple[int, int]) -> tuple[float, float, float] | None:
+    """Return the share of good before, now, and the standard error of their difference; None: not to be judged.
 
     Args:
         total: (N_BINS, N_BUCKETS, N_SUMS).
         span: how many of the newest bins.
+        measure: which sums are good and bad.
     """
-    recent = _capped(total[-span:].sum(axis=0))
     earlier = total[-span - REFERENCE_BINS : -span]
-    reference = _capped(earlier.sum(axis=0))
-    if min(recent[:, RATED].sum(), reference[:, RATED].sum()) < MIN_RATED:
+    if min(total[-span:, :, RATED].sum(), earlier[..., RATED].sum()) < MIN_RATED:
         return None
+    recent, reference = _capped(total[-span:, :, measure].sum(axis=0)), _capped(earlier[..., measure].sum(axis=0))
     before, now = _index(reference), _index(recent)
     if before is None or now is None or before <= 0:
         return None
     # Bucket by bucket: who always complains did so before as well.
     deviation = _deviations(recent, before) - _deviations(reference, before)
-    weight = recent[:, GOOD] + recent[:, BAD]
+    weight = recent.sum(axis=-1)
     chance = before * (1 - before) * float((weight**2).sum() / weight.sum() ** 2)
-    variance = max(float((deviation**2).sum()), CHANCE * chance) + _spread(earlier, span, before)
+    variance = max(float((deviation**2).sum()), CHANCE * chance) + _spread(earlier, span, before, measure)
     return (before, now, math.sqrt(variance)) if variance > 0 else None
 
 
-def _index(sums: Floats) -> float | None:
-    good, bad = float(sums[:, GOOD].sum()), float(sums[:, BAD].sum())
+def _index(parts: Floats) -> float | None:
+    """Return the share of good in *parts* (..., 2), good and bad."""
+    good, bad = float(parts[..., 0].sum()), float(parts[..., 1].sum())
     return good / (good + bad) if good + bad > 0 else None
 
 
-def _capped(sums: Floats) -> Floats:
-    """Return *sums* (..., N_BUCKETS, N_SUMS) with the good and bad weight of those who bring too much scaled down."""
-    weight = sums[..., GOOD] + sums[..., BAD]
+def _capped(parts: Floats) -> Floats:
+    """Return *parts* (..., N_BUCKETS, 2), good and bad, with those of buckets that bring too much scaled down."""
+    weight = parts.sum(axis=-1)
     n_present = np.count_nonzero(weight > 0, axis=-1, keepdims=True)
     share = np.maximum(CAP_SHARE, CAP_ACCOUNTS / np.maximum(n_present, 1))
     kept = weight
     for _ in range(CAP_STEPS):
         kept = np.minimum(weight, share * kept.sum(axis=-1, keepdims=True))
-    part = np.where(weight > 0, kept / np.where(weight > 0, weight, 1.0), 1.0)
-    capped = sums.copy()
-    capped[..., GOOD] *= part
-    capped[..., BAD] *= part
-    return capped
+    scale = np.where(weight > 0, kept / np.where(weight > 0, weight, 1.0), 1.0)
+    return np.asarray(parts * scale[..., None], np.float64)
 
 
-def _deviations(sums: Floats, center: float) -> Floats:
-    """Return each bucket's part of (index - *center*): (N_BUCKETS,)."""
-    weight = sums[:, GOOD] + sums[:, BAD]
-    return np.asarray((sums[:, GOOD] - center * weight) / weight.sum(), np.float64)
+def _deviations(parts: Floats, center: float) -> Floats:
+    """Return each bucket's part of (index - *center*): (N_BUCKETS,) of *parts* (N_BUCKETS, 2)."""
+    weight = parts.sum(axis=-1)
+    return np.asarray((parts[:, 0] - center * weight) / weight.sum(), np.float64)
 
 
-def _spread(bins: Floats, span: int, center: float) -> float:
+def _spread(bins: Floats, span: int, center: float, measure: tuple[int, int]) -> float:
     """Return how much the index of a span varies beyond what its accounts' chance explains: a variance, 0 or more."""
     n = len(bins) // span
     blocks = bins[len(bins) - n * span :].reshape(n, span, *bins.shape[1:]).sum(axis=1)
     blocks = blocks[blocks[..., RATED].sum(axis=1) >= MIN_RATED]
-    if len(blocks) < MIN_BLOCKS:
+    parts = _capped(blocks[..., measure])
+    parts = parts[parts.sum(axis=(1, 2)) > 0]
+    if len(parts) < MIN_BLOCKS:
         return UNKNOWN_SPREAD
-    deviations = np.stack([_deviations(block, center) for block in _capped(blocks)])
+    deviations = np.stack([_deviations(part, center) for part in parts])
     excess = deviations.sum(axis=1) ** 2 - (deviations**2).sum(axis=1)
     return max(float(excess.mean()), 0.0)
 
@@ -157,7 +171,7 @@ def _blame(grid: Floats, span: int) -> float | None:
     error is that under "both fell alike". None when either side has too few signals before or now.
     """
     recent, reference = grid[-span:].sum(axis=0), grid[-span - REFERENCE_BINS : -span].sum(axis=0)
-    now, before = _index(_capped(recent.sum(axis=0))), _index(_capped(reference.sum(axis=0)))
+    now, before = (_index(_capped(sums[..., WEIGHTS].sum(axis=0))) for sums in (recent, reference))
     untreated = [arm for arm in range(N_ARMS) if arm != TREATED]
     sides = [_side(recent[arms].sum(axis=0), reference[arms].sum(axis=0)) for arms in ([TREATED], untreated)]
     if now is None or before is None or sides[0] is None or sides[1] is None:
@@ -181,8 +195,8 @@ class _Side:
 
 
 def _side(recent: Floats, reference: Floats) -> _Side | None:
-    recent, reference = _capped(recent), _capped(reference)
-    now, before = _index(recent), _index(reference)
-    if now is None or before is None or min(recent[:, RATED].sum(), reference[:, RATED].sum()) < MIN_RATED:
+    if min(recent[:, RATED].sum(), reference[:, RATED].sum()) < MIN_RATED:
         return None
-    return _Side(recent, reference, now, before)
+    recent, reference = _capped(recent[:, WEIGHTS]), _capped(reference[:, WEIGHTS])
+    now, before = _index(recent), _index(reference)
+    return None if now is None or before is None else _Side(recent, reference, now, before)

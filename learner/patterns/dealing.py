@@ -231,12 +231,17 @@ class _Table:
         return dict(sorted(served.items()))
 
     def largest(self, values: Floats) -> dict[str, float]:
-        """Return the largest of *values* (N, f) of each row that serves a cell, by the id of its pattern."""
-        found: dict[str, float] = {}
+        """Return the largest of *values* (N, f) of each row that serves a cell, by the id of its pattern.
+
+        Cells that nobody's conversation is in count for those alone that serve no other.
+        """
+        met: dict[str, float] = {}
+        unmet: dict[str, float] = {}
         for cell, column in np.argwhere(self.server >= 0).tolist():
             name = self.rows[self.server[cell, column]].id
+            found = met if self.cells.traffic[cell] > 0 else unmet
             found[name] = max(found.get(name, 0.0), float(values[cell, column]))
-        return found
+        return unmet | met
 
     def hands(self, columns: Sequence[int]) -> Integers:
         """Return the rows (N, k) that serve *columns*."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from learner.patterns.axes import MAX_GROUPS, MAX_TYPES, N_BUCKETS, N_SCOPES, n_users
 from learner.patterns.coded import Coded
+from learner.patterns.ledger import CROWDED
 from learner.patterns.normal import Floats
 from learner.patterns.observations import FAMILIES, Integers
 from learner.patterns.residuals import RATING, Residuals
@@ -30,7 +31,6 @@ COMPLIANCE: Final = 0.85  # kappa: share of replies that do what a pattern says
 OBSERVATIONAL_WEIGHT: Final = 0.5  # of the natural values ...
 SMALL_WEIGHT: Final = 1.0  # ... and for a tenant with few signals. Source: PATTERNS, section 4.5
 DESIGN_EFFECT: Final = 1.1  # of conversations and users on a variance
-CROWDED: Final = 2.0  # times the variance from which accounts on it are dependent; less is chance among few accounts
 POOL_PRIOR: Final = 10.0  # effects that the prior scale is worth
 TAIL_DF: Final = 4.0  # Student's: one strong pattern must not widen the prior of all
 EM_RATE: Final = 0.25  # of the step towards a new prior scale

@@ -16,9 +16,9 @@ KEEP_DAYS: Final = 120
 CONTROL, TREATED, HOLDOUT = 0, 1, 2
 N_ARMS: Final = 3
 N_BUCKETS: Final = 64  # of accounts: their spread is what chance does, whatever the accounts do among themselves
-RATED, GOOD, BAD = 0, 1, 2
-N_SUMS: Final = 3
-MAGIC: Final = b"history2"
+RATED, GOOD, BAD, PLEASED, DISPLEASED = range(5)
+N_SUMS: Final = 5
+MAGIC: Final = b"history3"
 
 
 class History:
@@ -42,6 +42,8 @@ class History:
         n_rated: Floats,
         good: Floats,
         bad: Floats,
+        n_pleased: Floats,
+        n_displeased: Floats,
     ) -> None:
         """Take in n responses, or what changed about them.
 
@@ -54,12 +56,14 @@ class History:
             n_rated: (n,) 1 with signals; as a change: -1, 0 or 1.
             good: (n,) sum of the positive weights.
             bad: (n,) sum of the negative weights, as a positive number.
+            n_pleased: (n,) 1 where ``good`` is more than ``bad``; as a change: -1, 0 or 1.
+            n_displeased: (n,) 1 where it is less; the same.
         """
         bins = np.floor(created_s / BIN_S).astype(np.int64)
         arms = np.where(is_holdout, HOLDOUT, np.where(is_treated, TREATED, CONTROL))
         buckets = _buckets([user or f"\x00{chat}" for user, chat in zip(users, conversations, strict=True)])
         keys = (bins * N_ARMS + arms) * N_BUCKETS + buckets
-        self._merge(keys, np.stack([n_rated, good, bad], axis=1).astype(np.float64))
+        self._merge(keys, np.stack([n_rated, good, bad, n_pleased, n_displeased], axis=1).astype(np.float64))
 
     def trim(self, now_s: float) -> None:
         """Forget what is older than 120 days and join the bins of older days: the sums stay bounded."""

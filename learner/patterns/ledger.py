@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 import numpy as np
 
 from learner.patterns.axes import MAX_TYPES, N_BUCKETS, N_SCOPES, n_users
+from learner.patterns.changes import WATCHED_DAYS, Days
 from learner.patterns.coded import Coded
 from learner.patterns.evidence import Contrast, Squares
 from learner.patterns.normal import Floats
@@ -26,6 +27,8 @@ GUARDRAILS: Final = {
 }
 N_CONTRASTED: Final = 1 + len(GUARDRAILS)
 HARM_HALF_LIFE_DAYS: Final = 3.0  # Source: PATTERNS, section 4.7
+CROWDED: Final = 2.0  # times the variance from which accounts on it are dependent; less is chance among few accounts
+MOMENTS: Final = ("since_s", "as_of_s", "newest_day")  # that are no sums
 
 
 class Ledger(Sums):
@@ -41,6 +44,10 @@ class Ledger(Sums):
         "n_treated": (N_SCOPES, "f"),
         "recent_psi": (N_SCOPES, N_BUCKETS, "f"),
         "recent_squares": (N_SCOPES, "f"),
+        "day_psi": (N_SCOPES, WATCHED_DAYS, "f"),
+        "day_information": (N_SCOPES, WATCHED_DAYS, "f"),
+        "day_squares": (N_SCOPES, WATCHED_DAYS, "f"),
+        "newest_day": (1,),
         "since_s": (N_SCOPES, "f"),
         "as_of_s": (1,),
     }
@@ -53,6 +60,10 @@ class Ledger(Sums):
     n_treated: Floats
     recent_psi: Floats
     recent_squares: Floats
+    day_psi: Floats  # of the last days; a day's place is what is left of it divided by ``WATCHED_DAYS``
+    day_information: Floats
+    day_squares: Floats
+    newest_day: Floats  # since 1970
     since_s: Floats  # rows before count for nothing
     as_of_s: Floats  # the moment at which a row counts fully as recent
 
@@ -73,22 +84,28 @@ class Ledger(Sums):
         treated = (draws.treated[live] & chunk.is_rated[row]).astype(np.float64)
         age_days = np.maximum(self.as_of_s[0] - chunk.created_s, 0.0) / DAY_S
         recent = psi[SCORE] * (0.5 ** (age_days / HARM_HALF_LIFE_DAYS))[row]
+        day = (chunk.created_s[row] // DAY_S).astype(np.int64)
+        is_watched = day > self.newest_day[0] - WATCHED_DAYS
         scopes = (np.zeros_like(row), 1 + chunk.question_type[row], 1 + MAX_TYPES + chunk.group[row])
         has_reset = bool(self.since_s.any())
         for scope in scopes:
-            kept: Integers | slice = slice(None)
-            if has_reset:
-                kept = np.flatnonzero(chunk.created_s[row] >= self.since_s[scope, column])
+            is_kept = chunk.created_s[row] >= self.since_s[scope, column]
+            kept: Integers | slice = np.flatnonzero(is_kept) if has_reset else slice(None)
+            watched = np.flatnonzero(is_kept & is_watched)
             key = (scope * self.n_treated.shape[1] + column)[kept]
             block = ((scope * N_BUCKETS + chunk.bucket[row]) * self.n_treated.shape[1] + column)[kept]
             for outcome, terms in enumerate(psi):
                 _add(self.psi[outcome], block, terms[kept])
                 _add(self.psi_squares[outcome], key, terms[kept] ** 2)
+            dated = ((scope * WATCHED_DAYS + day % WATCHED_DAYS) * self.n_treated.shape[1] + column)[watched]
+            _add(self.day_psi, dated, psi[SCORE][watched])
+            _add(self.day_squares, dated, psi[SCORE][watched] ** 2)
             _add(self.recent_psi, block, recent[kept])
             _add(self.recent_squares, key, recent[kept] ** 2)
             if is_late:
                 _add(self.cross_squares, key, (psi[SCORE] * information)[kept])
                 continue
+            _add(self.day_information, dated, information[watched])
             _add(self.information, block, information[kept])
             _add(self.cross_squares, key, (psi[SCORE] * information)[kept])
             _add(self.information_squares, key, information[kept] ** 2)
@@ -98,7 +115,7 @@ class Ledger(Sums):
     def reset(self, scope: int, column: int, at_s: float) -> None:
         """Begin the evidence of a key anew: of rows before *at_s* nothing counts for it any more."""
         for name in self.AXES:
-            if name not in ("since_s", "as_of_s"):
+            if name not in MOMENTS:
                 values: Floats = getattr(self, name)
                 if self.AXES[name][0] == N_CONTRASTED:
                     values[:, scope, ..., column] = 0.0
@@ -155,7 +172,35 @@ class Ledger(Sums):
             np.where(variance > 0, recent.sum(1) / np.sqrt(np.maximum(variance, 1e-300)), 0.0), np.float64
         )
 
+    def days(self, places: Integers) -> Days:
+        """Return the evidence of the last days of all keys (K, f) of the scopes *places*."""
+        newest = int(self.newest_day[0])
+        day = np.arange(newest - WATCHED_DAYS + 1, newest + 1)
+        at = (slice(None), day % WATCHED_DAYS)
+        score, information, squares = (
+            np.swapaxes(sums[places][at], 0, 1) for sums in (self.day_psi, self.day_information, self.day_squares)
+        )
+        recent = self.recent_psi[places]
+        by_row = self.recent_squares[places]
+        of_late = np.where(by_row > 0, (recent**2).sum(1) / np.where(by_row > 0, by_row, 1.0), 1.0)
+        crowding = np.maximum(of_late, self.crowding(places))
+        return Days(
+            day=day,
+            score=score,
+            information=information,
+            variance=squares * np.where(crowding > CROWDED, crowding, 1.0),
+            score_before=self.psi[SCORE][places].sum(1) - score.sum(0),
+            information_before=self.information[places].sum(1) - information.sum(0),
+        )
+
     def _age(self, moment_s: float) -> None:
+        newest = moment_s // DAY_S
+        if newest > self.newest_day[0]:
+            n_new = int(min(newest - self.newest_day[0], WATCHED_DAYS))
+            begun = (int(newest) - np.arange(n_new)) % WATCHED_DAYS
+            for sums in (self.day_psi, self.day_information, self.day_squares):
+                sums[:, begun] = 0.0
+            self.newest_day[0] = newest
         if moment_s <= self.as_of_s[0]:
             return
         factor = 0.5 ** ((moment_s - self.as_of_s[0]) / DAY_S / HARM_HALF_LIFE_DAYS)

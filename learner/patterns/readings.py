@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from learner.patterns.beliefs import Beliefs, Key, Scope, Tally
+from learner.patterns.changes import Worsening, find_change
 from learner.patterns.evidence import Contrast, e_value_of, lift_interval
 from learner.patterns.guardrails import differences, objection
 from learner.patterns.observations import Column
@@ -80,6 +81,14 @@ class Readings:
             objection=objection(beliefs.guardrails, k, f, self._settings),
             guardrails=differences(beliefs.guardrails, k, f),
         )
+
+    def worsening(self, key: Key) -> Worsening | None:
+        """Return since when *key* helps no more, though it did; worked out when asked for."""
+        days = self.beliefs.days
+        if days is None or key.scope not in self.scopes or key.column not in self.columns:
+            return None
+        place = self.scopes[key.scope], self.columns[key.column]
+        return find_change(days.of(*place), self.beliefs.variance, self._settings.change_years)
 
     def n_treated(self, column: Column) -> float:
         """Return the treated responses with signals of an instruction, wherever it was served."""

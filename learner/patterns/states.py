@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from learner.patterns.beliefs import Beliefs, Key, Tally
+from learner.patterns.changes import Worsening
 from learner.patterns.crash import Crash
 from learner.patterns.evidence import e_value_of
 from learner.patterns.keys import key_of, name_of
@@ -80,28 +81,51 @@ def step(row: PatternRow, readings: Readings, situation: Situation, *, is_proven
         return Step(Change(row, now))
     if row.state == "pinned":
         return Step(Change(row, replace(now, grade="proven" if is_proven else "provisional")))
-    return _safety(row, now, reading, situation) or _by_state(row, now, reading, situation, is_proven=is_proven)
+    return _safety(row, now, readings, situation) or _by_state(row, now, reading, situation, is_proven=is_proven)
 
 
-def _safety(row: PatternRow, now: PatternRow, reading: Reading, situation: Situation) -> Step | None:
+def _safety(row: PatternRow, now: PatternRow, readings: Readings, situation: Situation) -> Step | None:
     settings, now_s, crash = situation.settings, situation.now_s, situation.crash
+    reading = readings.of(key_of(row, readings.beliefs.strata.field))
     if crash is not None and row.state == "active" and _is_fresh(row, situation):
         reason = f"crash: satisfaction index fell from {crash.before:.2f} to {crash.now:.2f} ({crash.z:.1f} sd)"
         return Step(Change(row, quarantined(now, now_s, situation.traffic_s), reason), reset=True)
-    is_served_widely = row.state in ("active", "warmdown")
-    if reading.harm_z < -settings.harm_z and (is_served_widely or row.share > HARM_SHARE):
-        reason = f"harm: {-reading.harm_z:.1f} standard errors below control of late"
-        if is_served_widely:
-            return Step(Change(row, retired(now, now_s), reason, is_harm=True), reset=True, keep=HARM_KEEP)
-        if is_cooled_down(row, settings, now_s):
-            # A trial is only believed less, and its share falls by that: among many looks, many alarms are chance.
-            return Step(Change(row, replace(now, removed_at=iso(now_s)), reason), keep=HARM_KEEP)
-    if is_served_widely and reading.objection is not None:
-        return Step(Change(row, retired(now, now_s), reading.objection, is_harm=True), reset=True)
+    if row.state in ("active", "warmdown"):
+        step_out = _taken_out(row, now, readings, situation)
+        if step_out is not None:
+            return step_out
+    elif reading.harm_z < -settings.harm_z and row.share > HARM_SHARE and is_cooled_down(row, settings, now_s):
+        # A trial is only believed less, and its share falls by that: among many looks, many alarms are chance.
+        return Step(Change(row, replace(now, removed_at=iso(now_s)), _harm(reading)), keep=HARM_KEEP)
     # What was used since the last run has news to judge it by, however late this run is.
     if now.last_used_at == row.last_used_at and idle_days(now, now_s) > settings.prune_idle_days:
         return Step(Change(row, retired(now, now_s), f"unused for {settings.prune_idle_days:g} days"), reset=True)
     return None
+
+
+def _taken_out(row: PatternRow, now: PatternRow, readings: Readings, situation: Situation) -> Step | None:
+    """Return the end of a pattern that is served widely and harms, helps no more, or makes people behave worse."""
+    key = key_of(row, readings.beliefs.strata.field)
+    reading, gone = readings.of(key), retired(now, situation.now_s)
+    if reading.harm_z < -situation.settings.harm_z:
+        return Step(Change(row, gone, _harm(reading), is_harm=True), reset=True, keep=HARM_KEEP)
+    worsening = readings.worsening(key)
+    if worsening is not None:
+        is_harm = worsening.lift < 0
+        return Step(Change(row, gone, _in_words(worsening), is_harm=is_harm), reset=True, keep=HARM_KEEP)
+    if reading.objection is not None:
+        return Step(Change(row, gone, reading.objection, is_harm=True), reset=True)
+    return None
+
+
+def _harm(reading: Reading) -> str:
+    return f"harm: {-reading.harm_z:.1f} standard errors below control of late"
+
+
+def _in_words(change: Worsening) -> str:
+    return (
+        f"changed: since {iso(change.since_s)[:10]} it lifts by {change.lift:+.3f}, before that by {change.before:+.3f}"
+    )
 
 
 def _is_fresh(row: PatternRow, situation: Situation) -> bool:
@@ -180,6 +204,10 @@ def _decide_active(row: PatternRow, now: PatternRow, settings: PatternsSection) 
     if now.confidence < settings.warmdown_below:
         after = replace(now, state="warmdown", warm_step=settings.warmdown_runs)
         return Change(row, after, f"confidence fell to {now.confidence:.2f}")
+    if gets_nothing(row) and now.confidence <= settings.warmdown_cancel:
+        # Nothing new can be learned of it: without an end it would be called active until the records fade.
+        after = replace(now, state="warmdown", warm_step=settings.warmdown_runs)
+        return Change(row, after, f"no share is left to it: confidence fell to {now.confidence:.2f}")
     return Change(row, replace(now, warm_step=min(row.warm_step + 1, settings.warmup_runs)))
 
 

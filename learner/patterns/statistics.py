@@ -43,7 +43,7 @@ class Fit(Sums):
 class Statistics:
     """The sums of one tenant."""
 
-    VERSION: Final = 2
+    VERSION: Final = 3
 
     def __init__(
         self, settings: PatternsSection, family_weights: Mapping[str, float], strata_field: GroupField | None
@@ -214,6 +214,7 @@ class Statistics:
             together=self.regression.together(),
             seen_score=seen_score,
             seen_information=seen_information,
+            days=self.ledger.days(places),
         )
 
     def _crowding(self) -> Floats:

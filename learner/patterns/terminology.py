@@ -95,12 +95,14 @@ class Ordinary:
             if word in _TRADE:
                 return False
             if len(word) <= _SMALL_ACRONYM:
-                return self._tokens.count(f" {word}") == 1 or self._tokens.count(f" {small.capitalize()}") == 1
-        elif self._tokens.count(f" {word}") == 1:  # as the web writes it: iPhone
+                return self._tokens.is_one(f" {word}") or self._tokens.is_one(f" {small.capitalize()}")
+        elif self._tokens.is_one(f" {word}"):  # as the web writes it: iPhone
             return True
         return self._is_known(small) or any(self._is_known(stem) for stem in _stems(small))
 
     def _is_known(self, word: str) -> bool:
+        if word.isascii():  # as almost all are
+            return word in self._tokens.words
         return any(self._tokens.is_one(f" {form}") for form in (word, word.capitalize(), word.upper()))
 
 

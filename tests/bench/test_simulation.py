@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,10 +7,14 @@ import numpy as np
 import pytest
 
 from bench.simulation.loading import Simworld
-from bench.simulation.summary import bars, of_oracle, share
-from bench.simulation.watching import Watched
+from bench.simulation.scenarios import Task, tasks
+from bench.simulation.summary import Figures, bars, of_oracle, share, what_ran
+from bench.simulation.watching import Dimensions, Watched
 
-DIMENSIONS = [("length", "response_format", ["short", "long"]), ("table", "response_format", ["none", "all"])]
+DIMENSIONS: Dimensions = [
+    ("length", "response_format", ["short", "long"]),
+    ("table", "response_format", ["none", "all"]),
+]
 WEIGHTS = np.array([[0.25, 0.25], [0.4, 0.1]])  # two question types, two segments
 
 
@@ -33,6 +38,11 @@ class Learner:
     events: list[Any] = []  # noqa: RUF012
     proofs = [(0, (0, 0, 0)), (3, (3, 1, 1))]  # noqa: RUF012
     max_tokens = 300
+    beliefs = SimpleNamespace(
+        strata=SimpleNamespace(scopes=["all", "one type"]),
+        columns=["short", "table"],
+        log_e=np.array([[0.0, -np.inf], [0.0, -np.inf]]),
+    )
 
     def update(self, log: Any) -> None:
         pass
@@ -78,6 +88,29 @@ def test_proofs_harm_and_helpers_are_counted_once_a_day() -> None:
         1,
         [("helpful", 0.4, 0.75)],
     )
+
+
+def test_what_ran_is_said_of_every_kind_of_world_and_nothing_is_left_out_silently(tmp_path: Path) -> None:
+    wanted = tasks(tmp_path, is_quick=False, only=["mixed", "flooder"], first_seed=300)
+    done: list[tuple[Task, Figures]] = [(task, {}) for task in wanted if task.learner == "product" and task.seed == 300]
+
+    said = what_ran(wanted, done)
+
+    assert "(seeds 300)" in said
+    assert "flooder, Tutelage: 1 of 3" in said
+    assert "mixed, reference e: 0 of 6" in said
+
+
+def test_e_values_of_worlds_where_nothing_helps_are_held_against_their_promise() -> None:
+    watched = Watched(Learner(), world(), DIMENSIONS, WEIGHTS)
+
+    watched.update({"run": 0})
+    Learner.beliefs.log_e[:, 0] = [3.5, 0.0]
+    watched.update({"run": 1})
+    Learner.beliefs.log_e[:, 0] = [0.0, 0.0]
+    watched.update({"run": 2})
+
+    assert (watched.figures()["tested"], watched.figures()["tested_passed"]) == (2, 1)
 
 
 def test_shares_of_sums_are_unknown_where_there_is_nothing() -> None:

@@ -199,6 +199,74 @@ def test_a_reviewer_rejects_with_a_reason(client: TestClient, filled: Filled, db
     assert get_context(db, "default", filled.context.id).reject_reason == "old"
 
 
+def ticked(client: TestClient) -> dict[str, str]:
+    """Return the fields of the queue's checkboxes, as a browser sends them when all are ticked."""
+    boxes = re.findall(
+        r'<input type="checkbox" form="decide" name="([^"]+)" value="([^"]+)"', client.get("/contexts").text
+    )
+    return {unescape(name): value for name, value in boxes}
+
+
+@pytest.mark.parametrize(("action", "status"), [("approve", "approved"), ("reject", "rejected")])
+def test_a_reviewer_decides_on_all_that_are_ticked(
+    client: TestClient, filled: Filled, db: Database, author: Author, action: str, status: str
+) -> None:
+    others = [add(db, author, number) for number in range(3)]
+    fields = ticked(client)
+    assert len(fields) == 4
+    del fields[f"entry:{others[0]}"]
+    answer = post(client, "/contexts", "/contexts/decide", action=action, reason="all alike", **fields)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/contexts")
+    decided = [filled.context.id, *others[1:]]
+    assert {get_context(db, "default", context_id).status for context_id in decided} == {status}
+    assert get_context(db, "default", others[0]).status == "pending_approval"
+    audited = {entry.object_id for entry in list_audit(db, "default")[0] if entry.actor == "console"}
+    assert audited == set(decided)
+
+
+def add(db: Database, author: Author, number: int) -> str:
+    context = author.add_context(
+        db,
+        "default",
+        questions=[f"Question {number}?"],
+        answer=f"Answer {number}.",
+        tags=[],
+        is_approved=False,
+        actor="test",
+        now_s=NOW_S,
+    )
+    return context.id
+
+
+def test_what_was_reworded_since_it_was_ticked_is_not_decided_and_the_rest_is(
+    client: TestClient, filled: Filled, db: Database, author: Author
+) -> None:
+    other = add(db, author, 1)
+    fields = ticked(client)
+    author.edit_context(
+        db, "default", other, questions=["Another?"], answer="Otherwise.", tags=[], actor="test", now_s=NOW_S
+    )
+    answer = post(client, "/contexts", "/contexts/decide", action="approve", **fields)
+    assert answer.status_code == 409
+    assert f"1 of 2 were decided, not so {other}" in unescape(answer.text)
+    assert get_context(db, "default", filled.context.id).is_served
+    assert not get_context(db, "default", other).is_served
+
+
+def test_a_decision_on_many_needs_its_token_an_action_and_something_ticked(
+    client: TestClient, filled: Filled, db: Database
+) -> None:
+    fields = ticked(client)
+    assert client.post("/contexts/decide", data={"action": "approve", **fields}).status_code == 403
+    assert post(client, "/contexts", "/contexts/decide", action="retire", **fields).status_code == 400
+    assert post(client, "/contexts", "/contexts/decide", action="approve").status_code == 400
+    assert post(client, "/contexts", "/contexts/decide", action="approve", **{"entry:ctx_none": "1"}).status_code == 409
+    assert get_context(db, "default", filled.context.id).status == "pending_approval"
+    first = re.search(r"<button[^>]*>", client.get("/contexts").text.partition('action="/contexts/decide"')[2])
+    assert first is not None
+    assert "disabled" in first.group()
+
+
 def test_a_reviewer_edits_and_approves_in_one_step(client: TestClient, filled: Filled, db: Database) -> None:
     page = f"/contexts/{filled.context.id}"
     fields = {"questions": "How?\r\n\r\nIn what way?", "answer": "Like this.", "tags": "a, b,", "approve": "1"}

@@ -34,7 +34,8 @@ SECTION = replace(load_config().contexts, hold_back=0.0)
 
 
 def entries(ids: list[str], vectors: NDArray[np.float32], tokens: list[int] | None = None) -> Entries:
-    return Entries(ids, vectors, [f"<{i}>" for i in ids], tokens or [10] * len(ids), [NOW_S - 90_000] * len(ids))
+    texts, reviewed_s = [f"<{i}>" for i in ids], [NOW_S - 90_000] * len(ids)
+    return Entries(ids, vectors, texts, tokens or [10] * len(ids), reviewed_s, [""] * len(ids))
 
 
 def served(similarities: list[float], tokens: list[int]) -> ContextSearch:
@@ -272,3 +273,25 @@ def test_by_both_the_budget_and_the_number_hold_and_nothing_near_is_nothing() ->
     assert [item.item_id for item in selection.injections] == ["r0", "r1", "r2"]
     far = Look(named({"a": 0.1}), QUESTION, 0.4)
     assert not select_by_both(far, far, frozenset({"a"}), SECTION, LOT).block
+
+
+def test_of_entries_about_as_near_the_one_with_the_questions_rare_word_comes_first() -> None:
+    rows = ContextRows()
+    ids = ["ctx_a", "ctx_b", "ctx_c"]
+    vectors = np.zeros((3, 256), np.float32)
+    vectors[:, 0] = [0.805, 0.8, 0.6]
+    asked = ["How do I pay by card?", "How do I pay by SEPA transfer?", "SEPA transfer, how?"]
+    rows.add(replace(entries(ids, vectors), asked=asked))
+    search = ContextSearch(rows.view())
+    selection = select_contexts(search, QUESTION, 0.5, SECTION, LOT, asked="pay by sepa transfers")
+    assert [injection.item_id for injection in selection.injections] == ["ctx_b", "ctx_a", "ctx_c"]
+    assert [injection.similarity for injection in selection.injections] == [0.8, 0.805, 0.6]
+
+
+def test_shared_words_bring_in_nothing_that_is_not_near() -> None:
+    rows = ContextRows()
+    vectors = np.zeros((2, 256), np.float32)
+    vectors[:, 0] = [0.6, 0.49]
+    rows.add(replace(entries(["ctx_a", "ctx_b"], vectors), asked=["one", "SEPA transfer"]))
+    selection = select_contexts(ContextSearch(rows.view()), QUESTION, 0.5, SECTION, LOT, asked="SEPA transfer")
+    assert [injection.item_id for injection in selection.injections] == ["ctx_a"]

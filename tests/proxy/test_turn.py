@@ -32,6 +32,7 @@ from store.database import Database
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
 from store.records import InjectionRecord, InjectionSet, ResponseRecord, decode_line
+from store.refit_table import RefitTable
 from store.responses import insert_records
 from store.segments import SUFFIX, SegmentWriter
 from store.tenants import ensure_tenant, set_learning
@@ -62,6 +63,9 @@ class FakeEmbedder:
         for axis, word in enumerate(self.words):
             vector[axis] = word in text
         return vector
+
+    def embed_refitted(self, text: str, refit: RefitTable) -> NDArray[np.float32]:
+        return self.embed_one(text)
 
 
 class FakeClassifier:

@@ -116,7 +116,11 @@ def test_vectors_of_other_models_are_dropped_a_few_at_a_time(db: Database) -> No
         give_vector(db, context, axis(11), "other@256")
         give_vector(db, context, axis(12))
 
-    assert [drop_other_vectors(db, DEFAULT_TENANT, MODEL, at_most=2) for _ in range(3)] == [2, 1, 0]
+    assert [drop_other_vectors(db, DEFAULT_TENANT, [MODEL], refits_only=False, at_most=2) for _ in range(3)] == [
+        2,
+        1,
+        0,
+    ]
     assert set(remote_of(load(db)).values()) == {12}
 
 

@@ -36,6 +36,20 @@ def test_counts_are_those_of_cl100k_base(counter: TokenCounter, text: str, n_tok
     assert counter.count(text) == n_tokens
 
 
+def test_words_are_what_is_one_token_after_a_blank_in_some_case(counter: TokenCounter) -> None:
+    tokens = counter._encoding.token_byte_values()
+    parts = sorted({token.strip().lower().decode("ascii") for token in tokens if token.strip().isalpha()})
+    joined = [f"{one}{other}" for one, other in zip(parts, reversed(parts), strict=True)]
+
+    known = {word for word in parts + joined if any(map(counter.is_one, _forms(word)))}
+
+    assert counter.words == known
+
+
+def _forms(word: str) -> list[str]:
+    return [f" {form}" for form in (word, word.capitalize(), word.upper())]
+
+
 def test_text_that_reads_like_a_special_token_is_counted_as_text(counter: TokenCounter) -> None:
     assert counter.count("<|endoftext|>") == 7
 

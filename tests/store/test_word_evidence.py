@@ -1,11 +1,21 @@
 """What words say about classes, for one text and for many."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.word_evidence import HALF_WORDS, WordEvidence, evidence_scores, features_of, fit_evidence, tabulated
+from store.word_evidence import (
+    DENSE_CELLS,
+    HALF_WORDS,
+    WordEvidence,
+    evidence_scores,
+    features_of,
+    fit_evidence,
+    tabulated,
+)
 
 TEXTS = ("where is my parcel", "my parcel is late", "refund my money", "a refund please", "hello", "hello there")
 LABELS = np.array([0, 0, 1, 1, 2, 2])
@@ -31,6 +41,24 @@ def test_one_text_and_many_score_alike(texts: list[str]) -> None:
     together = evidence_scores(evidence, table, ~rows)
     for text, scores in zip(texts, together, strict=True):
         assert words.scores(text) == pytest.approx(scores, abs=1e-4)
+
+
+@given(WORDS.map(" ".join))
+def test_few_words_are_added_up_as_many_are(text: str) -> None:
+    table = tabulated(TEXTS, 100)
+    evidence = fit_evidence(table, LABELS, EVEN, 3, ALL)
+    small = WordEvidence(table.vocabulary, evidence)
+    unused = tuple(f"unused{number}" for number in range(DENSE_CELLS // 3))
+    no_classes = np.full(len(unused), evidence.starts[-1])
+    large = WordEvidence(
+        table.vocabulary + unused,
+        replace(
+            evidence,
+            starts=np.concatenate([evidence.starts, no_classes]),
+            rarity=np.concatenate([evidence.rarity, np.zeros(len(unused), np.float32)]),
+        ),
+    )
+    assert small.scores(text) == pytest.approx(large.scores(text), abs=1e-6)
 
 
 def test_texts_that_are_left_out_teach_nothing() -> None:

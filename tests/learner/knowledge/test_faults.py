@@ -218,7 +218,7 @@ def test_an_oddity_that_harms_nobody_costs_no_further_call(learning: Learning, f
     assert provider.usage["calls"] == 2 + len(ANSWERS)
 
 
-@pytest.mark.parametrize("cap_usd", [0.001, 0.1, 0.2, 0.4])
+@pytest.mark.parametrize("cap_usd", [0.001, 0.1, 0.2, 0.3])
 def test_the_cap_holds_within_one_call(learning: Learning, cap_usd: float) -> None:
     fill(learning)
     bills = [0.0]

@@ -116,9 +116,9 @@ def test_three_hundred_conversations_become_fifty_and_the_large_model_reads_a_fi
         assert costs[stage]["cost_usd"] == pytest.approx(cost_usd)
     assert run.cost_usd == pytest.approx(costs["prescreen"]["cost_usd"] + costs["extraction"]["cost_usd"])
     assert tokens["all"] > tokens["sent"] >= tokens["grouped"] > 0
-    assert run.summary["saved"] == pytest.approx(1 - tokens["grouped"] / tokens["all"], abs=1e-4)
-    assert run.summary["saved"] >= 0.8
-    assert 1 - tokens["sent"] / tokens["all"] >= 0.7  # with the entries near each group
+    assert run.summary["saved"] == pytest.approx(1 - tokens["sent"] / tokens["all"], abs=1e-4)
+    assert 1 - tokens["grouped"] / tokens["all"] >= 0.8
+    assert run.summary["saved"] >= 0.7  # with the entries near each group, which are many here
 
 
 def test_without_a_model_nothing_is_said_to_be_saved(learning: Learning) -> None:

@@ -1,6 +1,8 @@
 """A crash is a large fall that chance does not explain; a known one is not told again; learning is blamed or not."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -52,6 +54,8 @@ def history_of(
         n_rated=np.ones(n),
         good=good,
         bad=1 - good,
+        n_pleased=good,
+        n_displeased=1 - good,
     )
     return history
 
@@ -101,6 +105,8 @@ def test_a_single_account_is_never_a_crash_however_much_it_complains() -> None:
         n_rated=np.ones(2000),
         good=np.zeros(2000),
         bad=np.ones(2000),
+        n_pleased=np.zeros(2000),
+        n_displeased=np.ones(2000),
     )
 
     assert not is_crash(history)
@@ -120,24 +126,31 @@ def test_one_account_that_floods_the_votes_is_no_crash(share: float) -> None:
         n_rated=ones,
         good=0 * ones,
         bad=ones,
+        n_pleased=0 * ones,
+        n_displeased=ones,
     )
 
     assert not is_crash(history)
 
 
 def test_who_looks_every_hour_is_not_alarmed_more_often_than_who_looks_every_six() -> None:
-    """Chance alone; a threshold at which even that alarms, so that there is something to count."""
+    """Chance alone; a threshold at which even that alarms, so that there is something to count: falls, not looks."""
     nervous = replace(PATTERNS, crash_z=1.5, crash_drop=0.1)
     rare, often = 0, 0
     for seed in range(6):
         history = history_of(0.7, 0.7, n_a_day=130, seed=seed)
         bins = [NOW_S - back * BIN_S for back in range(28)]
-        rare += sum(find_crash(history, end_s, nervous) is not None for end_s in bins)
+        rare += episodes([find_crash(history, end_s, nervous) is not None for end_s in bins])
         hours = [[end_s - hour * 3600 for hour in range(6)] for end_s in bins]
-        often += sum(any(find_crash(history, at_s, nervous) is not None for at_s in day) for day in hours)
+        often += episodes([any(find_crash(history, at_s, nervous) is not None for at_s in day) for day in hours])
 
     assert rare >= 3
     assert often <= 1.5 * rare
+
+
+def episodes(alarms: Sequence[bool]) -> int:
+    """Return how many runs of alarms there are: the bins of an hour's look are those of the last six hours as well."""
+    return sum(now and not before for now, before in pairwise([*alarms, False]))
 
 
 @settings(max_examples=25)
@@ -161,6 +174,8 @@ def test_sums_do_not_depend_on_the_order_and_the_parts_in_which_they_came(seed: 
             n_rated=is_rated[rows].astype(np.float64),
             good=good[rows],
             bad=bad[rows],
+            n_pleased=(good > bad)[rows].astype(np.float64),
+            n_displeased=(good < bad)[rows].astype(np.float64),
         )
 
     whole, pieces = History(), History()
@@ -187,10 +202,12 @@ def test_a_late_vote_is_added_as_a_difference_to_the_copy_alone() -> None:
         n_rated=np.ones(1),
         good=np.zeros(1),
         bad=np.ones(1),
+        n_pleased=np.zeros(1),
+        n_displeased=np.ones(1),
     )
 
     assert history.encode() == before
-    assert copy.grid(NOW_S, 20).sum() - history.grid(NOW_S, 20).sum() == 2.0
+    assert copy.grid(NOW_S, 20).sum() - history.grid(NOW_S, 20).sum() == 3.0
 
 
 def test_history_is_bounded() -> None:
@@ -202,7 +219,7 @@ def test_history_is_bounded() -> None:
     assert rows[:, RATED].sum() == pytest.approx(KEEP_DAYS * 500, rel=0.02)
 
 
-@pytest.mark.parametrize("data", [b"", b"history1", b"history1junk", b"other"])
+@pytest.mark.parametrize("data", [b"", b"history1", b"history3", b"history3junk", b"other"])
 def test_bytes_that_are_no_history_are_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="not an encoded history"):
         History.decode(data)

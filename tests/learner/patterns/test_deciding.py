@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.patterns.beliefs import Beliefs, Key, Scope, Tally
+from learner.patterns.changes import Days
 from learner.patterns.crash import Crash
 from learner.patterns.deciding import Decisions, decide, resets_by_persons
 from learner.patterns.lifecycle import Change
@@ -149,6 +150,35 @@ def test_what_is_taken_out_for_harm_is_told_from_what_is_of_no_use() -> None:
     assert [change.is_harm for change in changes] == [True, True, False, False]
 
 
+def changed(harm: float) -> Beliefs:
+    """Return beliefs in a table that helped by 0.3 and does, for ten days, what *harm* says."""
+    n = 45
+    lift = np.where(np.arange(n) < n - 10, 0.3, harm)[:, None, None]
+    information = np.full((n, *HELPS.key_mean.shape), 20.0)
+    nothing = np.zeros(HELPS.key_mean.shape)
+    first = int(NOW_S // DAY_S) - n + 1
+    days = Days(first + np.arange(n), lift * information, information, 0.25 * information, nothing, nothing)
+    return replace(HELPS, days=days)
+
+
+@pytest.mark.parametrize("state", ["active", "warmdown"])
+def test_what_turned_round_is_taken_out_whatever_it_earned_before(state: PatternState) -> None:
+    row = pattern(state, share=0.9, warm_step=3)
+
+    out, kept = decided(changed(-0.3), row), decided(changed(0.3), row)
+
+    since = iso(NOW_S - 9 * DAY_S)[:10]
+    assert only(out).reason == f"changed: since {since} it lifts by -0.300, before that by +0.300"
+    assert (only(out).after.state, only(out).after.removed_at) == ("retired", iso(NOW_S))
+    assert (out.resets, out.discounts) == ([Reset(ORG, NOW_S)], [(ORG, 0.2)])
+    assert only(kept).after.state == "active"
+
+
+def test_a_trial_that_turned_round_and_a_persons_pattern_are_left_to_their_own_rules() -> None:
+    assert only(decided(changed(-0.3), pattern(share=0.4))).after.state in {"trial", "active"}
+    assert only(decided(changed(-0.3), pattern("pinned", share=1.0))).after.state == "pinned"
+
+
 def test_a_trial_with_much_traffic_that_harms_is_believed_less() -> None:
     harmful = learned(UNKNOWN, TABLE, lift=0.02, log_e=0.0, n_treated=80, harm_z=-2.6)
 
@@ -184,6 +214,17 @@ def test_an_active_pattern_cools_down_over_some_runs_and_may_come_back() -> None
     assert down.after.share == 0.9
     assert (better.after.state, better.reason) == ("active", "confidence rose to 1.00: warm-down cancelled")
     assert (only(last).after.state, last.resets) == ("retired", [Reset(ORG, NOW_S)])
+
+
+def test_an_active_pattern_that_is_served_nowhere_any_more_is_not_called_active_for_long() -> None:
+    doubtful, good = learned(UNKNOWN, TABLE, lift=0.01, log_e=0.0, n_treated=80), HELPS
+    unserved = pattern("active", share=0.0, last_used_at=iso(NOW_S - DAY_S))
+
+    down = only(decided(doubtful, unserved))
+
+    assert (down.after.state, down.reason) == ("warmdown", "no share is left to it: confidence fell to 0.69")
+    assert only(decided(doubtful, replace(unserved, share=0.3))).after.state == "active"
+    assert only(decided(good, unserved)).after.state == "active"
 
 
 def test_a_trial_that_rather_harms_is_retired_unless_it_helps_somewhere() -> None:

@@ -32,6 +32,7 @@ from tests.learner.patterns.traffic import (
     likes_tables,
     likes_tables_sometimes,
     loves_tables,
+    ups,
     votes_at_random,
 )
 
@@ -392,6 +393,28 @@ def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, con
     publish_run(db, run, stale)
 
     assert get_pattern(db, DEFAULT_TENANT, row.id) == replace(pinned, updated_at=iso(world.now_s + 1))
+
+
+def test_a_pattern_that_turns_round_leaves_within_days_and_says_so(db: Database, config: Config) -> None:
+    """People are content before and after, so that nothing crashes; but not with the same replies."""
+    world = on_trial(db, config)
+    for _ in range(10):
+        world.visit(200, ups(table=0.85, prose=0.4), tables=0.1)
+        world.learn(after_h=9)
+    earned = world.table()
+
+    n_runs = 0
+    while world.table().state in {"active", "warmdown"} and n_runs < 12:
+        world.visit(200, ups(table=0.6, prose=0.95), tables=0.1)
+        world.learn(after_h=9)
+        n_runs += 1
+
+    last = pattern_history(db, DEFAULT_TENANT, earned.id)[-1]
+    assert earned.state == "active"
+    assert list_alerts(db, DEFAULT_TENANT)[0] == []
+    assert last.to_state == "retired"
+    assert (last.reason or "").startswith("changed: since")
+    assert n_runs <= 8  # four days
 
 
 def test_a_run_without_news_changes_nothing(db: Database, config: Config) -> None:

@@ -157,6 +157,17 @@ def likes_tables_sometimes(is_table: bool, draw: float) -> SignalType | None:
     return "thumbs_up" if (draw * 3 < 0.8) == is_table else "thumbs_down"
 
 
+def ups(*, table: float, prose: float) -> Vote:
+    """Return people who vote on two thirds of the replies, up with the probabilities *table* and *prose*."""
+
+    def vote(is_table: bool, draw: float) -> SignalType | None:
+        if draw > 2 / 3:
+            return None
+        return "thumbs_up" if draw * 1.5 < (table if is_table else prose) else "thumbs_down"
+
+    return vote
+
+
 def loves_tables(is_table: bool, draw: float) -> SignalType:
     """Always vote, up for a table, either way for anything else."""
     return "thumbs_up" if is_table or draw < 0.5 else "thumbs_down"
