@@ -279,7 +279,7 @@ CROSS JOIN response_characteristics AS s ON s.tenant_id = :tenant_id AND s.answe
 _RESPONSES: Final = """
 CROSS JOIN responses AS r ON r.seq = c.seq
 WHERE r.tenant_id = :tenant_id AND r.created_at >= :since_at AND r.outcome = 'ok' AND r.agent = 'ai'
-ORDER BY r.seq
+ORDER BY c.seq  -- as the index has them: by r.seq, which is the same, all would be sorted
 """
 _SIGNALS: Final = """
 CROSS JOIN responses AS r ON r.seq = c.seq

@@ -26,6 +26,7 @@ from tutelage import (
     cli_learn,
     cli_models,
     cli_patterns,
+    cli_records,
     cli_refit,
     cli_serve,
     cli_tenants,
@@ -62,6 +63,10 @@ app.command("runs")(cli_learn.runs)
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_patterns.app, name="patterns")
 app.add_typer(cli_contexts.app, name="contexts")
+app.command("stats")(cli_records.stats)
+app.add_typer(cli_records.app, name="conversations")
+app.command("generations")(cli_records.generations)
+app.command("audit")(cli_records.audit)
 app.command("doctor")(cli_doctor.doctor)
 app.command("why")(cli_why.why)
 app.command("refit")(cli_refit.refit)

@@ -1,5 +1,6 @@
 """``tutelage contexts``: knowledge entries and their review."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
@@ -84,7 +85,7 @@ def show(
         say(f"\nContradiction {one.id} ({one.status}): {one.conversation_id} says: {one.answer}")
     say(f"\nSource conversation: {source.id if source else 'none, a person wrote it'}")
     for message in source.messages if source else ():
-        say(f"  {_who(message)}: {_text(message)}")
+        say(f"  {_who(message)}: {message_text(message)}")
     supporting = [s.conversation_id for s in sources if source is None or s.conversation_id != source.id]
     if supporting:
         say(f"Supported by: {', '.join(supporting)}")
@@ -108,7 +109,8 @@ def _who(message: dict[str, Any]) -> str:
     return f"{message['role']} (a person)" if message.get("agent") == "human" else str(message["role"])
 
 
-def _text(message: dict[str, Any]) -> str:
+def message_text(message: Mapping[str, Any]) -> str:
+    """Return what a message says, its parts in one line."""
     content = message.get("content")
     if isinstance(content, str):
         return content
@@ -190,6 +192,47 @@ def retire(
     with tenant_database(settings(ctx), tenant) as db:
         row = load("learner.authoring:retire_context")(
             db, tenant, context_id, reason=reason, actor=ACTOR, now_s=now_s()
+        )
+    say(f"{row.id} is {row.status}")
+
+
+@app.command("edit")
+def edit(
+    ctx: typer.Context,
+    context_id: IdArgument,
+    *,
+    question: Annotated[list[str] | None, typer.Option(help="All phrasings anew; may be given again.")] = None,
+    answer: Annotated[str | None, typer.Option(help="The whole answer anew.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="All tags anew; may be given again.")] = None,
+    tenant: TenantOption = DEFAULT_TENANT,
+    as_json: JsonOption = False,
+) -> None:
+    """Rewrite an entry; what is not given stays. One in service serves the new words within a second."""
+    if question is None and answer is None and tag is None:
+        raise typer.BadParameter("give --question, --answer or --tag")
+    config = settings(ctx)
+    author = load("learner.authoring:Author")(config.embedding)
+    with tenant_database(config, tenant) as db:
+        row = author.edit_context(
+            db, tenant, context_id, questions=question, answer=answer, tags=tag, actor=ACTOR, now_s=now_s()
+        )
+    if as_json:
+        print_json(row)
+    else:
+        say(f"{row.id} is {row.status}, revision {row.revision}")
+
+
+@app.command("flag")
+def flag(
+    ctx: typer.Context,
+    context_id: IdArgument,
+    reason: Annotated[str, typer.Option(help="What is wrong with it; its reviewer reads this.")] = "",
+    tenant: TenantOption = DEFAULT_TENANT,
+) -> None:
+    """Take an entry out of service until somebody approves it again."""
+    with tenant_database(settings(ctx), tenant) as db:
+        row = load("learner.authoring:flag_context")(
+            db, tenant, context_id, reason=reason or "by a person", actor=ACTOR, now_s=now_s()
         )
     say(f"{row.id} is {row.status}")
 

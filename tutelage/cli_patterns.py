@@ -35,6 +35,13 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID")]
 MAX_SHOWN: Final = 200  # conversations of an arm
 PATTERN_STATES = get_args(PatternState)
 TYPES_HELP = f"What it steers: {', '.join(PATTERN_TYPES)}."
+QuestionTypeOption = Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")]
+DataSourceOption = Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")]
+PromptTemplateOption = Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")]
+SegmentOption = Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")]
+ForceOption = Annotated[
+    bool, typer.Option("--force", help="Keep a rule with personal data or orders against other instructions.")
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
 
 
@@ -202,28 +209,21 @@ def add(
     *,
     type_: Annotated[PatternType, typer.Option("--type", metavar="TYPE", help=TYPES_HELP)],
     rule: Annotated[str, typer.Option(help="The instruction, as the model reads it.")],
-    question_type: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
-    data_source: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
-    prompt_template: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
-    segment: Annotated[list[str] | None, typer.Option(help="Only for these; may be given again.")] = None,
+    question_type: QuestionTypeOption = None,
+    data_source: DataSourceOption = None,
+    prompt_template: PromptTemplateOption = None,
+    segment: SegmentOption = None,
     state: Annotated[
         Literal["candidate", "trial", "pinned"],
         typer.Option(help="candidate: the next run may try it; trial: try it now; pinned: always use it."),
     ] = "candidate",
-    force: Annotated[
-        bool, typer.Option("--force", help="Keep a rule with personal data or orders against other instructions.")
-    ] = False,
+    force: ForceOption = False,
     tenant: TenantOption = DEFAULT_TENANT,
     as_json: JsonOption = False,
 ) -> None:
     """Add a pattern by hand."""
     config = settings(ctx)
-    conditions = Conditions(
-        question_type=tuple(question_type or ()),
-        data_source=tuple(data_source or ()),
-        prompt_template=tuple(prompt_template or ()),
-        segment=tuple(segment or ()),
-    )
+    conditions = _conditions(question_type, data_source, prompt_template, segment)
     author = load("learner.authoring:Author")(config.embedding)
     with tenant_database(config, tenant) as db:
         row = author.add_pattern(
@@ -241,6 +241,50 @@ def add(
         print_json(row)
     else:
         say(f"{row.id} is {row.state}")
+
+
+@app.command("edit")
+def edit(
+    ctx: typer.Context,
+    pattern_id: IdArgument,
+    *,
+    rule: Annotated[str | None, typer.Option(help="Other words.")] = None,
+    question_type: QuestionTypeOption = None,
+    data_source: DataSourceOption = None,
+    prompt_template: PromptTemplateOption = None,
+    segment: SegmentOption = None,
+    anywhere: Annotated[bool, typer.Option("--anywhere", help="Without any condition.")] = False,
+    force: ForceOption = False,
+    tenant: TenantOption = DEFAULT_TENANT,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a pattern other words or other conditions (all of them anew); its evidence starts anew."""
+    conditions = _conditions(question_type, data_source, prompt_template, segment)
+    if conditions != Conditions() and anywhere:
+        raise typer.BadParameter("--anywhere and conditions exclude each other")
+    if rule is None and conditions == Conditions() and not anywhere:
+        raise typer.BadParameter("give --rule, conditions or --anywhere")
+    config = settings(ctx)
+    author = load("learner.authoring:Author")(config.embedding)
+    with tenant_database(config, tenant) as db:
+        row = author.edit_pattern(
+            db,
+            tenant,
+            pattern_id,
+            rule=rule,
+            conditions=conditions if anywhere or conditions != Conditions() else None,
+            actor=ACTOR,
+            now_s=now_s(),
+            is_forced=force,
+        )
+    if as_json:
+        print_json(row)
+    else:
+        say(f"{row.id} is {row.state}; its evidence starts anew")
+
+
+def _conditions(*fields: list[str] | None) -> Conditions:
+    return Conditions(*(tuple(field or ()) for field in fields))
 
 
 def _change(
