@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from learner.api_errors import ApiError
 from learner.api_request import Principal
-from learner.rights import ROLES, may, needed_right, role_of
+from learner.rights import ROLES, Right, may, role_of
 from learner.services import Services
 from store.config import is_loopback
 from store.database import Database
@@ -79,13 +79,12 @@ def principal_of(row: ApiKey | None) -> Principal:
     return Principal(row.tenant_id, row.id, role)
 
 
-def check_right(principal: Principal, method: str, path: str) -> None:
-    """Do nothing when whoever asks may do so.
+def check_right(principal: Principal, right: Right) -> None:
+    """Do nothing when whoever asks has *right*.
 
     Raises:
         ApiError: they may not (403).
     """
-    right = needed_right(method, path)
     if not may(principal.role, right):
         able = " or ".join(role for role in ROLES if may(role, right))
         message = f"a {principal.role} key may not do this; it takes an {able} key"

@@ -21,6 +21,7 @@ from learner.access import check_browser, check_right, principal_of_key
 from learner.api_errors import json_response
 from learner.api_export import export_route
 from learner.api_request import Call, Principal, read_object
+from learner.rights import needed_right
 from learner.services import Services
 from store.database import Database
 
@@ -111,7 +112,7 @@ def _authorize(services: Services, request: Request) -> None:
 def _principal(services: Services, db: Database, request: Request) -> Principal:
     """Return who asks, when they may do so."""
     principal = principal_of_key(services, db, request.headers.get("x-api-key"))
-    check_right(principal, request.method, request.scope["path"])
+    check_right(principal, needed_right(request.method, request.scope["path"]))
     return principal
 
 

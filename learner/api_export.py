@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from learner.access import check_browser, principal_of_key
+from learner.access import check_browser, check_right, principal_of_key
 from learner.api_errors import bad_field
 from learner.api_request import one_of
 from learner.dataset_export import MEDIA_TYPES, begin_export, export
@@ -42,6 +42,8 @@ def _begin(services: Services, request: Request, kind: Format, is_raw: bool) -> 
     dataset_id = request.path_params["id"]
     with services.open_database() as db:
         principal = principal_of_key(services, db, request.headers.get("x-api-key"))
+        # A raw export leaves with everybody's words at once: as much as a change, although it is read.
+        check_right(principal, "manage" if is_raw else "read")
         now_s = services.clock.now_s()
         begin_export(db, principal.tenant_id, dataset_id, kind, is_raw=is_raw, actor=principal.actor, now_s=now_s)
 

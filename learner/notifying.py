@@ -7,12 +7,12 @@ import json
 import logging
 import os
 import re
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from learner.watch import Watch
 from store.alert_delivery import PendingAlert, claim_pending, mark_delivered
 from store.clock import Clock
 from store.config import AlertsSection
@@ -22,7 +22,6 @@ from store.ids import new_id
 log = logging.getLogger(__name__)
 
 POLL_S: Final = 1.0  # seconds between looks for new alerts
-STOP_WAIT_S: Final = 2.0  # that a delivery in work gets at shutdown; an alert whose delivery was cut comes again
 BATCH: Final = 20
 KEY: Final = re.compile(
     r"(?i)\b(?:(?:sk|pk|rk|tut|key|xox[a-z]|gh[a-z])[-_]|bearer\s+|api[-_ ]?key\W{1,3})[\w.\-*]{6,}"
@@ -37,16 +36,16 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Notifier:
-    """Delivers what waits; ``run`` repeats that until told to stop."""
+    """Delivers what waits, again and again between ``start`` and ``stop``."""
 
     def __init__(self, section: AlertsSection, *, open_database: Callable[[], Database], clock: Clock) -> None:
         self._section = section
-        self._open_database = open_database
         self._clock = clock
         self._secret = os.environ.get(section.webhook_secret_env, "") if section.webhook_secret_env else ""
         self._opener = urllib.request.build_opener(_NoRedirect)
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._watch = Watch(
+            "alerts", self.look, open_database=open_database, poll_s=POLL_S, problem="alerts could not be looked for"
+        )
 
     def start(self) -> None:
         """Begin in a thread; nothing begins without ``[alerts] webhook_url``."""
@@ -54,26 +53,11 @@ class Notifier:
             return
         if self._section.webhook_secret_env and not self._secret:
             log.warning("alerts go out unsigned: %s is not set", self._section.webhook_secret_env)
-        self._thread = threading.Thread(target=self.run, name="alerts", daemon=True)
-        self._thread.start()
+        self._watch.start()
 
     def stop(self) -> None:
-        """Make ``run`` return soon, and wait a little for it."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(STOP_WAIT_S)
-
-    def run(self) -> None:
-        """Deliver until ``stop``; a failure of one look is logged, and the next look comes."""
-        while not self._stop.is_set():
-            try:
-                with self._open_database() as db:
-                    while not self._stop.is_set():
-                        self.look(db)
-                        self._stop.wait(POLL_S)
-            except Exception:
-                log.exception("alerts could not be looked for")
-                self._stop.wait(POLL_S)
+        """Let no other delivery begin, and wait a little for the one under way: cut, it comes again."""
+        self._watch.stop()
 
     def look(self, db: Database) -> int:
         """Try to deliver what is due and return how many arrived; no transaction is open meanwhile."""
@@ -88,7 +72,7 @@ class Notifier:
         )
         n_delivered = 0
         for alert in due:
-            if self._stop.is_set():
+            if self._watch.is_over():
                 break
             problem = self._send(alert)
             if problem is None:

@@ -1,7 +1,8 @@
 """What each kind of key may do on the learner's port, API and console alike; pure.
 
-Everybody with one of these keys reads all of the tenant's pages. A reviewer decides about knowledge and examples, too.
-All else (patterns, generations, jobs, alerts, forgetting, ingest) takes an admin key: what is not named here is denied.
+Everybody with one of these keys reads all of the tenant's pages, and takes datasets out with personal data replaced. A
+reviewer decides about knowledge and examples, too. All else (patterns, generations, jobs, alerts, forgetting, ingest,
+texts taken out as they are) takes an admin key: what is not named here is denied.
 """
 
 from typing import Final, Literal, get_args

@@ -125,7 +125,7 @@ class Scheduler:
         self._finish()
 
     def _run_on(self, db: Database) -> None:
-        while not self._stop.is_set():
+        while not self._stop.is_set() and db.is_current():  # a backup may have been put in its place
             self.look(db)
             self._wait()
 

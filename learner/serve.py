@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from learner.app import Lifespan, create_app
 from learner.authoring import Author
-from learner.collecting import Collector
+from learner.collecting import make_collector
 from learner.embedding_server import make_server
 from learner.knowledge.indexing import Indexer
 from learner.knowledge.pipeline import Period
@@ -25,6 +25,7 @@ from learner.notifying import Notifier
 from learner.once import learn, make_refitting, teaches
 from learner.scheduler import Scheduler
 from learner.services import Services
+from learner.watch import Watch
 from store.clock import Clock, SystemClock
 from store.config import LOCAL_MODEL, Config, LearnerSection, database_path
 from store.database import Database, open_database
@@ -99,7 +100,7 @@ def serve(_config_path: Path | None, config: Config) -> None:
     )
     notifier = Notifier(config.alerts, open_database=connect, clock=clock)
     indexer = make_indexer(config, connect, clock, author)
-    collector = Collector(config, open_database=connect, clock=clock)
+    collector = make_collector(config, open_database=connect, clock=clock)
     services = Services(config, connect, clock, author, wake_scheduler=scheduler.wake)
     listener = listen(config.learner)
     settings = uvicorn.Config(
@@ -143,7 +144,7 @@ def make_indexer(config: Config, connect: Callable[[], Database], clock: Clock, 
     )
 
 
-def _scheduling(scheduler: Scheduler, notifier: Notifier, indexer: Indexer, collector: Collector) -> Lifespan:
+def _scheduling(scheduler: Scheduler, notifier: Notifier, indexer: Indexer, collector: Watch) -> Lifespan:
     """Return what runs *scheduler*, *notifier*, *indexer* and *collector* while the app is up."""
 
     @contextlib.asynccontextmanager

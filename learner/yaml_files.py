@@ -23,6 +23,7 @@ from store.vocabulary import PATTERN_TYPES, ContextStatus, PatternType
 PAGE: Final = 1000
 WIDTH: Final = 100  # columns; a longer line of text is folded
 SERVED: Final[tuple[ContextStatus, ...]] = ("approved", "flagged", "pending_approval")
+OURS: Final = ("id", "source")  # fields that mean nothing to another tenant
 OVER: Final = ("retired",)  # states of patterns that are left out of a file unless asked for
 HEADER: Final = """\
 # Patterns and knowledge of tenant {tenant}. Edit, review, and bring it back with: tutelage import FILE
@@ -59,14 +60,26 @@ class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # yaml has no types
     yaml_representers: ClassVar = {**yaml.SafeDumper.yaml_representers, str: _text}
 
 
-def export(db: Database, tenant_id: str, *, is_all: bool = False) -> str:
-    """Return the tenant's patterns and knowledge as one file; *is_all*: what is retired or rejected too."""
+def export(db: Database, tenant_id: str, *, is_all: bool = False, is_for_elsewhere: bool = False) -> str:
+    """Return the tenant's patterns and knowledge as one file.
+
+    Args:
+        db: the database.
+        tenant_id: whose.
+        is_all: what is retired or rejected, too.
+        is_for_elsewhere: without what only this tenant knows, its ids: where the file goes, all of it is new.
+    """
     patterns = [row for row in all_patterns(db, tenant_id) if is_all or row.state not in OVER]
     contexts = [row for row in _contexts(db, tenant_id) if is_all or row.status in SERVED]
     items = {
         "patterns": [_pattern_item(row) for row in sorted(patterns, key=lambda row: row.id)],
         "knowledge": [_context_item(row) for row in sorted(contexts, key=lambda row: row.id)],
     }
+    if is_for_elsewhere:
+        items = {
+            name: [{key: value for key, value in one.items() if key not in OURS} for one in found]
+            for name, found in items.items()
+        }
     body: str = yaml.dump(items, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH)
     return HEADER.format(tenant=tenant_id) + body
 

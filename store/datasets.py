@@ -13,7 +13,7 @@ from store.clock import iso
 from store.database import Database, Row
 from store.errors import InvalidError, NotFoundError
 from store.ids import ALPHABET
-from store.paging import decode_cursor, encode_cursor, split_page
+from store.paging import decode_cursor, decode_number, encode_cursor, split_page
 
 FacetKind = Literal["intent", "tag"]
 
@@ -333,7 +333,7 @@ def list_examples(
         {
             "tenant_id": tenant_id,
             "dataset_id": dataset_id,
-            "after": decode_cursor(cursor, 1)[0] if cursor else 0,
+            "after": decode_number(cursor) if cursor else 0,
             "words": "" if search is None else _match(tenant_id, dataset_id, search),
             "limit": limit + 1,
         },

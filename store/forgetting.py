@@ -16,6 +16,7 @@ from store.database import Database
 from store.errors import InvalidError, NotFoundError, UnavailableError
 from store.forgotten_contexts import FORGOTTEN, Compose, ForgottenContexts, forget_in_contexts, unnamed
 from store.forgotten_segments import blank_records
+from store.forgotten_words import forget_words
 from store.generations import current_number
 from store.learner_states import forget_learner_state
 from store.pseudonyms import hash_phone, hash_user
@@ -60,6 +61,7 @@ class _Extent:
     responses: tuple[str, ...]
     upstream_ids: tuple[str, ...]
     signals: tuple[str, ...]
+    questions: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -224,7 +226,7 @@ def _extent(work: _Work) -> _Extent:
     )
     responses = db.rows(
         """
-        SELECT r.id, r.upstream_id FROM responses AS r
+        SELECT r.id, r.upstream_id, r.question FROM responses AS r
         JOIN conversations AS c ON c.tenant_id = r.tenant_id AND c.id = r.conversation_id
         WHERE r.tenant_id = :tenant_id AND (
           r.conversation_id IN (SELECT value FROM json_each(:whole))
@@ -249,6 +251,7 @@ def _extent(work: _Work) -> _Extent:
         responses=tuple(response_ids),
         upstream_ids=tuple(row["upstream_id"] for row in responses if row["upstream_id"]),
         signals=tuple(signals),
+        questions=tuple(row["question"] for row in responses),
     )
 
 
@@ -266,16 +269,7 @@ def _forget(work: _Work) -> Forgotten:
     work.rows["ai_contexts"] = len(contexts.withdrawn)
     _forget_news(work, lost, contexts)
     _delete_records(work, extent)
-    work.delete(
-        "examples",
-        "user_hash IN (SELECT value FROM json_each(:users)) OR user_hash IN (SELECT value FROM json_each(:hashes))"
-        " OR conversation_id IN (SELECT value FROM json_each(:whole))",
-        whole=extent.whole,
-        hashes=[hash_user(get_tenant(db, tenant_id).secret, name) for name in work.subject.user_ids],
-    )
-    if work.rows["examples"]:
-        # The search index marks words as deleted; merged into one piece it holds them no more.
-        db.execute("INSERT INTO examples_search (examples_search) VALUES ('optimize')")
+    _forget_examples(work, extent)
     _mine_again(work, [*extent.shared, *contexts.orphans.difference(lost)])
     if extent.responses or extent.signals:
         forget_learner_state(db, tenant_id)
@@ -318,6 +312,27 @@ def _delete_records(work: _Work, extent: _Extent) -> None:
     work.delete("mined_conversations", "conversation_id IN (SELECT value FROM json_each(:whole))", whole=extent.whole)
     work.delete("model_calls", "true")  # whom an answer quotes is not known; the next run asks again
     work.delete("conversations", "id IN (SELECT value FROM json_each(:whole))", whole=extent.whole)
+
+
+def _forget_examples(work: _Work, extent: _Extent) -> None:
+    """Delete training examples, and the words that only they had from the search index and from classifiers."""
+    condition = (
+        "user_hash IN (SELECT value FROM json_each(:users)) OR user_hash IN (SELECT value FROM json_each(:hashes))"
+        " OR conversation_id IN (SELECT value FROM json_each(:whole))"
+    )
+    secret = get_tenant(work.db, work.tenant_id).secret
+    ids = {"whole": extent.whole, "hashes": [hash_user(secret, name) for name in work.subject.user_ids]}
+    inputs = work.db.rows(
+        f"SELECT input FROM examples WHERE tenant_id = :tenant_id AND ({condition})", work.values(**ids)
+    )
+    work.delete("examples", condition, **ids)
+    if inputs:
+        # The search index marks words as deleted; merged into one piece it holds them no more.
+        work.db.execute("INSERT INTO examples_search (examples_search) VALUES ('optimize')")
+    # Questions, too: an example that was collected of one may have made room for others since.
+    work.rows["nlu_models"] = forget_words(
+        work.db, work.tenant_id, [*(row["input"] for row in inputs), *extent.questions]
+    )
 
 
 def _forget_news(work: _Work, lost: Sequence[str], contexts: ForgottenContexts) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from store.clock import iso
 from store.database import Database
 from store.errors import NotFoundError
-from store.paging import decode_cursor, encode_cursor, split_page
+from store.paging import decode_number, encode_cursor, split_page
 from store.plan import EMPTY_PLAN, Plan, decode_plan, encode_plan
 
 
@@ -85,7 +85,7 @@ def list_generations(
         WHERE tenant_id = :tenant_id AND (:cursor IS NULL OR number < :cursor)
         ORDER BY number DESC LIMIT :limit
         """,
-        {"tenant_id": tenant_id, "cursor": decode_cursor(cursor, 1)[0] if cursor else None, "limit": limit + 1},
+        {"tenant_id": tenant_id, "cursor": decode_number(cursor) if cursor else None, "limit": limit + 1},
     )
     page, has_more = split_page(rows, limit)
     found = [GenerationRow(**{**dict(row), "has_plan": bool(row["has_plan"])}) for row in page]

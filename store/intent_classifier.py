@@ -6,7 +6,7 @@ microseconds.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import msgspec
@@ -20,6 +20,15 @@ from store.word_evidence import Evidence, WordEvidence
 FORMAT: Final = 3
 DIGEST_BYTES: Final = 16
 LEAST: Final = 1e-6  # of a probability: below, it is none
+
+
+def name_of(intent: str) -> str:
+    """Return what an intent is called, as a text: one more example of it.
+
+    >>> name_of("track_order")
+    'track order'
+    """
+    return " ".join(intent.replace("_", " ").replace("-", " ").split()).lower()
 
 
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
@@ -110,6 +119,25 @@ class IntentClassifier:
         plausible = probabilities * np.minimum(similarities / self.familiar_similarity, 1.0)
         confidences = 1.0 / (1.0 + np.exp(-(self.slope * log_odds(plausible) + self.offset)))
         return best, np.where(plausible < LEAST, 0.0, confidences).astype(np.float32)
+
+    @property
+    def vocabulary(self) -> frozenset[str]:
+        """Return the words and pairs of words that it knows."""
+        return frozenset(self._words.vocabulary)
+
+    def without(self, words: Collection[str]) -> "IntentClassifier":
+        """Return the same classifier, as if none of *words* (or pairs of them) had ever been seen."""
+        return IntentClassifier(
+            self.intents,
+            self._rows[: self._n_intents],
+            self._bias,
+            self._rows[self._n_intents :],
+            self._words.without(words),
+            familiar_similarity=self.familiar_similarity,
+            slope=self.slope,
+            offset=self.offset,
+            least_confidence=self.least_confidence,
+        )
 
     def encode(self) -> bytes:
         """Return the classifier as bytes, with a digest before them."""

@@ -13,7 +13,7 @@ from store.clock import iso
 from store.database import Database, Row
 from store.errors import ConflictError, DamagedModelError, NotFoundError
 from store.intent_classifier import IntentClassifier, decode_classifier
-from store.paging import decode_cursor, encode_cursor, split_page
+from store.paging import decode_number, encode_cursor, split_page
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def list_models(
         FROM nlu_models WHERE tenant_id = :tenant_id AND (:before IS NULL OR version < :before)
         ORDER BY version DESC LIMIT :limit
         """,
-        {"tenant_id": tenant_id, "before": decode_cursor(cursor, 1)[0] if cursor else None, "limit": limit + 1},
+        {"tenant_id": tenant_id, "before": decode_number(cursor) if cursor else None, "limit": limit + 1},
     )
     page, has_more = split_page(rows, limit)
     serving = serving_version(db, tenant_id)

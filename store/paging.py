@@ -3,13 +3,15 @@
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
 from store.errors import InvalidError
 
 Item = TypeVar("Item")
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # what SQLite takes as a number
+_KEYS: Final = msgspec.json.Decoder(list[str | Whole])
 
 
 def encode_cursor(*values: str | int) -> str:
@@ -29,12 +31,24 @@ def decode_cursor(cursor: str, n_values: int) -> list[str | int]:
     """
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
-        values = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=list[str | int])
+        values = _KEYS.decode(base64.urlsafe_b64decode(padded))
     except (ValueError, binascii.Error) as exc:
         raise InvalidError("cursor", f"{cursor!r} is not a cursor of this list") from exc
     if len(values) != n_values:
         raise InvalidError("cursor", f"{cursor!r} is not a cursor of this list")
     return values
+
+
+def decode_number(cursor: str) -> int:
+    """Return the number that a list in the order of numbers goes on from.
+
+    Raises:
+        InvalidError: *cursor* is not one that such a list gave out.
+    """
+    (value,) = decode_cursor(cursor, 1)
+    if not isinstance(value, int):
+        raise InvalidError("cursor", f"{cursor!r} is not a cursor of this list")
+    return value
 
 
 def split_page(items: Sequence[Item], limit: int) -> tuple[list[Item], bool]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, get_args
 import msgspec
 
 from store.database import Database, Row
-from store.paging import decode_cursor, encode_cursor
+from store.paging import decode_number, encode_cursor
 from store.pattern_blocks import BLOCK, blocks_of
 from store.patterns import PatternRow
 from store.vocabulary import AVOID
@@ -66,7 +66,7 @@ def pattern_conversations(
         limit: at least 1.
         cursor: of the page before.
     """
-    before = int(decode_cursor(cursor, 1)[0]) if cursor else None
+    before = decode_number(cursor) if cursor else None
     reader = _Natural(db, pattern) if arm == "natural" else _Drawn(db, pattern, is_treated=arm == "treated")
     found: list[PatternConversation] = []
     seen: set[str] = set()

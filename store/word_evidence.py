@@ -10,7 +10,7 @@ Source: Rennie et al. 2003, ICML, sec. 4 (tf-idf and length normalisation before
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -162,6 +162,22 @@ class WordEvidence:
         features = np.repeat(np.arange(len(rarity)), np.diff(self.evidence.starts))
         cells[features, self._classes] += self._strengths * rarity[features, 0]
         return cells
+
+    def without(self, words: Collection[str]) -> "WordEvidence":
+        """Return the same evidence, as if none of *words* (or pairs of them) had ever been seen."""
+        is_kept = np.array([feature not in words for feature in self.vocabulary], dtype=bool)
+        evidence, spans = self.evidence, np.diff(self.evidence.starts)
+        of_kept = np.repeat(is_kept, spans)
+        return WordEvidence(
+            [feature for feature in self.vocabulary if feature not in words],
+            Evidence(
+                starts=np.concatenate([[0], np.cumsum(spans[is_kept])]).astype(np.int64),
+                classes=evidence.classes[of_kept],
+                strengths=evidence.strengths[of_kept],
+                rarity=evidence.rarity[is_kept],
+                offsets=evidence.offsets,
+            ),
+        )
 
     def scores(self, text: str) -> NDArray[np.float64]:
         """Return (n,): how *text* scores for each class; all 0 when no word of it is known."""

@@ -41,7 +41,7 @@ def list_(
     print_table(
         ("id", "status", "served", "question", "answer", "tags", "source"),
         ((c.id, c.status, c.is_served, c.questions[0], c.answer, c.tags, c.source_chat_id) for c in found),
-        empty="no entries yet: the learner takes them from resolved conversations",
+        empty="no such entry" if status else "no entries yet: the learner takes them from resolved conversations",
         prose=("question", "answer", "tags"),
     )
 

@@ -20,11 +20,14 @@ def export(
     file: Annotated[Path | None, typer.Argument(dir_okay=False, metavar="[FILE]", help="Default: print it.")] = None,
     *,
     is_all: Annotated[bool, typer.Option("--all", help="What is retired or rejected, too.")] = False,
+    is_for_elsewhere: Annotated[
+        bool, typer.Option("--new", help="Without ids: for another tenant or installation, where all of it is new.")
+    ] = False,
     tenant: TenantOption = DEFAULT_TENANT,
 ) -> None:
-    """Write patterns and knowledge as YAML; `tutelage import FILE` brings it back, here or elsewhere."""
+    """Write patterns and knowledge as YAML; `tutelage import FILE` brings it back, with --new elsewhere."""
     with tenant_database(settings(ctx), tenant) as db:
-        text = load("learner.yaml_files:export")(db, tenant, is_all=is_all)
+        text = load("learner.yaml_files:export")(db, tenant, is_all=is_all, is_for_elsewhere=is_for_elsewhere)
     if file is None:
         say(text.rstrip("\n"))
     else:

@@ -37,7 +37,7 @@ def list_(
     print_table(
         ("id", "kind", "status", "due", "tries", "finished", "run", "error"),
         ((j.id, j.kind, j.status, j.due_at, j.attempts, j.finished_at, j.run_id, j.error) for j in found),
-        empty="no jobs yet",
+        empty="no such job" if kind or status else "no jobs yet",
         prose=("error",),
     )
 

@@ -98,7 +98,9 @@ def list_(
             )
             for p in found
         ),
-        empty="no patterns yet: the learner finds them in recorded traffic",
+        empty="no such pattern"
+        if state or type_ or grade or question_type
+        else "no patterns yet: the learner finds them in recorded traffic",
         prose=("rule", "when"),
     )
 

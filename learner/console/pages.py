@@ -31,6 +31,7 @@ from learner.console.session import (
 )
 from learner.console.visit import Visit
 from learner.reviewing import marked
+from learner.rights import needed_right
 from learner.services import Services
 from store.runs import counted
 
@@ -168,7 +169,7 @@ def _form(services: Services, action: Action) -> Endpoint:
         with services.open_database() as db:
             session = open_session(services, db, request.cookies.get(COOKIE))
             check_csrf(session, form.get("csrf_token"))
-            check_right(session.principal, "POST", request.scope["path"])
+            check_right(session.principal, needed_right("POST", request.scope["path"]))
             target = action(Visit(services, db, session, request.path_params, request.query_params, form))
         return RedirectResponse(target, 303, headers=HEADERS)
 

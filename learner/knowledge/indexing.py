@@ -5,7 +5,6 @@ no more than the batch in work; until an entry has the new vector, it is found b
 """
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -14,6 +13,7 @@ import numpy as np
 from learner.embedding_server import RefusedError
 from learner.errors import ModelError
 from learner.knowledge.calibration import MAX_PHRASINGS, MIN_ENTRIES, find_threshold, owners_of, read_unrelated
+from learner.watch import Watch
 from store import context_vectors
 from store.clock import Clock
 from store.config import Config
@@ -29,7 +29,6 @@ from store.tenants import list_tenants
 
 REST_S: Final = 60.0  # after a failure of the embedding server; doubles with each further one ...
 MAX_REST_S: Final = 900.0  # ... up to this
-STOP_WAIT_S: Final = 2.0  # that a batch in work gets at shutdown
 MANY_CHANGED: Final = 0.05  # of a tenant's entries, after which its threshold is found anew
 SMALLEST_CHANGE: Final = 0.005  # of a threshold, that is worth a generation
 MAX_DROPPED: Final = 10_000  # vectors of other models deleted at a time
@@ -52,7 +51,7 @@ class Server(Protocol):
 
 
 class Indexer:
-    """Does what is left to do, tenant by tenant; ``run`` repeats that until told to stop.
+    """Does what is left to do, tenant by tenant, again and again between ``start`` and ``stop``.
 
     Args:
         config: all settings.
@@ -74,7 +73,6 @@ class Indexer:
         prices: PriceBook,
     ) -> None:
         self._config = config
-        self._open_database = open_database
         self._clock = clock
         self._embedder = embedder
         self._server = server
@@ -86,35 +84,27 @@ class Indexer:
         self._over_budget: set[str] = set()
         self._everyday = read_unrelated()
         self._unrelated: Vector | None = None  # their vectors of the server's model
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self.run, name="indexer", daemon=True)
+        self._watch = Watch(
+            "indexer",
+            self.look,
+            open_database=open_database,
+            poll_s=config.learner.poll_s,
+            problem="vectors and thresholds could not be looked after",
+            interrupt=None if server is None else server.stop,
+        )
 
     def start(self) -> None:
         """Begin in a thread."""
-        self._thread.start()
+        self._watch.start()
 
     def stop(self) -> None:
-        """Make ``run`` return soon, and wait a little for it."""
-        self._stop.set()
-        if self._server is not None:
-            self._server.stop()
-        if self._thread.is_alive():
-            self._thread.join(STOP_WAIT_S)
-
-    def run(self) -> None:
-        """Look until ``stop``; a failure of one look is logged, and the next look comes."""
-        while not self._stop.is_set():
-            try:
-                with self._open_database() as db:
-                    self.look(db)
-            except Exception:
-                log.exception("vectors and thresholds could not be looked after")
-            self._stop.wait(self._config.learner.poll_s)
+        """Let no other look begin, and wait a little for the one under way."""
+        self._watch.stop()
 
     def look(self, db: Database) -> None:
         """Make the vectors that are missing and find the thresholds that are due, of every tenant that learns."""
         for tenant in list_tenants(db):
-            if self._stop.is_set():
+            if self._watch.is_over():
                 return
             generation = current_number(db, tenant.id)
             if not tenant.learning or self._done.get(tenant.id) == generation:
@@ -137,7 +127,7 @@ class Indexer:
 
     @property
     def _may_ask(self) -> bool:
-        return self._clock.now_s() >= self._rest_until_s and not self._stop.is_set()
+        return self._clock.now_s() >= self._rest_until_s and not self._watch.is_over()
 
     # Vectors
 
@@ -166,7 +156,7 @@ class Indexer:
         if refitted is None:
             return
         n_made, after = 0, ""
-        while not self._stop.is_set():
+        while not self._watch.is_over():
             batch = context_vectors.wordings_without(
                 db, tenant_id, refitted.name, after=after, limit=self._config.embedding.batch_size
             )

@@ -11,7 +11,7 @@ from learner.nlu.regression import Labels, fit
 from store.calibration import calibrated_mix, softmax
 from store.config import NluSection
 from store.embedding import Embedder, Vector
-from store.intent_classifier import IntentClassifier, log_odds
+from store.intent_classifier import IntentClassifier, log_odds, name_of
 from store.word_evidence import WordEvidence, WordTable, evidence_scores, fit_evidence, tabulated
 
 SMALL_SET: Final = 5000  # texts up to which the folds are fine: their models should be nearly as good as the last one
@@ -65,7 +65,7 @@ class Unseen:
 
 def names_of(intents: Sequence[str], embedder: Embedder) -> Labelled:
     """Return the names of *intents* as texts: whoever named them said in a few words what they are about."""
-    texts = [" ".join(intent.replace("_", " ").replace("-", " ").split()).lower() for intent in intents]
+    texts = [name_of(intent) for intent in intents]
     counts = np.full(len(intents), NAME_COUNTS, dtype=np.float32)
     return Labelled(texts, embedder.embed(texts), np.arange(len(intents)), counts)
 

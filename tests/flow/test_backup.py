@@ -80,6 +80,19 @@ def test_running_processes_go_over_to_a_restored_database(running: Product, tmp_
         assert old.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
 
+def test_learning_goes_on_in_a_restored_database(running: Product, tmp_path: Path) -> None:
+    running.response_row(running.chat("What was asked before?"))
+    eventually(lambda: running.rows("SELECT 1 FROM examples"))
+    running.command("backup", tmp_path / "copy")
+
+    running.command("restore", tmp_path / "copy", "--replace")
+
+    running.response_row(running.chat("What was asked after?"))
+    made = running.client.post(f"{running.learner_url}/api/training/jobs", json={"kind": "patterns"}).json()
+    eventually(lambda: running.rows("SELECT 1 FROM training_jobs WHERE id = :id AND status = 'completed'", **made))
+    eventually(lambda: running.rows("SELECT 1 FROM examples WHERE input = 'What was asked after?'"))
+
+
 def test_a_database_is_not_replaced_by_accident(product: Product, tmp_path: Path) -> None:
     product.command("tenants", "list")
     product.command("backup", tmp_path / "copy")

@@ -8,6 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from learner.api import ROUTES
+from learner.api_export import PATH as EXPORT_PATH
 from learner.authoring import Author
 from learner.console.pages import ACTIONS
 from learner.rights import ROLES, Role
@@ -15,7 +16,9 @@ from store.audit import list_audit
 from store.clock import ManualClock
 from store.config import Config, TenancySection
 from store.database import Database
+from store.datasets import ensure_dataset
 from store.tenants import create_key, ensure_tenant
+from store.vocabulary import Scope
 from tests.conftest import NOW_S
 from tests.learner.api import client_of, error_of
 from tests.learner.test_console import fill, token
@@ -65,6 +68,30 @@ def test_everybody_with_a_role_reads_the_api(keyed: TestClient, db: Database, ro
     reads = [concrete(path) for path, method, *_ in ROUTES if method == "GET"]
     statuses = {path: keyed.get(path, headers=headers).status_code for path in reads}
     assert [path for path, status in statuses.items() if status in (401, 403) or status >= 500] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_only_an_admin_takes_a_dataset_out_with_personal_data_in_it(
+    keyed: TestClient, db: Database, role: Role
+) -> None:
+    headers = {"x-api-key": key_of(db, role)}
+    ensure_dataset(db, "acme", "ds", NOW_S)
+    path = EXPORT_PATH.replace("{id}", "ds")
+
+    answers = [keyed.get(path, params={"raw": raw}, headers=headers) for raw in ("false", "true")]
+
+    assert [answer.status_code for answer in answers] == [200, 200 if role == "admin" else 403]
+    taken = [entry.detail["raw"] for entry in list_audit(db, "acme")[0] if entry.action == "datasets.export"]
+    assert sorted(taken) == ([False, True] if role == "admin" else [False])
+
+
+@pytest.mark.parametrize("scope", ["app", "feedback"])
+def test_a_key_that_opens_no_page_takes_no_dataset_out(keyed: TestClient, db: Database, scope: Scope) -> None:
+    ensure_tenant(db, "acme", NOW_S)
+    ensure_dataset(db, "acme", "ds", NOW_S)
+    _, key = create_key(db, "acme", name=scope, scope=scope, now_s=NOW_S)
+    answer = keyed.get(EXPORT_PATH.replace("{id}", "ds"), headers={"x-api-key": key})
+    assert (answer.status_code, error_of(answer)["code"]) == (403, "wrong_scope")
 
 
 @pytest.mark.parametrize("role", ROLES)

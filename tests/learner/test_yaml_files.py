@@ -1,7 +1,5 @@
 """Patterns and knowledge as YAML: readable, back without loss, and never live unseen."""
 
-from typing import Any
-
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -68,21 +66,15 @@ def test_what_was_written_brought_back_unchanged_changes_nothing(db: Database, a
     assert (get_pattern(db, "default", pattern_id), get_context(db, "default", context_id)) == before
 
 
-def test_items_without_an_id_are_new_elsewhere_and_knowledge_waits(db: Database, author: Author) -> None:
+def test_what_was_written_for_elsewhere_is_new_there_and_knowledge_waits(db: Database, author: Author) -> None:
     taught(db, author)
     ensure_tenant(db, "other", NOW_S)
-    done = bring(db, author, _dropped_ids(export(db, "default")), tenant_id="other")
+    done = bring(db, author, export(db, "default", is_for_elsewhere=True), tenant_id="other")
     (pattern,) = all_patterns(db, "other")
     (context,), _ = list_contexts(db, "other")
     assert (done.added, done.problems) == (2, [])
     assert (pattern.rule, pattern.state, pattern.conditions.question_type) == (RULE, "pinned", ("comparison",))
     assert (context.status, context.is_served, context.answer) == ("pending_approval", False, ANSWER)
-
-
-def _dropped_ids(text: str) -> str:
-    items: dict[str, list[dict[str, Any]]] = yaml.safe_load(text)
-    new = {name: [{k: v for k, v in one.items() if k != "id"} for one in rows] for name, rows in items.items()}
-    return str(yaml.safe_dump(new))
 
 
 @pytest.mark.parametrize("is_approved", [False, True])

@@ -22,14 +22,15 @@ def put(
     reviewed_at: str | None = None,
     waits: bool = False,
     tenant_id: str = "default",
+    user_hash: str = "",
 ) -> None:
     ensure_dataset(db, tenant_id, DATASET, NOW_S)
     db.execute(
         """
         INSERT INTO examples (id, tenant_id, dataset_id, type, input, intent, confidence, tags_json, needs_review,
           user_hash, fingerprint, occurred_at, created_at, reviewed_at)
-        VALUES (:tenant_id || :text, :tenant_id, :dataset_id, 'nlu', :text, :intent, :confidence, :tags, :waits, '',
-          :text, '2026-01-01', '2026-01-01', :reviewed_at)
+        VALUES (:tenant_id || :text, :tenant_id, :dataset_id, 'nlu', :text, :intent, :confidence, :tags, :waits,
+          :user_hash, :text, '2026-01-01', '2026-01-01', :reviewed_at)
         """,
         {
             "text": text,
@@ -39,6 +40,7 @@ def put(
             "confidence": confidence,
             "tags": tags,
             "waits": int(waits),
+            "user_hash": user_hash,
             "reviewed_at": reviewed_at,
         },
     )

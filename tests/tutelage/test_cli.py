@@ -207,6 +207,21 @@ def test_patterns_are_listed_by_grade_and_in_another_order(run: Run, listed: Cal
     assert listed("patterns", "list", "--grade", "proven") == []
 
 
+@pytest.mark.parametrize(
+    ("command", "condition", "nothing", "none_such"),
+    [
+        ("patterns", ("--grade", "proven"), "no patterns yet", "no such pattern"),
+        ("contexts", ("--status", "rejected"), "no entries yet", "no such entry"),
+        ("jobs", ("--status", "failed"), "no jobs yet", "no such job"),
+    ],
+)
+def test_a_list_in_which_nothing_was_found_does_not_say_that_there_is_nothing(
+    run: Run, command: str, condition: tuple[str, str], nothing: str, none_such: str
+) -> None:
+    assert nothing in run(command, "list").stderr
+    assert none_such in run(command, "list", *condition).stderr
+
+
 def test_an_earlier_generation_is_served_again(run: Run, listed: Callable[..., Any], db: Database) -> None:
     for rule in ("Be brief.", "Be loud."):
         run("patterns", "add", "--type", "query_style", "--rule", rule, "--state", "trial")

@@ -1,6 +1,7 @@
 """From a dataset to the classifier that serves: published when it is not worse, kept version by version."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,13 @@ from learner.nlu.examples import choose
 from learner.report import Collaborators
 from learner.run import run_once
 from store.config import Config, load_config
+from store.contexts import Wording
 from store.database import Database
 from store.datasets import labelled_texts
 from store.embedding import load_local_embedder
 from store.errors import ConflictError, DamagedModelError, NotFoundError
+from store.forgetting import Subject, forget
+from store.intent_classifier import decode_classifier
 from store.nlu_models import get_model, list_models, load_classifier, serving_version, withdraw_model
 from store.tenants import ensure_tenant
 from store.tokens import load_token_counter
@@ -165,3 +169,51 @@ def test_a_model_of_another_embedder_is_not_read_and_the_next_one_replaces_it(
         load_classifier(db, "default", 1, embedding_model=collaborators.embedder.name)
     add_one(db, 1)
     assert "version 2 is published" in learn(db, config, collaborators)
+
+
+def no_wording(*_: object) -> Wording:
+    raise AssertionError("there is no knowledge")
+
+
+def known(db: Database, version: int) -> frozenset[str]:
+    row = db.row("SELECT model FROM nlu_models WHERE version = :version", {"version": version})
+    assert row is not None
+    return decode_classifier(row["model"]).vocabulary
+
+
+def test_words_that_only_a_forgotten_person_said_leave_all_classifiers_and_others_go_on_serving(
+    db: Database, config: Config, collaborators: Collaborators, tmp_path: Path
+) -> None:
+    put_all(db)
+    for text in ("parcel for zebrafinch", "my parcel zebrafinch ?"):
+        put(db, text, intent="parcel", user_hash="ann")
+    learn(db, config, collaborators)
+    put(db, "money back at once", intent="refund")
+    learn(db, config, collaborators)
+    before = [known(db, version) for version in (1, 2)]
+
+    report = forget(db, "default", Subject(("ann",)), tmp_path / "segments", no_wording, actor="x", now_s=NOW_S)
+
+    assert (report.rows["examples"], report.rows["nlu_models"]) == (2, 2)
+    after = [known(db, version) for version in (1, 2)]
+    pairs = {"parcel for", "for zebrafinch", "parcel zebrafinch", "zebrafinch ?"}
+    assert [old - new for old, new in zip(before, after, strict=True)] == [{"for", "zebrafinch", *pairs}] * 2
+    stored = [row[name] for row in db.rows("SELECT * FROM nlu_models") for name in ("model", "assessed")]
+    assert [b"zebrafinch" in blob for blob in stored] == [False] * 4
+    classifier = load_classifier(db, "default", 2, embedding_model=collaborators.embedder.name)
+    (embedding,) = collaborators.embedder.embed(["where is my parcel"])
+    assert classifier.classify("where is my parcel", embedding)[0] == "parcel"
+
+
+def test_a_classifier_that_cannot_be_read_is_emptied_when_somebody_is_forgotten(
+    db: Database, config: Config, collaborators: Collaborators, tmp_path: Path
+) -> None:
+    put_all(db)
+    put(db, "parcel for zebrafinch", intent="parcel", user_hash="ann")
+    learn(db, config, collaborators)
+    db.execute("UPDATE nlu_models SET model = substr(model, 2), assessed = substr(assessed, 2)")
+
+    forget(db, "default", Subject(("ann",)), tmp_path / "segments", no_wording, actor="x", now_s=NOW_S)
+
+    (row,) = db.rows("SELECT model, assessed FROM nlu_models")
+    assert (row["model"], row["assessed"]) == (b"", b"")
