@@ -6,6 +6,7 @@ microseconds.
 
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from typing import Final
 
@@ -17,7 +18,7 @@ from store.embedding import Vector
 from store.errors import DamagedModelError
 from store.word_evidence import Evidence, WordEvidence
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 DIGEST_BYTES: Final = 16
 LEAST: Final = 1e-6  # of a probability: below, it is none
 
@@ -31,13 +32,51 @@ def name_of(intent: str) -> str:
     return " ".join(intent.replace("_", " ").replace("-", " ").split()).lower()
 
 
+class Confidence(msgspec.Struct, frozen=True, array_like=True):
+    """What log odds mean: the probability of being right, by a line in the log odds or by points with lines between.
+
+    Args:
+        slope: more than 0; what a unit of log odds counts in those of the confidence.
+        offset: of the log odds.
+        odds: of points, ascending; none: the line says all.
+        values: the confidence at each of them, never falling.
+    """
+
+    slope: float = 1.0
+    offset: float = 0.0
+    odds: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
+
+    def of(self, log_odds: float) -> float:
+        """Return the confidence, in [0, 1].
+
+        >>> Confidence().of(0.0), Confidence(odds=(-1.0, 1.0), values=(0.25, 0.75)).of(0.5)
+        (0.5, 0.625)
+        """
+        if not self.odds:
+            return 1.0 / (1.0 + math.exp(-(self.slope * log_odds + self.offset)))
+        after = bisect_right(self.odds, log_odds)
+        if after in (0, len(self.odds)):
+            return self.values[max(after - 1, 0)]
+        left, right = self.odds[after - 1], self.odds[after]
+        low, high = self.values[after - 1], self.values[after]
+        return low + (high - low) * (log_odds - left) / (right - left)
+
+    def of_all(self, log_odds: Vector) -> Vector:
+        """Return the confidences of many, as ``of`` does."""
+        if self.odds:
+            found = np.interp(log_odds, self.odds, self.values)
+        else:
+            found = 1.0 / (1.0 + np.exp(-(self.slope * log_odds + self.offset)))
+        return np.asarray(found, dtype=np.float32)
+
+
 class _Stored(msgspec.Struct, frozen=True, array_like=True):
     format: int
     intents: tuple[str, ...]
     dimensions: int
     familiar_similarity: float
-    slope: float
-    offset: float
+    confidence: Confidence
     least_confidence: float
     rows: bytes  # float32, little-endian: weights, then centres
     bias: bytes
@@ -59,8 +98,7 @@ class IntentClassifier:
         centres: (n, d) unit rows, the mean embedding of each intent's examples.
         words: what words say, in units of the logits.
         familiar_similarity: cosine to the nearest centre under which the probability shrinks in proportion.
-        slope: more than 0; what a unit of the log odds of that counts in those of the confidence.
-        offset: of the log odds.
+        confidence: what the log odds of that mean.
         least_confidence: under which an answer is no answer: most questions of these intents have more.
     """
 
@@ -73,14 +111,12 @@ class IntentClassifier:
         words: WordEvidence,
         *,
         familiar_similarity: float,
-        slope: float,
-        offset: float,
+        confidence: Confidence,
         least_confidence: float = 0.0,
     ) -> None:
         self.intents = tuple(intents)
         self.familiar_similarity = familiar_similarity
-        self.slope = slope
-        self.offset = offset
+        self.confidence = confidence
         self.least_confidence = least_confidence
         self._n_intents = len(self.intents)
         self._rows = np.concatenate([weights, centres]).astype(np.float32, copy=False)
@@ -102,8 +138,7 @@ class IntentClassifier:
         if plausible < LEAST:
             return self.intents[best], 0.0
         plausible = min(plausible, 1.0 - LEAST)
-        log_odds = self.slope * math.log(plausible / (1.0 - plausible)) + self.offset
-        return self.intents[best], 1.0 / (1.0 + math.exp(-log_odds))
+        return self.intents[best], self.confidence.of(math.log(plausible / (1.0 - plausible)))
 
     def classify_all(self, texts: Sequence[str], embeddings: Vector) -> tuple[NDArray[np.int64], Vector]:
         """Return for each of *texts*, with *embeddings* (m, d), the index of its intent and the confidence.
@@ -117,7 +152,7 @@ class IntentClassifier:
         probabilities = 1.0 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)
         similarities = scores[:, self._n_intents :].max(axis=1)
         plausible = probabilities * np.minimum(similarities / self.familiar_similarity, 1.0)
-        confidences = 1.0 / (1.0 + np.exp(-(self.slope * log_odds(plausible) + self.offset)))
+        confidences = self.confidence.of_all(log_odds(plausible))
         return best, np.where(plausible < LEAST, 0.0, confidences).astype(np.float32)
 
     @property
@@ -134,8 +169,7 @@ class IntentClassifier:
             self._rows[self._n_intents :],
             self._words.without(words),
             familiar_similarity=self.familiar_similarity,
-            slope=self.slope,
-            offset=self.offset,
+            confidence=self.confidence,
             least_confidence=self.least_confidence,
         )
 
@@ -148,8 +182,7 @@ class IntentClassifier:
                 self.intents,
                 self._rows.shape[1],
                 self.familiar_similarity,
-                self.slope,
-                self.offset,
+                self.confidence,
                 self.least_confidence,
                 self._rows.astype("<f4").tobytes(),
                 self._bias.astype("<f4").tobytes(),
@@ -195,8 +228,7 @@ def decode_classifier(blob: bytes) -> IntentClassifier:
         rows[n_intents:],
         WordEvidence(stored.vocabulary, evidence),
         familiar_similarity=stored.familiar_similarity,
-        slope=stored.slope,
-        offset=stored.offset,
+        confidence=stored.confidence,
         least_confidence=stored.least_confidence,
     )
 

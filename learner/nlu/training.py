@@ -11,7 +11,7 @@ from learner.nlu.regression import Labels, fit
 from store.calibration import calibrated_mix, softmax
 from store.config import NluSection
 from store.embedding import Embedder, Vector
-from store.intent_classifier import IntentClassifier, log_odds, name_of
+from store.intent_classifier import Confidence, IntentClassifier, log_odds, name_of
 from store.word_evidence import WordEvidence, WordTable, evidence_scores, fit_evidence, tabulated
 
 SMALL_SET: Final = 5000  # texts up to which the folds are fine: their models should be nearly as good as the last one
@@ -21,6 +21,7 @@ COARSE_FOLDS: Final = 5
 CALIBRATION_TEXTS: Final = 10_000
 PRIOR_PRECISION: Final = 1.0
 NEWTON_STEPS: Final = 20
+CURVE_TEXTS: Final = 4000  # from which on more than a line is read off them
 LEAST_SLOPE: Final = 0.1  # more probable answers stay the more confident ones
 MOST_ODDS: Final = 30.0
 SURE_ENOUGH: Final = 0.9  # a confidence that is never asked to be more, however sure a model is of what it knows
@@ -82,8 +83,7 @@ def train(data: Labelled, names: Labelled, section: NluSection, intents: tuple[s
     is_right = logits.argmax(axis=1) == unseen.labels
     plausible = softmax(logits).max(axis=1) * np.clip(unseen.similarities / familiar, 0.0, 1.0)
     odds = log_odds(plausible)
-    slope, offset = calibrated_line(odds, is_right)
-    confidences = 1.0 / (1.0 + np.exp(-(slope * odds + offset)))
+    confidence = calibrated(odds, is_right)
     model = fit(everything.embeddings, everything.labels, n_intents, everything.importance, section.penalty)
     rows = np.ones(len(everything), dtype=bool)
     evidence = fit_evidence(table, everything.labels, everything.importance, n_intents, rows)
@@ -94,9 +94,8 @@ def train(data: Labelled, names: Labelled, section: NluSection, intents: tuple[s
         centres(everything.embeddings, everything.labels, n_intents),
         WordEvidence(table.vocabulary, evidence.scaled(word_weight)),
         familiar_similarity=familiar,
-        slope=slope,
-        offset=offset,
-        least_confidence=min(float(np.quantile(confidences, section.unsure)), SURE_ENOUGH),
+        confidence=confidence,
+        least_confidence=min(float(np.quantile(confidence.of_all(odds), section.unsure)), SURE_ENOUGH),
     )
 
 
@@ -145,6 +144,29 @@ def centres(embeddings: Vector, labels: Labels, n_intents: int) -> Vector:
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     found: Vector = np.divide(sums, lengths, out=sums, where=lengths > 0)
     return found
+
+
+def calibrated(odds: Vector, is_right: NDArray[np.bool_]) -> Confidence:
+    """Return what log odds (m,) mean, by whether they were right (m,): a line and, of many texts, what differs from it.
+
+    Isotonic regression, by pooling adjacent violators; each pool is a point, and counts one text more that is as
+    right as the line says, so that no confidence is 0 or 1. Few texts would only be learned by heart.
+    Source: Zadrozny & Elkan 2002, KDD, sec. 4.
+    """
+    line = Confidence(*calibrated_line(odds, is_right))
+    if len(odds) < CURVE_TEXTS:
+        return line
+    order = np.argsort(odds, kind="stable")
+    pools: list[tuple[float, float, float, int]] = []  # sums of log odds, of right ones, of the line's; texts
+    for one in zip(odds[order].tolist(), is_right[order].tolist(), line.of_all(odds[order]).tolist(), strict=True):
+        pool = (one[0], float(one[1]), one[2], 1)
+        while pools and pools[-1][1] / pools[-1][3] >= pool[1] / pool[3]:
+            before = pools.pop()
+            pool = (before[0] + pool[0], before[1] + pool[1], before[2] + pool[2], before[3] + pool[3])
+        pools.append(pool)
+    points = [(total / n, (right + expected / n) / (n + 1)) for total, right, expected, n in pools]
+    values = np.maximum.accumulate([value for _, value in points]).tolist()
+    return Confidence(line.slope, line.offset, tuple(at for at, _ in points), tuple(values))
 
 
 def calibrated_line(odds: Vector, is_right: NDArray[np.bool_]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import numpy as np
 from proxy.snapshots import Snapshots
 from store.config import Config
 from store.database import Database
-from store.intent_classifier import IntentClassifier
+from store.intent_classifier import Confidence, IntentClassifier
 from store.nlu_models import NewModel, add_model, withdraw_model
 from store.tenants import ensure_tenant
 from store.word_evidence import WordEvidence, fit_evidence, tabulated
@@ -23,7 +23,7 @@ def classifier() -> IntentClassifier:
     rows = np.eye(2, 256, dtype=np.float32)
     words = WordEvidence(table.vocabulary, evidence)
     bias = np.zeros(2, np.float32)
-    return IntentClassifier(INTENTS, rows, bias, rows, words, familiar_similarity=0.1, slope=1.0, offset=0.0)
+    return IntentClassifier(INTENTS, rows, bias, rows, words, familiar_similarity=0.1, confidence=Confidence())
 
 
 def publish(

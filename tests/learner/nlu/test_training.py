@@ -4,20 +4,20 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from learner.nlu.assessment import Assessment, assess, expected_calibration_error
 from learner.nlu.examples import choose
 from learner.nlu.regression import fit, minimise
-from learner.nlu.training import Labelled, names_of, train
+from learner.nlu.training import CURVE_TEXTS, Labelled, calibrated, calibrated_line, names_of, train
 from store.calibration import softmax
 from store.config import load_config
 from store.datasets import LabelledText
 from store.embedding import load_local_embedder
 from store.errors import DamagedModelError
-from store.intent_classifier import IntentClassifier, decode_classifier
+from store.intent_classifier import Confidence, IntentClassifier, decode_classifier
 
 SECTION = load_config().nlu
 INTENTS = ("refund", "greeting", "parcel")
@@ -190,3 +190,40 @@ def test_texts_stay_held_out_when_others_come() -> None:
     held_before = {text for text, held in zip(before.texts, before.is_held_out, strict=True) if held}
     held_after = {text for text, held in zip(after.texts, after.is_held_out, strict=True) if held}
     assert held_before <= held_after
+
+
+@st.composite
+def answered(draw: st.DrawFn) -> tuple[Vector, NDArray[np.bool_]]:
+    """Log odds and whether they were right, more often the higher they are, but by no line."""
+    chance = np.random.default_rng(draw(st.integers(0, 1000)))
+    odds = chance.normal(2.0, 2.5, CURVE_TEXTS + draw(st.integers(0, 500)))
+    right = chance.random(len(odds)) < np.where(odds > draw(st.floats(0.0, 3.0)), 0.97, 0.55)
+    return odds.astype(np.float32), right
+
+
+@settings(max_examples=10, deadline=None)
+@given(answered())
+def test_what_is_read_off_many_texts_never_falls_and_is_right_where_a_line_is_not(
+    known: tuple[Vector, NDArray[np.bool_]],
+) -> None:
+    odds, is_right = known
+    confidence = calibrated(odds, is_right)
+    ordered = confidence.of_all(np.sort(odds))
+    assert (np.diff(ordered) >= 0).all()
+    assert ordered[0] > 0
+    assert ordered[-1] < 1
+    line = Confidence(*calibrated_line(odds, is_right))
+    errors = [expected_calibration_error(one.of_all(odds), is_right) for one in (confidence, line)]
+    assert errors[0] < errors[1]
+
+
+def test_few_texts_are_not_learned_by_heart() -> None:
+    odds = np.linspace(-2, 4, CURVE_TEXTS - 1).astype(np.float32)
+    assert calibrated(odds, odds > 0).odds == ()
+
+
+@given(st.lists(st.floats(-20, 20), min_size=1, max_size=20))
+def test_one_confidence_is_as_many_are(odds: list[float]) -> None:
+    for confidence in (Confidence(1.3, -0.2), Confidence(odds=(-3.0, 0.0, 5.0), values=(0.1, 0.4, 0.95))):
+        many = confidence.of_all(np.array(odds, dtype=np.float32))
+        assert [confidence.of(float(np.float32(one))) for one in odds] == pytest.approx(many.tolist(), abs=1e-5)
