@@ -1,12 +1,10 @@
 """``tutelage stats``, ``conversations``, ``generations``, ``audit``, and edits: what the console does, for scripts."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from store.clock import SystemClock, iso
 from store.config import Config
@@ -16,28 +14,9 @@ from store.responses import insert_records
 from store.tenants import ensure_tenant
 from tests.conftest import NOW_S
 from tests.store.test_segments import record
-from tutelage.cli import app
 
 REPLY = '{"role":"assistant","content":"Under Billing."}'
 ASKED = '[{"role":"user","content":"Where is my invoice?"}]'
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Result]:
-    path = tmp_path / "tutelage.toml"
-    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "tutelage.db"}"\n')
-
-    def run(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, ["--config", str(path), *arguments])
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
-
-
-@pytest.fixture
-def listed(run: Callable[..., Result]) -> Callable[..., Any]:
-    return lambda *arguments: json.loads(run(*arguments, "--json").stdout)
 
 
 @pytest.fixture(autouse=True)

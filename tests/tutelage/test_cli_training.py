@@ -1,40 +1,20 @@
 """``tutelage datasets``, ``examples`` and ``jobs``: what they print, what they change, how they end."""
 
 import gzip
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from store.audit import list_audit
 from store.database import Database
 from store.datasets import NewExample, add_examples, get_dataset, list_examples
 from store.jobs import claim_next, create_job, get_job
 from tests.conftest import NOW_S
-from tutelage.cli import app
 
 DATASET = "ds-auto-training"
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Callable[..., Result]:
-    path = tmp_path / "tutelage.toml"
-    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "tutelage.db"}"\n')
-
-    def run(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, ["--config", str(path), *arguments])
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
-
-
-@pytest.fixture
-def listed(run: Callable[..., Result]) -> Callable[..., Any]:
-    return lambda *arguments: json.loads(run(*arguments, "--json").stdout)
 
 
 @pytest.fixture(autouse=True)
