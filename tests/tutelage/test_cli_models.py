@@ -2,35 +2,18 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
-import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from store.audit import list_audit
 from store.database import Database
 from tests.store.test_labelled_texts import put
-from tutelage.cli import app
 
 Run = Callable[..., Result]
 TEXTS = {
     "parcel": ("where is my parcel", "parcel is late", "track the parcel", "no parcel", "lost parcel", "a parcel"),
     "refund": ("a refund please", "refund me", "i want a refund", "refund my card", "no refund yet", "refund now"),
 }
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """Run ``tutelage --config FILE ARGUMENTS``; it must end well unless *code* says otherwise."""
-    path = tmp_path / "tutelage.toml"
-    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path / "tutelage.db"}"\n')
-
-    def invoke(*arguments: str, code: int = 0) -> Result:
-        result = CliRunner().invoke(app, ["--config", str(path), *arguments])
-        assert result.exit_code == code, result.output
-        return result
-
-    return invoke
 
 
 def test_a_training_by_hand_is_listed_shown_and_taken_back(run: Run, db: Database) -> None:
