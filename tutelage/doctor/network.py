@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -95,7 +96,7 @@ def _check_direct(section: UpstreamSection, name: str, key: str, now_s: float) -
             yield fail(name, f"it refuses the key in {section.api_key_env} ({answered.status})", "check the key")
         else:
             yield ok(name, f"{section.base_url} answers, and wants a key (clients bring theirs)")
-    elif answered.status >= 500:
+    elif answered.status >= 500 and answered.status != HTTPStatus.NOT_IMPLEMENTED:  # it has no list of models
         yield warn(name, f"{url} answers {answered.status}", "ask again later; it may be down")
     else:
         yield ok(name, f"{section.base_url} answers ({answered.status})")
