@@ -32,6 +32,7 @@ from store.records import ResponseRecord
 SCOPE: Final = "tutelage.proxy"
 OPERATION: Final = "chat"
 INJECTED: Final = "tutelage.injected_tokens"
+EXPORT_TIMEOUT_S: Final = 3.0  # of one export with its retries; so long a collector that is away holds up the end
 # As the conventions advise for each.
 SECONDS: Final = tuple(0.01 * 2**power for power in range(14))
 TOKENS: Final = tuple(float(4**power) for power in range(14))
@@ -73,14 +74,14 @@ class Telemetry:
         self._spans = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
         self._spans.add_span_processor(
             BatchSpanProcessor(
-                OTLPSpanExporter(f"{base}/v1/traces"),
+                OTLPSpanExporter(f"{base}/v1/traces", timeout=EXPORT_TIMEOUT_S),
                 max_queue_size=section.max_waiting,
                 schedule_delay_millis=interval_ms,
                 max_export_batch_size=min(512, section.max_waiting),
             )
         )
         reader = PeriodicExportingMetricReader(
-            OTLPMetricExporter(f"{base}/v1/metrics"), export_interval_millis=interval_ms
+            OTLPMetricExporter(f"{base}/v1/metrics", timeout=EXPORT_TIMEOUT_S), export_interval_millis=interval_ms
         )
         self._meters = MeterProvider(
             [reader],

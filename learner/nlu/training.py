@@ -149,24 +149,30 @@ def centres(embeddings: Vector, labels: Labels, n_intents: int) -> Vector:
 def calibrated(odds: Vector, is_right: NDArray[np.bool_]) -> Confidence:
     """Return what log odds (m,) mean, by whether they were right (m,): a line and, of many texts, what differs from it.
 
-    Isotonic regression, by pooling adjacent violators; each pool is a point, and counts one text more that is as
-    right as the line says, so that no confidence is 0 or 1. Few texts would only be learned by heart.
+    Isotonic regression, by pooling adjacent violators; each pool counts one text more that is as right as the line
+    says, so that no confidence is 0 or 1. Few texts would only be learned by heart.
     Source: Zadrozny & Elkan 2002, KDD, sec. 4.
     """
     line = Confidence(*calibrated_line(odds, is_right))
     if len(odds) < CURVE_TEXTS:
         return line
     order = np.argsort(odds, kind="stable")
-    pools: list[tuple[float, float, float, int]] = []  # sums of log odds, of right ones, of the line's; texts
-    for one in zip(odds[order].tolist(), is_right[order].tolist(), line.of_all(odds[order]).tolist(), strict=True):
-        pool = (one[0], float(one[1]), one[2], 1)
-        while pools and pools[-1][1] / pools[-1][3] >= pool[1] / pool[3]:
+    ordered = odds[order].tolist()
+    pools: list[tuple[int, float, float]] = []  # where each begins; sums of right ones and of what the line says
+    for place, (right, expected) in enumerate(
+        zip(is_right[order].tolist(), line.of_all(odds[order]).tolist(), strict=True)
+    ):
+        pool, end = (place, float(right), expected), place + 1
+        while pools and pools[-1][1] / (pool[0] - pools[-1][0]) >= pool[1] / (end - pool[0]):
             before = pools.pop()
-            pool = (before[0] + pool[0], before[1] + pool[1], before[2] + pool[2], before[3] + pool[3])
+            pool = (before[0], before[1] + pool[1], before[2] + pool[2])
         pools.append(pool)
-    points = [(total / n, (right + expected / n) / (n + 1)) for total, right, expected, n in pools]
-    values = np.maximum.accumulate([value for _, value in points]).tolist()
-    return Confidence(line.slope, line.offset, tuple(at for at, _ in points), tuple(values))
+    points: list[tuple[float, float]] = []  # both ends of each pool: flat within it, a line to the next
+    for (begin, right, expected), end in zip(pools, [*(pool[0] for pool in pools[1:]), len(ordered)], strict=True):
+        n = end - begin
+        value = max((right + expected / n) / (n + 1), points[-1][1] if points else 0.0)
+        points += [(ordered[at], value) for at in dict.fromkeys((begin, end - 1))]
+    return Confidence(line.slope, line.offset, tuple(at for at, _ in points), tuple(value for _, value in points))
 
 
 def calibrated_line(odds: Vector, is_right: NDArray[np.bool_]) -> tuple[float, float]:
