@@ -31,8 +31,9 @@ $(NODE_STAMP): $(NODE)/package.json
 
 node: $(if $(shell command -v npm),$(NODE_STAMP))
 
+# Three at a time on two cores: tests wait for processes more than they compute.
 test: install node
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 demo: install
 	@exec $(BIN)/tutelage demo $(ARGS)
