@@ -88,15 +88,8 @@ class Telemetry:
             resource=resource,
             shutdown_on_exit=False,
             views=[
-                View(
-                    instrument_name=name,
-                    aggregation=ExplicitBucketHistogramAggregation(TOKENS if "token" in name else SECONDS),
-                )
-                for name in (
-                    gen_ai_metrics.GEN_AI_CLIENT_OPERATION_DURATION,
-                    gen_ai_metrics.GEN_AI_CLIENT_OPERATION_TIME_TO_FIRST_CHUNK,
-                    gen_ai_metrics.GEN_AI_CLIENT_TOKEN_USAGE,
-                )
+                View(instrument_name=name, aggregation=ExplicitBucketHistogramAggregation(bounds))
+                for name, bounds in BOUNDS
             ],
         )
         self._tracer = self._spans.get_tracer(SCOPE)
