@@ -6,6 +6,7 @@ models, and of people only the keyed hash; a raw export is asked for, and the au
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from learner.dataset_formats import Format, dpo_line, jsonl_line, openai_line, rasa_example, rasa_head, rasa_intent
@@ -14,9 +15,8 @@ from store.audit import record
 from store.conversations import Message
 from store.database import Database
 from store.datasets import ExampleRow, get_dataset, list_examples, list_facets
+from store.paging import all_rows
 from store.preferences import PreferencePair, recorded_pairs, stored_pairs
-
-PAGE = 500  # examples in memory at once
 
 MEDIA_TYPES: dict[Format, tuple[str, str]] = {  # and how a file's name ends
     "jsonl": ("application/x-ndjson", "jsonl"),
@@ -80,21 +80,11 @@ def _clean(row: ExampleRow) -> ExampleRow:
 
 
 def _examples(db: Database, tenant_id: str, dataset_id: str, *, intent: str | None = None) -> Iterator[ExampleRow]:
-    cursor: str | None = None
-    while True:
-        rows, cursor = list_examples(db, tenant_id, dataset_id, intent=intent, limit=PAGE, cursor=cursor)
-        yield from rows
-        if cursor is None:
-            return
+    return all_rows(partial(list_examples, db, tenant_id, dataset_id, intent=intent))
 
 
 def _intents(db: Database, tenant_id: str, dataset_id: str) -> Iterator[str]:
-    cursor: str | None = None
-    while True:
-        rows, cursor = list_facets(db, tenant_id, dataset_id, kind="intent", limit=PAGE, cursor=cursor)
-        yield from (row.value for row in rows)
-        if cursor is None:
-            return
+    return (facet.value for facet in all_rows(partial(list_facets, db, tenant_id, dataset_id, kind="intent")))
 
 
 def _pairs(db: Database, tenant_id: str, dataset_id: str, is_raw: bool) -> Iterator[str]:

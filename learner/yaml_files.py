@@ -6,6 +6,7 @@ a person's, grades, lifts) is written for the reader and not read back.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Final, Literal, TypedDict
 
 import msgspec
@@ -15,12 +16,12 @@ from learner.authoring import Author, approve_context
 from store.contexts import ContextRow, get_context, list_contexts
 from store.database import Database
 from store.errors import ConflictError, InvalidError, NotFoundError
+from store.paging import all_rows
 from store.pattern_review import set_state
 from store.patterns import PatternRow, all_patterns, get_pattern
 from store.plan import Conditions
 from store.vocabulary import PATTERN_TYPES, ContextStatus, PatternType
 
-PAGE: Final = 1000
 WIDTH: Final = 100  # columns; a longer line of text is folded
 SERVED: Final[tuple[ContextStatus, ...]] = ("approved", "flagged", "pending_approval")
 OURS: Final = ("id", "source")  # fields that mean nothing to another tenant
@@ -70,7 +71,7 @@ def export(db: Database, tenant_id: str, *, is_all: bool = False, is_for_elsewhe
         is_for_elsewhere: without what only this tenant knows, its ids: where the file goes, all of it is new.
     """
     patterns = [row for row in all_patterns(db, tenant_id) if is_all or row.state not in OVER]
-    contexts = [row for row in _contexts(db, tenant_id) if is_all or row.status in SERVED]
+    contexts = [row for row in all_rows(partial(list_contexts, db, tenant_id)) if is_all or row.status in SERVED]
     items = {
         "patterns": [_pattern_item(row) for row in sorted(patterns, key=lambda row: row.id)],
         "knowledge": [_context_item(row) for row in sorted(contexts, key=lambda row: row.id)],
@@ -82,16 +83,6 @@ def export(db: Database, tenant_id: str, *, is_all: bool = False, is_for_elsewhe
         }
     body: str = yaml.dump(items, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH)
     return HEADER.format(tenant=tenant_id) + body
-
-
-def _contexts(db: Database, tenant_id: str) -> list[ContextRow]:
-    found: list[ContextRow] = []
-    cursor: str | None = None
-    while True:
-        rows, cursor = list_contexts(db, tenant_id, limit=PAGE, cursor=cursor)
-        found += rows
-        if cursor is None:
-            return found
 
 
 def _pattern_item(row: PatternRow) -> dict[str, Any]:

@@ -1,17 +1,40 @@
-"""Cursors of lists: where the next page begins, as text that the reader passes back unchanged."""
+"""Lists page by page: the cursor says where the next page begins, as text that the reader passes back unchanged."""
 
 import base64
 import binascii
-from collections.abc import Sequence
-from typing import Annotated, Final, TypeVar
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Final, Protocol, TypeVar
 
 import msgspec
 
 from store.errors import InvalidError
 
+PAGE: Final = 1000  # rows at a time, where all are read
+
 Item = TypeVar("Item")
 Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # what SQLite takes as a number
 _KEYS: Final = msgspec.json.Decoder(list[str | Whole])
+
+
+class ListPage(Protocol[Item]):
+    """A list of the store, its other arguments given (``functools.partial``)."""
+
+    def __call__(self, *, limit: int, cursor: str | None) -> tuple[list[Item], str | None]:
+        """Return a page and the cursor of the next, None after the last."""
+        ...
+
+
+def all_rows(list_page: ListPage[Item], limit: int | None = None) -> Iterator[Item]:
+    """Yield the rows of every page, at most *limit* where one is given."""
+    cursor: str | None = None
+    n_left = sys.maxsize if limit is None else limit
+    while n_left > 0:
+        rows, cursor = list_page(limit=min(PAGE, n_left), cursor=cursor)
+        yield from rows
+        n_left -= len(rows)
+        if cursor is None:
+            return
 
 
 def encode_cursor(*values: str | int) -> str:

@@ -1,13 +1,15 @@
 """``tutelage alerts``: what a person should know, and that a person knows it."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from store.alerts import Alert, acknowledge_alert, list_alerts
+from store.alerts import acknowledge_alert, list_alerts
 from store.audit import record
+from store.paging import all_rows
 from store.vocabulary import DEFAULT_TENANT
-from tutelage.output import all_pages, print_json, print_table, say
+from tutelage.output import print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="Crashes, failed runs, corrected entries: list, acknowledge.", no_args_is_help=True)
@@ -23,11 +25,7 @@ def list_(
 ) -> None:
     """List alerts, newest first."""
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[Alert], str | None]:
-            return list_alerts(db, tenant, is_open=is_open, limit=size, cursor=cursor)
-
-        found = all_pages(fetch, limit)
+        found = list(all_rows(partial(list_alerts, db, tenant, is_open=is_open), limit))
     if as_json:
         print_json(found)
         return

@@ -1,16 +1,18 @@
 """``tutelage contexts``: knowledge entries and their review."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
 from store.contradictions import Resolution
 from store.conversations import find_transcript
+from store.paging import all_rows
 from store.rows import plain
 from store.vocabulary import DEFAULT_TENANT, ContextStatus
 from tutelage.dispatch import load
-from tutelage.output import all_pages, print_json, print_table, say
+from tutelage.output import print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="Knowledge: list, look at, add, approve, reject.", no_args_is_help=True)
@@ -29,12 +31,7 @@ def list_(
     """List knowledge entries, newest first."""
     list_contexts = load("store.contexts:list_contexts")
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[Any], str | None]:
-            page: tuple[list[Any], str | None] = list_contexts(db, tenant, status=status, limit=size, cursor=cursor)
-            return page
-
-        found = all_pages(fetch)
+        found = list(all_rows(partial(list_contexts, db, tenant, status=status)))
     if as_json:
         print_json(found)
         return
@@ -248,14 +245,7 @@ def contradictions(
     list_contradictions = load("store.contradictions:list_contradictions")
     status = None if is_all else "open"
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[Any], str | None]:
-            page: tuple[list[Any], str | None] = list_contradictions(
-                db, tenant, status=status, limit=size, cursor=cursor
-            )
-            return page
-
-        found = all_pages(fetch)
+        found = list(all_rows(partial(list_contradictions, db, tenant, status=status)))
     if as_json:
         print_json(found)
         return

@@ -5,6 +5,7 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,10 +13,11 @@ import typer
 
 from store.datasets import FacetKind, FacetRow, get_dataset, list_datasets, list_facets
 from store.errors import InvalidError
+from store.paging import all_rows
 from store.review_queue import audit_result
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
-from tutelage.output import all_pages, print_json, print_table, say, warn
+from tutelage.output import print_json, print_table, say, warn
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="Training data: list, look at, export, import.", no_args_is_help=True)
@@ -36,7 +38,7 @@ MAX_SHOWN = 20  # intents of a dataset that are shown
 def list_(ctx: typer.Context, tenant: TenantOption = DEFAULT_TENANT, as_json: JsonOption = False) -> None:
     """List datasets."""
     with tenant_database(settings(ctx), tenant) as db:
-        found = all_pages(lambda size, cursor: list_datasets(db, tenant, limit=size, cursor=cursor))
+        found = list(all_rows(partial(list_datasets, db, tenant)))
     if as_json:
         print_json(found)
         return
@@ -62,10 +64,8 @@ def show(
         audit = audit_result(db, tenant, dataset_id)
 
         def facets(kind: FacetKind) -> list[FacetRow]:
-            def fetch(size: int, cursor: str | None) -> tuple[list[FacetRow], str | None]:
-                return list_facets(db, tenant, dataset_id, kind=kind, limit=size, cursor=cursor)
-
-            return sorted(all_pages(fetch), key=lambda facet: (-facet.n_examples, facet.value))
+            found = all_rows(partial(list_facets, db, tenant, dataset_id, kind=kind))
+            return sorted(found, key=lambda facet: (-facet.n_examples, facet.value))
 
         intents, tags = facets("intent"), facets("tag")
     if as_json:

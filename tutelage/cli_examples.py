@@ -1,13 +1,15 @@
 """``tutelage examples``: training examples and a person's word on them."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
-from store.datasets import ExampleRow, list_examples, review_example
+from store.datasets import list_examples, review_example
+from store.paging import all_rows
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
-from tutelage.output import all_pages, print_json, print_table, say
+from tutelage.output import print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="Training examples: list, search, what to review next, correct.", no_args_is_help=True)
@@ -60,13 +62,8 @@ def _list(  # noqa: PLR0917  # what list and search have in common
     config = settings(ctx)
     dataset_id = dataset or config.training.dataset_id
     with tenant_database(config, tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[ExampleRow], str | None]:
-            return list_examples(
-                db, tenant, dataset_id, tag=tag, intent=intent, search=words, limit=size, cursor=cursor
-            )
-
-        found = all_pages(fetch, limit)
+        wanted = partial(list_examples, db, tenant, dataset_id, tag=tag, intent=intent, search=words)
+        found = list(all_rows(wanted, limit))
     if as_json:
         print_json(found)
         return

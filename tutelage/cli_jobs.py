@@ -1,12 +1,14 @@
 """``tutelage jobs``: work asked of the learner."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
 from store.jobs import JobRow, cancel_job, get_job, list_jobs
+from store.paging import all_rows
 from store.vocabulary import DEFAULT_TENANT, JobKind, JobStatus
-from tutelage.output import all_pages, cell, print_json, print_table, say
+from tutelage.output import cell, print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="Work asked of the learner: list, look at, cancel.", no_args_is_help=True)
@@ -26,11 +28,7 @@ def list_(
 ) -> None:
     """List jobs, newest first."""
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[JobRow], str | None]:
-            return list_jobs(db, tenant, kind=kind, status=status, limit=size, cursor=cursor)
-
-        found = all_pages(fetch, limit)
+        found = list(all_rows(partial(list_jobs, db, tenant, kind=kind, status=status), limit))
     if as_json:
         print_json(found)
         return

@@ -1,15 +1,17 @@
 """``tutelage learn`` and ``tutelage runs``: run the learner once, and see what its runs did."""
 
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import typer
 
 from store.clock import parse_iso
 from store.errors import InvalidError
-from store.runs import RunRow, counted, list_runs
+from store.paging import all_rows
+from store.runs import counted, list_runs
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
-from tutelage.output import all_pages, print_json, print_table, say
+from tutelage.output import print_json, print_table, say
 from tutelage.session import JsonOption, TenantOption, now_s, settings, tenant_database
 
 
@@ -62,11 +64,7 @@ def runs(
 ) -> None:
     """List learning runs, newest first."""
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[RunRow], str | None]:
-            return list_runs(db, tenant, kind=kind, limit=size, cursor=cursor)
-
-        found = all_pages(fetch, limit)
+        found = list(all_rows(partial(list_runs, db, tenant, kind=kind), limit))
     if as_json:
         print_json(found)
         return

@@ -1,12 +1,14 @@
 """``tutelage models``: the trained classifiers of question types."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from store.paging import all_rows
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
-from tutelage.output import all_pages, print_json, print_table, say
+from tutelage.output import print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="Classifiers of question types: list, look, go one step back.", no_args_is_help=True)
@@ -22,12 +24,7 @@ def list_all(
     """List the trained classifiers, newest first, and how good each is on texts that it has not seen."""
     list_models = load("store.nlu_models:list_models")
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[Any], str | None]:
-            page: tuple[list[Any], str | None] = list_models(db, tenant, limit=size, cursor=cursor)
-            return page
-
-        found = all_pages(fetch, limit)
+        found = list(all_rows(partial(list_models, db, tenant), limit))
     if as_json:
         print_json(found)
         return

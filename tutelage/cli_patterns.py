@@ -1,6 +1,7 @@
 """``tutelage patterns``: what was learned about how to answer, and a person's word on it."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Annotated, Final, Literal, get_args
 
 import typer
@@ -17,6 +18,7 @@ from learner.pattern_words import (
     words_in_words,
 )
 from store.learner_states import plan_strata
+from store.paging import all_rows
 from store.pattern_evidence import ARMS, Arm, PatternConversation, pattern_conversations
 from store.pattern_review import approve_trial, set_state
 from store.patterns import PATTERN_SORTS, PatternRow, PatternSort, get_pattern, list_patterns, pattern_history
@@ -26,7 +28,7 @@ from store.reverting import revert as revert_to
 from store.rows import plain
 from store.vocabulary import DEFAULT_TENANT, GRADES, PATTERN_TYPES, Grade, PatternState, PatternType
 from tutelage.dispatch import load
-from tutelage.output import all_pages, cell, print_json, print_table, say
+from tutelage.output import cell, print_json, print_table, say
 from tutelage.session import ACTOR, JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="Learned instructions: list, look at, add, pin, disable, approve.", no_args_is_help=True)
@@ -64,21 +66,10 @@ def list_(
 ) -> None:
     """List patterns, oldest first unless --sort says otherwise."""
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[PatternRow], str | None]:
-            return list_patterns(
-                db,
-                tenant,
-                state=state,
-                type=type_,
-                grade=grade,
-                question_type=question_type,
-                sort=sort,
-                limit=size,
-                cursor=cursor,
-            )
-
-        found = all_pages(fetch, limit)
+        wanted = partial(
+            list_patterns, db, tenant, state=state, type=type_, grade=grade, question_type=question_type, sort=sort
+        )
+        found = list(all_rows(wanted, limit))
     if as_json:
         print_json(found)
         return

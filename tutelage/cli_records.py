@@ -1,17 +1,19 @@
 """``tutelage stats``, ``conversations``, ``generations`` and ``audit``: what the console shows, for scripts."""
 
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from store.audit import AuditRow, list_audit
+from store.audit import list_audit
 from store.clock import day_before
 from store.conversations import ConversationRow, list_conversations, transcript
-from store.generations import GenerationRow, current_number, list_generations
+from store.generations import current_number, list_generations
+from store.paging import all_rows
 from store.statistics import ArmTotal, arm_totals, counts
 from store.vocabulary import DEFAULT_TENANT
 from tutelage.dispatch import load
-from tutelage.output import all_pages, print_json, print_table, say
+from tutelage.output import print_json, print_table, say
 from tutelage.session import JsonOption, TenantOption, now_s, settings, tenant_database
 
 app = typer.Typer(help="What was said, what was put in, what came back.", no_args_is_help=True)
@@ -63,11 +65,7 @@ def list_(
 ) -> None:
     """List conversations, last changed first."""
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[ConversationRow], str | None]:
-            return list_conversations(db, tenant, limit=size, cursor=cursor)
-
-        _print(all_pages(fetch, limit), as_json=as_json)
+        _print(list(all_rows(partial(list_conversations, db, tenant), limit)), as_json=as_json)
 
 
 @app.command("search")
@@ -128,11 +126,7 @@ def generations(
 ) -> None:
     """List what was served when and why; `tutelage patterns revert N` goes back to one."""
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[GenerationRow], str | None]:
-            return list_generations(db, tenant, limit=size, cursor=cursor)
-
-        found = all_pages(fetch, limit)
+        found = list(all_rows(partial(list_generations, db, tenant), limit))
     if as_json:
         print_json(found)
         return
@@ -149,11 +143,7 @@ def audit(
 ) -> None:
     """List who changed what, newest first."""
     with tenant_database(settings(ctx), tenant) as db:
-
-        def fetch(size: int, cursor: str | None) -> tuple[list[AuditRow], str | None]:
-            return list_audit(db, tenant, limit=size, cursor=cursor)
-
-        found = all_pages(fetch, limit)
+        found = list(all_rows(partial(list_audit, db, tenant), limit))
     if as_json:
         print_json(found)
         return

@@ -3,10 +3,10 @@
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from textwrap import wrap
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import typer
@@ -14,8 +14,6 @@ import typer
 from store.rows import encode
 from tutelage.dispatch import load
 
-Row = TypeVar("Row")
-PAGE = 1000  # rows fetched at a time
 PIPE_WIDTH = 500  # columns of a table that no person looks at
 GAP = 2  # spaces between columns
 INDENT = "    "
@@ -37,22 +35,6 @@ def command_name() -> str:
     """Return what to type for ``tutelage`` here: its path where a shell would not find it."""
     program = Path(sys.argv[0])
     return str(program) if program.name == "tutelage" and shutil.which("tutelage") is None else "tutelage"
-
-
-def all_pages(fetch: Callable[[int, str | None], tuple[list[Row], str | None]], limit: int | None = None) -> list[Row]:
-    """Return the rows of every page (at most *limit*) of a list that takes ``(limit, cursor)``."""
-    return list(_pages(fetch, limit))
-
-
-def _pages(fetch: Callable[[int, str | None], tuple[list[Row], str | None]], limit: int | None) -> Iterator[Row]:
-    cursor: str | None = None
-    n_left = limit if limit is not None else sys.maxsize
-    while n_left > 0:
-        rows, cursor = fetch(min(PAGE, n_left), cursor)
-        yield from rows
-        n_left -= len(rows)
-        if cursor is None:
-            return
 
 
 def print_json(value: Any) -> None:

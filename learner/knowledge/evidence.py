@@ -9,6 +9,7 @@ anything, and significantly more of them than other entries fail theirs. Nothing
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -29,6 +30,7 @@ from store.context_evidence import (
 from store.context_review import propose_deletion
 from store.contexts import ContextRow, list_contexts
 from store.embedding import Vector
+from store.paging import all_rows
 
 Z: Final = 1.96
 MIN_FAILED_USERS: Final = 3  # fewer may be one person and a friend
@@ -39,7 +41,6 @@ UNRELATED: Final = 0.2  # cosine below which two questions have nothing to do wi
 HUB_QUESTIONS: Final = 3  # unrelated ones near one entry: what answers one question has no business with three
 MIN_SHARED_USES: Final = 200  # before shares of uses mean something
 MIN_SHARED_ENTRIES: Final = 10  # served: among few, each has a large share
-PAGE: Final = 1_000
 BLOCK: Final = 4_096  # entries compared with all recent questions at once
 MAX_LOG: Final = 600.0  # of an e-value, so that it can be stored
 
@@ -203,15 +204,13 @@ def _propose(run: Run, found: ContextEvidence) -> bool:
 
 def _entries(run: Run) -> list[ContextRow]:
     """Return the entries that are served or wait for their first review."""
-    name, entries = run.collaborators.embedder.name, []
-    for status in ("pending_approval", "approved", "flagged"):
-        cursor = None
-        while True:
-            page, cursor = list_contexts(run.db, run.tenant_id, status=status, limit=PAGE, cursor=cursor)
-            entries += [entry for entry in page if entry.embedding_model == name]
-            if cursor is None:
-                break
-    return entries
+    name = run.collaborators.embedder.name
+    return [
+        entry
+        for status in ("pending_approval", "approved", "flagged")
+        for entry in all_rows(partial(list_contexts, run.db, run.tenant_id, status=status))
+        if entry.embedding_model == name
+    ]
 
 
 def _unrelated_questions(run: Run, entries: Sequence[ContextRow], threshold: float) -> dict[str, int]:

@@ -294,7 +294,7 @@ def test_a_list_on_a_narrow_terminal_keeps_ids_whole_and_lines_within_its_width(
 def test_every_pattern_is_listed_however_many(
     listed: Callable[..., Any], run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tutelage.output.PAGE", 2)
+    monkeypatch.setattr("store.paging.PAGE", 2)
     for number in range(5):
         run("patterns", "add", "--type", "query_style", "--rule", f"rule {number}")
     assert sorted(row["rule"] for row in listed("patterns", "list")) == [f"rule {number}" for number in range(5)]
