@@ -18,7 +18,6 @@ _LOOKALIKES: Final = str.maketrans(
     "аеорсухіјѕԁһӏвкмнтгиαβεικμνορτυχωı013457@$",  # noqa: RUF001 - they are what is looked for
     "aeopcyxijsdhlbkmhtruabeikuvoptuxwioieastas",
 )
-_HIDDEN: Final = frozenset(("Cf", "Cc", "Co", "Cn", "Cs", "Zl", "Zp"))  # categories of characters
 _APART: Final = re.compile(
     r"(?<![^\W_])(?!a )[^\W_]([ ._*-])(?:[^\W_]\1){2,}[^\W_](?![^\W_])"
 )  # i g n o r e, i.g.n.o.r.e
@@ -126,7 +125,7 @@ def objection(rule: str, tokens: TokenCounter, max_tokens: int, names: Iterable[
 
 
 def _strange(rule: str) -> str | None:
-    if any(unicodedata.category(character) in _HIDDEN for character in rule):
+    if not rule.isprintable():  # of spaces, only the plain one prints
         return "hidden characters"
     if any(character.isalpha() and not unicodedata.name(character, "").startswith("LATIN") for character in rule):
         return "letters of another alphabet"

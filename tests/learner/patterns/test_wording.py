@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from learner.errors import BudgetExceededError, ModelError
@@ -293,6 +293,8 @@ def test_a_long_rule_is_judged_at_once(piece: str, tokens: TokenCounter) -> None
 
 
 @given(text=st.text(max_size=60))
+@example(text="Use\u00a0a table.")
+@example(text="Use\u2009a table.")
 def test_nothing_that_does_not_print_is_let_through(text: str, tokens: TokenCounter) -> None:
     reason = objection(text, tokens, 60)
 
