@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -36,10 +37,14 @@ def features_of(text: str) -> list[str]:
     >>> features_of("How to pay, how?")
     ['how', 'to', 'pay', '?', 'how to', 'to pay', 'pay how', 'how ?']
     """
-    words = WORD.findall(clipped(text).lower())
-    if len(words) > 2 * HALF_WORDS:
-        words = words[:HALF_WORDS] + words[-HALF_WORDS:]
+    words = _words_of(text)
     return list(dict.fromkeys([*words, *map(" ".join, pairwise(words))]))
+
+
+def _words_of(text: str) -> list[str]:
+    """Return the words of *text* that are read, in order."""
+    words = WORD.findall(clipped(text).lower())
+    return words if len(words) <= 2 * HALF_WORDS else words[:HALF_WORDS] + words[-HALF_WORDS:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +144,35 @@ def _ranges(starts: Labels, sizes: Labels) -> Labels:
     return numbers
 
 
+_Number = tuple[int | None, Mapping[str, int]]
+"""Of a word, None when only pairs with it are known; and of each pair that it begins, by the other word."""
+_UNKNOWN: Final[_Number] = (None, MappingProxyType({}))
+
+
+def _numbered(vocabulary: Sequence[str]) -> dict[str, _Number]:
+    """Return the place of each word and of each pair in *vocabulary*, by the first word.
+
+    >>> _numbered(["pay", "to pay"])
+    {'pay': (0, {}), 'to': (None, {'pay': 1})}
+    """
+    words: dict[str, int] = {}
+    pairs: dict[str, dict[str, int]] = {}
+    for number, feature in enumerate(vocabulary):
+        first, _, second = feature.partition(" ")
+        if second:
+            pairs.setdefault(first, {})[second] = number
+        else:
+            words[first] = number
+    return {word: (words.get(word), pairs.get(word, {})) for word in dict.fromkeys([*words, *pairs])}
+
+
 class WordEvidence:
     """Evidence, ready for one text at a time."""
 
     def __init__(self, vocabulary: Sequence[str], evidence: Evidence) -> None:
         self.vocabulary = tuple(vocabulary)
         self.evidence = evidence
-        self._numbers: Mapping[str, int] = {feature: number for number, feature in enumerate(self.vocabulary)}
+        self._numbers = _numbered(self.vocabulary)
         # Plain numbers: reading one out of an array costs five times as much.
         self._starts: list[int] = evidence.starts.tolist()
         self._rarity: list[float] = evidence.rarity.tolist()
@@ -179,10 +206,23 @@ class WordEvidence:
             ),
         )
 
+    def _known(self, text: str) -> list[int]:
+        """Return the numbers of the ``features_of`` *text* that are known; no pair is put together for it."""
+        known: dict[int, None] = {}  # each once
+        pairs: Mapping[str, int] = {}
+        numbers = self._numbers
+        for word in _words_of(text):
+            if word in pairs:
+                known[pairs[word]] = None
+            number, pairs = numbers.get(word, _UNKNOWN)
+            if number is not None:
+                known[number] = None
+        return list(known)
+
     def scores(self, text: str) -> NDArray[np.float64]:
         """Return (n,): how *text* scores for each class; all 0 when no word of it is known."""
-        numbers, starts, rarity = self._numbers, self._starts, self._rarity
-        known = [number for number in map(numbers.get, features_of(text)) if number is not None]
+        starts, rarity = self._starts, self._rarity
+        known = self._known(text)
         if not known:
             return np.zeros(self._n_classes)
         rare = [rarity[number] for number in known]

@@ -1,10 +1,12 @@
 """How rare a word is counts as if only the rows that are there had ever been."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from store.entry_words import EntryWords
+from store.entry_words import LENGTH_SHARE, EntryWords, stems
 
 text = st.text(alphabet="abc ä-\n", max_size=20)
 
@@ -33,3 +35,15 @@ def test_a_lone_surrogate_is_a_word_like_another() -> None:
     words = EntryWords()
     words.add(["a\ud800b c", "d"])
     assert words.shares("a\ud800b", [0, 1])[1] == 0.0
+
+
+@given(rows=st.lists(text, min_size=1, max_size=8), question=text)
+def test_a_share_is_the_sum_of_the_rarities_of_the_words_in_common(rows: list[str], question: str) -> None:
+    words, found = EntryWords(), [set(stems(row)) for row in rows]
+    words.add(rows)
+    mean_words = sum(map(len, found)) / len(rows)
+    for row, share in zip(found, words.shares(question, range(len(rows))), strict=True):
+        rarities = (math.log((len(rows) + 1) / (sum(word in other for other in found) + 0.5)) for word in row)
+        shared = sum(rarity for word, rarity in zip(row, rarities, strict=True) if word in stems(question))
+        length = 1 - LENGTH_SHARE + LENGTH_SHARE * len(row) / mean_words if mean_words else 1.0
+        assert share == pytest.approx(shared / length)
