@@ -84,7 +84,7 @@ def fit(texts: Sequence[Text], table: Vector, targets: Vector, *, name: str, max
 
 def _turned(vectors: Floats, towards: Floats) -> Floats:
     """Return *vectors* in the turn in which they are nearest to *towards*. Source: Schoenemann 1966, Psychometrika."""
-    left, _, right = np.linalg.svd(vectors.T @ towards)
+    left, _, right = np.linalg.svd(vectors.T @ towards, full_matrices=False)
     turned: Floats = vectors @ (left @ right)
     return turned
 
