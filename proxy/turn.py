@@ -375,14 +375,13 @@ class Learning:
             return NOTHING, served.snapshot.generation
         section, generation = self._config.contexts, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        lot = Lot(blocks.seed, self._clock.now_s())
+        lot, asked = Lot(blocks.seed, self._clock.now_s()), clipped(draft.facts.question)
         if self._remote is not None and served.remote is not None:
             vector = self._remote.known(draft.facts.question)
             if vector is not None:
                 remote = Look(served.remote.search, vector, served.remote.threshold)
                 local = Look(served.search, question, served.threshold)
-                return select_by_both(remote, local, served.remote.unmade, section, lot), generation
-        asked = clipped(draft.facts.question)
+                return select_by_both(remote, local, served.remote.unmade, section, lot, asked=asked), generation
         if served.refit is not None:
             found_with = served.refit.found_with
             vector = self._embedder.embed_refitted(draft.facts.question, served.refit.table)

@@ -53,7 +53,7 @@ class Crowding:
             return
         left = set(gone)
         self._compared = [row for row in self._compared if row not in left]
-        orphans = np.isin(self._who, gone).any(axis=1).nonzero()[0]
+        orphans = np.flatnonzero(np.isin(self._who, gone).any(axis=1))
         self._who[orphans] = NOBODY
         self._merge(vectors, orphans, np.array(self._compared, np.int64))
 

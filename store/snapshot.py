@@ -115,13 +115,13 @@ def load_snapshot(
         remote_contexts = None
         if is_remote:
             known = previous and (previous.generation, previous.remote_contexts)
-            remote_contexts = _load_beside(db, tenant_id, remote_model or "", known or NOTHING_KNOWN, with_words=False)
+            remote_contexts = _load_beside(db, tenant_id, remote_model or "", known or NOTHING_KNOWN)
         refit = None if embedding_model is None else _load_refit(db, tenant_id, embedding_model, previous)
         refit_contexts = None
         if refit is not None:
             is_same = previous is not None and previous.refit is refit
             known = previous and (previous.generation, previous.refit_contexts if is_same else None)
-            refit_contexts = _load_beside(db, tenant_id, refit.name, known or NOTHING_KNOWN, with_words=True)
+            refit_contexts = _load_beside(db, tenant_id, refit.name, known or NOTHING_KNOWN)
         own_thresholds = thresholds(db, tenant_id)
         nlu_version = serving_version(db, tenant_id)
         classifier, problem = (
@@ -222,16 +222,14 @@ def _load_refit(
     return load_refit(db, tenant_id, embedding_model)
 
 
-def _load_beside(
-    db: Database, tenant_id: str, model: str, known: tuple[int, ServedContexts | None], *, with_words: bool
-) -> ServedContexts:
+def _load_beside(db: Database, tenant_id: str, model: str, known: tuple[int, ServedContexts | None]) -> ServedContexts:
     """Return the entries in service that have a vector of *model* beside their local one, with it.
 
     *known*: a generation and what was loaded with it.
     """
     generation, contexts = known
     if contexts is not None and contexts.can_change:
-        contexts = _follow_beside(db, tenant_id, model, generation, contexts, with_words=with_words)
+        contexts = _follow_beside(db, tenant_id, model, generation, contexts)
         n_served = db.value(
             """
             SELECT count(*) FROM ai_contexts AS c
@@ -254,12 +252,12 @@ def _load_beside(
         {"tenant_id": tenant_id, "model": model},
         size=BATCH_ROWS,
     ):
-        rows.add(_entries(batch, with_words=with_words))
+        rows.add(_entries(batch))
     return rows.view()
 
 
 def _follow_beside(
-    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts, *, with_words: bool
+    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts
 ) -> ServedContexts:
     changed = db.rows(
         """
@@ -275,12 +273,10 @@ def _follow_beside(
         return contexts
     served = [row for row in changed if row["is_served"] and row["embedding"] is not None]
     kept = {row["id"] for row in served}
-    return contexts.changed(
-        _entries(served, with_words=with_words), [row["id"] for row in changed if row["id"] not in kept]
-    )
+    return contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
 
 
-def _entries(rows: Sequence[Row], *, with_words: bool = True) -> Entries:
+def _entries(rows: Sequence[Row]) -> Entries:
     questions = [_QUESTIONS.decode(row["questions_json"]) for row in rows]
     return Entries(
         ids=[row["id"] for row in rows],
@@ -290,5 +286,5 @@ def _entries(rows: Sequence[Row], *, with_words: bool = True) -> Entries:
         ],
         tokens=[row["tokens"] for row in rows],
         reviewed_s=[row["reviewed_s"] for row in rows],
-        asked=["\n".join(asked) if with_words else "" for asked in questions],
+        asked=["\n".join(asked) for asked in questions],
     )

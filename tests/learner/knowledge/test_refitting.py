@@ -66,10 +66,10 @@ TOPIC_OF = {word: number for number, words in enumerate(TOPICS) for word in word
 
 
 def knowing(text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the direction of the topics of a text's words, a little off."""
+    """Return the direction of the topics of a text's words, and as much of its own."""
     axes = np.random.default_rng(0).normal(size=(N_TOPICS + 1, 256))
     known = [TOPIC_OF.get(word, N_TOPICS) for word in text.split()]
-    direction: np.ndarray[tuple[int], np.dtype[np.float64]] = axes[known].sum(axis=0) + 0.5 * random_of(text)
+    direction: np.ndarray[tuple[int], np.dtype[np.float64]] = axes[known].sum(axis=0) + random_of(text)
     return direction
 
 
