@@ -76,7 +76,7 @@ def _teacher(options: Options) -> Part:
     chosen = [
         *("--url", options.teacher or ""),
         *(["--model", options.teacher_model] if options.teacher_model else []),
-        *(["--seeds", "1"] if options.is_quick else []),
+        *(["--quick"] if options.is_quick else []),
         *(["--data", options.data] if options.data else []),
     ]
     return _printed("teacher", "What refits to a real model gain", *chosen)

@@ -38,16 +38,24 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_PIECES)
+        self._known: dict[str, tuple[Floats, int]] = {}
 
     def embed(self, texts: Sequence[str]) -> tuple[Floats, int]:
-        """Return unit rows (n, 384) and how many pieces of words they were made of."""
+        """Return unit rows (n, 384) and how many pieces of words they were made of; what was asked before is known."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if missing:
+            self._known |= dict(zip(missing, self._made(missing), strict=True))
+        found = [self._known[text] for text in texts]
+        return np.stack([vector for vector, _ in found]), sum(n_pieces for _, n_pieces in found)
+
+    def _made(self, texts: Sequence[str]) -> list[tuple[Floats, int]]:
         ids = [encoded.ids for encoded in self._tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))  # texts of a batch are filled up to the longest
         vectors = np.zeros((len(ids), SIZE), np.float32)
         for start in range(0, len(order), BATCH):
             rows = order[start : start + BATCH]
             vectors[rows] = self._forward([ids[row] for row in rows])
-        return vectors, sum(map(len, ids))
+        return [(vector, len(pieces)) for vector, pieces in zip(vectors, ids, strict=True)]
 
     def _forward(self, texts: Sequence[Sequence[int]]) -> Floats:
         lengths = np.array([len(text) for text in texts])
@@ -115,8 +123,10 @@ def serve(model: MiniLM, port: int) -> ThreadingHTTPServer:
             try:
                 asked = json.loads(self.rfile.read(int(self.headers.get("content-length", "0"))))["input"]
                 texts = [asked] if isinstance(asked, str) else [str(text) for text in asked]
-            except (ValueError, TypeError, KeyError) as exc:
-                self._answer(400, {"error": {"message": f"no input: {exc!r}", "type": "invalid_request_error"}})
+            except (ValueError, TypeError, KeyError):
+                texts = []
+            if not texts:
+                self._answer(400, {"error": {"message": "there is no input", "type": "invalid_request_error"}})
                 return
             vectors, n_pieces = model.embed(texts)
             rows = enumerate(vectors.tolist())
