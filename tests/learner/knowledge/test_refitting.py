@@ -438,4 +438,4 @@ def test_words_move_as_far_as_texts_that_were_left_out_bear_it_out(
     texts = [Text(embedder.token_ids(text), frozenset("ab")) for text in asked]
     table = fit(texts, embedder.table, taught.astype(np.float32), name="n", max_tokens=3000)
     far = np.linalg.norm(table.offsets, axis=1) / np.linalg.norm(embedder.table[table.token_ids], axis=1)
-    assert (np.median(far) > 0.5) == is_moved
+    assert (np.median(far) > 0.3) == is_moved
