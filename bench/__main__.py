@@ -30,6 +30,8 @@ class Options:
     data: str | None
     simworld: str | None
     minutes: float | None
+    teacher: str | None
+    teacher_model: str | None
 
 
 def _gateway(options: Options) -> Part:
@@ -68,6 +70,16 @@ def _retrieval(options: Options) -> Part:
 def _refits(options: Options) -> Part:
     chosen = [*(["--seeds", "1"] if options.is_quick else []), *(["--data", options.data] if options.data else [])]
     return _printed("refits", "What refits of the local vectors gain", *chosen)
+
+
+def _teacher(options: Options) -> Part:
+    chosen = [
+        *("--url", options.teacher or ""),
+        *(["--model", options.teacher_model] if options.teacher_model else []),
+        *(["--quick"] if options.is_quick else []),
+        *(["--data", options.data] if options.data else []),
+    ]
+    return _printed("teacher", "What refits to a real model gain", *chosen)
 
 
 def _knowledge(options: Options) -> Part:
@@ -114,6 +126,7 @@ PARTS: Mapping[str, Callable[[Options], Part]] = {
     "selection": _selection,
     "retrieval": _retrieval,
     "refits": _refits,
+    "teacher": _teacher,
     "knowledge": _knowledge,
     "nlu": _nlu,
     "crash": _crash,
@@ -134,12 +147,24 @@ def main() -> None:
     parser.add_argument("--data", help="folder with the data sets, for retrieval, knowledge and nlu")
     parser.add_argument("--simworld", help="folder with the simulated world, for the learner")
     parser.add_argument("--minutes", type=float, help="after which no simulated world begins any more")
+    parser.add_argument("--teacher", help="base URL of an embedding server, for teacher: see bench/minilm_server.py")
+    parser.add_argument("--teacher-model", help="that it is asked for")
     arguments = parser.parse_args()
-    options = Options(arguments.quick, arguments.rounds, arguments.data, arguments.simworld, arguments.minutes)
+    if arguments.part == "teacher" and not arguments.teacher:
+        parser.error("teacher needs an embedding server: --teacher URL")
+    options = Options(
+        arguments.quick,
+        arguments.rounds,
+        arguments.data,
+        arguments.simworld,
+        arguments.minutes,
+        arguments.teacher,
+        arguments.teacher_model,
+    )
     failed = []
     for name, measure in PARTS.items():
-        if arguments.part not in (name, "all"):
-            continue
+        if arguments.part not in (name, "all") or (name == "teacher" and not arguments.teacher):
+            continue  # without a teacher, what one taught before stays on the page
         try:
             part = measure(options)
         except subprocess.CalledProcessError as exc:

@@ -36,7 +36,7 @@ from learner.nlu.training import train as train_classifier
 from store.config import NluSection, load_config
 from store.database import open_database
 from store.datasets import LabelledText
-from store.embedding import LocalEmbedder, load_local_embedder
+from store.embedding import Embedder, LocalEmbedder, load_local_embedder
 from store.intent_classifier import IntentClassifier
 from store.nlu_models import load_classifier
 
@@ -235,7 +235,7 @@ def run(case: Case, upstream_port: int) -> Outcome:
     return mean(outcomes)
 
 
-def trained_here(items: Sequence[Item], section: NluSection, embedder: LocalEmbedder) -> IntentClassifier:
+def trained_here(items: Sequence[Item], section: NluSection, embedder: Embedder) -> IntentClassifier:
     """Return what a job would publish for *items*, by the same functions."""
     chosen = choose([LabelledText(text, intent, "") for text, intent in items], section)
     data = Labelled(chosen.texts, embedder.embed(chosen.texts), chosen.labels, chosen.importance)

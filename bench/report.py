@@ -14,6 +14,8 @@ ORDER = (
     "workers",
     "selection",
     "retrieval",
+    "refits",
+    "teacher",
     "knowledge",
     "nlu",
     "budget",

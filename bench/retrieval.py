@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from bench.bars import at_least, print_bar
 from learner.knowledge.calibration import find_threshold, read_unrelated
-from proxy.retrieval import WORD_WEIGHT
+from proxy.retrieval import CROWD_WEIGHT, WORD_WEIGHT
 from store.config import ContextsSection, load_config
+from store.crowding import Crowding
 from store.embedding import Embedder, Vector, entry_embedding, load_local_embedder, top_k
 from store.entry_words import EntryWords
 
@@ -57,6 +58,7 @@ class Retrieval:
     phrasings: Vector  # (m, 256), what the entries were made of
     owners: NDArray[np.int64]  # (m,), the entry of each phrasing
     words: EntryWords  # of the entries
+    crowding: Crowding  # of the entries
     texts: Sequence[str]  # of the queries
 
     @cached_property
@@ -66,12 +68,12 @@ class Retrieval:
         own = similarities[np.arange(len(self.answers)), self.answers]
         found: NDArray[np.int64] = (similarities > own[:, None]).sum(axis=1)
         n_sorted = min(N_SORTED, len(self.matrix))
+        crowds = np.array(self.crowding.of(range(len(self.matrix))))
         nearest = np.argpartition(-similarities, n_sorted - 1, axis=1)[:, :n_sorted]
         for query in np.flatnonzero(found < n_sorted).tolist():
             rows = nearest[query]
-            scores = similarities[query, rows] + WORD_WEIGHT * np.array(
-                self.words.shares(self.texts[query], rows.tolist())
-            )
+            shares = np.array(self.words.shares(self.texts[query], rows.tolist()))
+            scores = similarities[query, rows] + WORD_WEIGHT * shares - CROWD_WEIGHT * crowds[rows]
             found[query] = (scores > scores[rows == self.answers[query]]).sum()
         return found
 
@@ -134,9 +136,17 @@ def build(embedder: Embedder, items: Sequence[Item], seed: int, n_phrasings: int
     owners = np.repeat(np.arange(len(entries)), n_phrasings)
     words = EntryWords()
     words.add(["\n".join(phrasings[start : start + n_phrasings]) for start in range(0, len(phrasings), n_phrasings)])
-    vectors = embedder.embed(queries)
+    matrix, crowding = np.stack(entries), Crowding()
+    crowding.add(matrix, 0)
     return Retrieval(
-        np.stack(entries), vectors, np.array(answers), embedder.embed(phrasings), owners, words, tuple(queries)
+        matrix,
+        embedder.embed(queries),
+        np.array(answers),
+        embedder.embed(phrasings),
+        owners,
+        words,
+        crowding,
+        tuple(queries),
     )
 
 

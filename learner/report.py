@@ -7,7 +7,7 @@ import numpy as np
 
 from learner.models import Models, Usage
 from store.clock import Clock, SystemClock
-from store.embedding import Embedder
+from store.embedding import LocalEmbedder
 from store.runs import RunKind
 from store.tokens import TokenCounter
 
@@ -16,7 +16,7 @@ from store.tokens import TokenCounter
 class Collaborators:
     """What a run needs beside the database; ``clock`` tells the machine's time, not the run's."""
 
-    embedder: Embedder
+    embedder: LocalEmbedder
     tokens: TokenCounter
     models: Models
     rng: np.random.Generator

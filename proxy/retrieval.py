@@ -27,6 +27,9 @@ NEAREST: Final = 32  # that a graph is asked for: some of them may not fit into 
 # What a shared word adds to a similarity, see store.entry_words; it decides about the order of what is near, not about
 # what is near. Chosen on half of the questions of BANKING77 and CLINC150; 0.006 to 0.018 are within .003 of it.
 WORD_WEIGHT: Final = 0.012
+# What being in a crowd takes off, see store.crowding; of the order alone, too. Chosen on CLINC150 and conversations of
+# services, where 0.25 to 0.5 are within .003 of it; BANKING77 was asked once, then.
+CROWD_WEIGHT: Final = 0.3
 
 Vectors = NDArray[np.float32]
 RowNumbers = NDArray[np.int64]
@@ -166,7 +169,7 @@ def live_keys(contexts: ServedContexts, live: RowNumbers, secret: bytes) -> NDAr
 def select_contexts(  # what is asked, where, and how much of it
     search: ContextSearch, question: Vectors, threshold: float, section: ContextsSection, lot: Lot, *, asked: str = ""
 ) -> Selection:
-    """Return the entries most similar to the question, best first, whole ones only; rare words in common help.
+    """Return the entries most similar to the question, best first, whole ones only; see ``_ranks``.
 
     In a share ``hold_back`` of conversations an entry that was approved a while ago is found and not injected: its
     place stays empty, so that what the others say does not depend on its draw, and it is logged as in play and
@@ -265,13 +268,9 @@ def _fill(
     ids, tokens, gone = contexts.rows.ids, contexts.rows.tokens, contexts.gone
     tokens_left = section.max_tokens - CONTEXT_FRAME_TOKENS - JOIN_TOKENS
     chosen: list[tuple[float, str, int, float]] = []
-    # One alone has its place, whatever words it has.
-    shares = (
-        contexts.rows.words.shares(asked, [row for _, row in near]) if asked and len(near) > 1 else [0.0] * len(near)
-    )
     ranked = [
-        (-similarity - WORD_WEIGHT * share, ids[row], row, similarity)
-        for (similarity, row), share in zip(near, shares, strict=True)
+        (-rank, ids[row], row, similarity)
+        for (similarity, row), rank in zip(near, _ranks(contexts.rows, near, asked), strict=True)
     ]
     for item in sorted(ranked):
         row = item[2]
@@ -281,3 +280,16 @@ def _fill(
                 break
             tokens_left -= tokens[row]
     return chosen
+
+
+def _ranks(rows: ContextRows, near: list[tuple[float, int]], asked: str) -> list[float]:
+    """Return what *near* is put in order by: similarity, more for rare words in common, less for a crowd."""
+    if not asked or len(near) == 1:  # one alone has its place, whatever words it has
+        return [similarity for similarity, _ in near]
+    numbers = [row for _, row in near]
+    return [
+        similarity + WORD_WEIGHT * share - CROWD_WEIGHT * crowd
+        for (similarity, _), share, crowd in zip(
+            near, rows.words.shares(asked, numbers), rows.crowding.of(numbers), strict=True
+        )
+    ]

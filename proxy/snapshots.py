@@ -345,6 +345,7 @@ def _without_contexts(tenant: ServedTenant) -> ServedTenant:
         refit=None,
         refit_contexts=None,
         classifier=None,
+        classifier_refit=None,
         classifier_problem=None,
     )
     return replace(tenant, snapshot=snapshot, search=None, remote=None, refit=None)

@@ -83,6 +83,7 @@ class _Blocks(msgspec.Struct):
     patterns: Selection = NOTHING
     question_hash: int | None = None  # not the text, which may be long
     embedding: NDArray[np.float32] | None = None
+    refitted: tuple[RefitTable, NDArray[np.float32]] | None = None  # the same of the tenant's own vectors
     question_type: str = ""
     question_type_confidence: float | None = None
     nlu_version: int = 0  # of the classifier that told the type
@@ -322,6 +323,7 @@ class Learning:
         if blocks.question_hash != question_hash:
             blocks.question_hash = question_hash
             blocks.embedding = None
+            blocks.refitted = None
             blocks.question_type = ""
             blocks.contexts_generation = NEVER
             blocks.contexts = NOTHING
@@ -332,6 +334,11 @@ class Learning:
             blocks.embedding = self._embedder.embed_one(draft.facts.question)
         return blocks.embedding
 
+    def _refitted(self, draft: Draft, blocks: _Blocks, table: RefitTable) -> NDArray[np.float32]:
+        if blocks.refitted is None or blocks.refitted[0] is not table:
+            blocks.refitted = (table, self._embedder.embed_refitted(draft.facts.question, table))
+        return blocks.refitted[1]
+
     def _classify(self, draft: Draft, served: ServedTenant, blocks: _Blocks) -> None:
         """Tell the question's type by the tenant's own classifier, or the built-in one when none was trained."""
         snapshot = served.snapshot
@@ -340,8 +347,9 @@ class Learning:
             return  # it stays unknown: the built-in types are not the tenant's
         is_outdated = blocks.nlu_version != snapshot.nlu_version and bool(draft.facts.question)
         if not blocks.question_type or is_outdated:
-            classifier = snapshot.classifier or self._classifier
-            question_type, confidence = classifier.classify(draft.facts.question, self._embedding(draft, blocks))
+            classifier, table = snapshot.classifier or self._classifier, snapshot.classifier_refit
+            vector = self._embedding(draft, blocks) if table is None else self._refitted(draft, blocks, table)
+            question_type, confidence = classifier.classify(draft.facts.question, vector)
             blocks.nlu_version = snapshot.nlu_version
             least = max(self._config.question_types.min_confidence, classifier.least_confidence)
             blocks.question_type = question_type if confidence >= least else UNKNOWN_QUESTION_TYPE
@@ -375,17 +383,16 @@ class Learning:
             return NOTHING, served.snapshot.generation
         section, generation = self._config.contexts, served.snapshot.generation
         question = self._embedding(draft, blocks)
-        lot = Lot(blocks.seed, self._clock.now_s())
+        lot, asked = Lot(blocks.seed, self._clock.now_s()), clipped(draft.facts.question)
         if self._remote is not None and served.remote is not None:
             vector = self._remote.known(draft.facts.question)
             if vector is not None:
                 remote = Look(served.remote.search, vector, served.remote.threshold)
                 local = Look(served.search, question, served.threshold)
-                return select_by_both(remote, local, served.remote.unmade, section, lot), generation
-        asked = clipped(draft.facts.question)
+                return select_by_both(remote, local, served.remote.unmade, section, lot, asked=asked), generation
         if served.refit is not None:
             found_with = served.refit.found_with
-            vector = self._embedder.embed_refitted(draft.facts.question, served.refit.table)
+            vector = self._refitted(draft, blocks, served.refit.table)
             own = Look(found_with.search, vector, found_with.threshold)
             local = Look(served.search, question, served.threshold)
             return select_by_both(own, local, found_with.unmade, section, lot, asked=asked), generation

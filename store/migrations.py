@@ -923,7 +923,7 @@ CREATE TABLE embedding_refits (
   note TEXT NOT NULL DEFAULT '', -- why it is not served
   prompt_tokens INTEGER NOT NULL DEFAULT 0, -- as the teacher counted
   cost_usd REAL NOT NULL DEFAULT 0, -- dollars
-  token_ids BLOB, -- int32, ascending; NULL unless it is served or one step back; so the next
+  token_ids BLOB, -- int32, ascending; NULL unless served, one step back, or read by a classifier; so the next
   offsets BLOB, -- 256 float16 for each of them
   created_at TEXT NOT NULL,
   finished_at TEXT

@@ -113,6 +113,15 @@ def newest_fingerprint(db: Database, tenant_id: str, dataset_id: str) -> str:
     return str(found or "")
 
 
+def embedding_model_of(db: Database, tenant_id: str, version: int) -> str:
+    """Return whose vectors a version reads; '' when there is no such version."""
+    found = db.value(
+        "SELECT embedding_model FROM nlu_models WHERE tenant_id = :tenant_id AND version = :version",
+        {"tenant_id": tenant_id, "version": version},
+    )
+    return str(found or "")
+
+
 def load_classifier(
     db: Database, tenant_id: str, version: int, *, embedding_model: str, is_assessed: bool = False
 ) -> IntentClassifier:

@@ -56,3 +56,8 @@ class RefitTable:
 def refit_name(local_model: str, refit_id: str) -> str:
     """Return the name of vectors that a refit of *local_model* makes."""
     return f"{local_model}{SEPARATOR}{refit_id}"
+
+
+def is_refit_of(name: str, local_model: str) -> bool:
+    """Return whether *name* is of vectors that a refit of *local_model* makes."""
+    return name.startswith(local_model + SEPARATOR)

@@ -1,7 +1,8 @@
 """Tables ``embedding_refits`` and ``teacher_vectors``. Written by the learner, and by the command that takes one back.
 
 A refit of a tenant is ``collecting`` while its teacher is asked; then it is ``served``, or ``refused`` by its check.
-The one that was served before is ``replaced``: one step back. Of all others only the figures are kept.
+The one that was served before is ``replaced``: one step back. Of all others only the figures are kept, and the tables
+that a kept classifier of question types reads.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from store.database import Database, Row
 from store.errors import ConflictError
 from store.generations import publish
 from store.ids import new_id
-from store.refit_table import RefitTable, refit_name
+from store.refit_table import SEPARATOR, RefitTable, refit_name
 from store.vectors import decode_vector, encode_vector
 
 Status = Literal["collecting", "served", "refused", "replaced", "withdrawn"]
@@ -259,6 +260,19 @@ def load_refit(db: Database, tenant_id: str, local_model: str) -> RefitTable | N
     return RefitTable.decode(refit_name(local_model, row["id"]), row["token_ids"], row["offsets"])
 
 
+def load_named_refit(db: Database, tenant_id: str, name: str) -> RefitTable | None:
+    """Return the tenant's refit whose vectors have this *name*, served or not; None: its table is not kept."""
+    local_model, _, refit_id = name.rpartition(SEPARATOR)
+    row = db.row(
+        """
+        SELECT token_ids, offsets FROM embedding_refits
+        WHERE id = :id AND tenant_id = :tenant_id AND local_model = :local_model AND token_ids IS NOT NULL
+        """,
+        {"id": refit_id, "tenant_id": tenant_id, "local_model": local_model},
+    )
+    return None if row is None else RefitTable.decode(name, row["token_ids"], row["offsets"])
+
+
 def kept_models(db: Database, tenant_id: str) -> Iterable[str]:
     """Return the names of the refits whose vectors of entries are still of use: served, or one step back."""
     rows = db.rows(
@@ -301,15 +315,17 @@ def _finish(
 
 
 def _clear(db: Database, tenant_id: str, status: Status, new_status: Status) -> None:
-    """Move refits on; those that nobody can go back to lose their tables."""
+    """Move refits on; those that nobody can go back to lose their tables, but for what a classifier reads."""
     _set_status(db, tenant_id, status, new_status)
     if new_status == "withdrawn":
         db.execute(
             """
             UPDATE embedding_refits SET token_ids = NULL, offsets = NULL
-            WHERE tenant_id = :tenant_id AND status = 'withdrawn'
+            WHERE tenant_id = :tenant_id AND status = 'withdrawn' AND token_ids IS NOT NULL
+              AND local_model || :separator || id NOT IN (
+                SELECT embedding_model FROM nlu_models WHERE tenant_id = :tenant_id AND withdrawn_at IS NULL)
             """,
-            {"tenant_id": tenant_id},
+            {"tenant_id": tenant_id, "separator": SEPARATOR},
         )
 
 

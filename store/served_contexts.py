@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from store.crowding import Crowding
 from store.entry_words import EntryWords
 from store.vectors import DIMENSIONS
 
@@ -49,12 +50,14 @@ class ContextRows:
         self.tokens: list[int] = []
         self.reviewed_s = array("d")
         self.words = EntryWords()
+        self.crowding = Crowding()
         self.n_changes = 0
         self._vectors = np.empty((capacity, DIMENSIONS), np.float32)
         self._row_of: dict[str, int] = {}
 
     def add(self, entries: Entries) -> list[int]:
         """Add a row for each entry; return the rows of earlier wordings that they replace."""
+        replaced = self.remove(entries.ids)  # first: an entry's earlier wording is no neighbour of it
         start, end = len(self.ids), len(self.ids) + len(entries.ids)
         if end > len(self._vectors):
             grown = np.empty((end + end // 8 + SPARE_ROWS, DIMENSIONS), np.float32)
@@ -65,8 +68,8 @@ class ContextRows:
         self.tokens.extend(entries.tokens)
         self.reviewed_s.extend(entries.reviewed_s)
         self.words.add(entries.asked)
+        self.crowding.add(self._vectors[:end], start)
         self.ids.extend(entries.ids)
-        replaced = self.remove(entries.ids)
         self._row_of.update(zip(entries.ids, range(start, end), strict=True))
         return replaced
 
@@ -76,6 +79,7 @@ class ContextRows:
         gone = [row for context_id in ids if (row := self._row_of.pop(context_id, None)) is not None]
         for row in gone:
             self.words.remove(row)
+        self.crowding.remove(self._vectors[: len(self.ids)], gone)
         return gone
 
     def view(self, gone: frozenset[int] = frozenset()) -> "ServedContexts":

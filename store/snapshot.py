@@ -12,10 +12,10 @@ from store.database import Database, Row
 from store.errors import DamagedModelError
 from store.generations import current_number, current_plan
 from store.intent_classifier import IntentClassifier
-from store.nlu_models import load_classifier, serving_version
+from store.nlu_models import embedding_model_of, load_classifier, serving_version
 from store.plan import EMPTY_PLAN, Plan
-from store.refit_table import RefitTable
-from store.refits import load_refit, served_refit_name
+from store.refit_table import RefitTable, is_refit_of
+from store.refits import load_named_refit, load_refit, served_refit_name
 from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tenants import get_tenant
 from store.vectors import decode_vectors
@@ -48,6 +48,8 @@ class TenantSnapshot:
     """Of the classifier of question types; 0: the built-in one serves."""
     classifier: IntentClassifier | None = None
     """None: not loaded, as contexts are not, or it cannot be used, or the built-in one serves."""
+    classifier_refit: RefitTable | None = None
+    """Of whose vectors it reads, not always what is served; None: the local ones."""
     classifier_problem: str | None = None
     """Why it cannot be used."""
 
@@ -115,17 +117,17 @@ def load_snapshot(
         remote_contexts = None
         if is_remote:
             known = previous and (previous.generation, previous.remote_contexts)
-            remote_contexts = _load_beside(db, tenant_id, remote_model or "", known or NOTHING_KNOWN, with_words=False)
+            remote_contexts = _load_beside(db, tenant_id, remote_model or "", known or NOTHING_KNOWN)
         refit = None if embedding_model is None else _load_refit(db, tenant_id, embedding_model, previous)
         refit_contexts = None
         if refit is not None:
             is_same = previous is not None and previous.refit is refit
             known = previous and (previous.generation, previous.refit_contexts if is_same else None)
-            refit_contexts = _load_beside(db, tenant_id, refit.name, known or NOTHING_KNOWN, with_words=True)
+            refit_contexts = _load_beside(db, tenant_id, refit.name, known or NOTHING_KNOWN)
         own_thresholds = thresholds(db, tenant_id)
         nlu_version = serving_version(db, tenant_id)
-        classifier, problem = (
-            (None, None)
+        classifier, classifier_refit, problem = (
+            (None, None, None)
             if embedding_model is None or not nlu_version
             else _load_classifier(db, tenant_id, nlu_version, embedding_model, previous)
         )
@@ -144,20 +146,25 @@ def load_snapshot(
         thresholds=own_thresholds,
         nlu_version=nlu_version,
         classifier=classifier,
+        classifier_refit=classifier_refit,
         classifier_problem=problem,
     )
 
 
 def _load_classifier(
     db: Database, tenant_id: str, version: int, embedding_model: str, previous: TenantSnapshot | None
-) -> tuple[IntentClassifier | None, str | None]:
-    """Return the classifier of *version*, or why it cannot be used."""
+) -> tuple[IntentClassifier | None, RefitTable | None, str | None]:
+    """Return the classifier of *version* and the refit whose vectors it reads, or why it cannot be used."""
     if previous is not None and previous.nlu_version == version and previous.classifier is not None:
-        return previous.classifier, None
+        return previous.classifier, previous.classifier_refit, None
     try:
-        return load_classifier(db, tenant_id, version, embedding_model=embedding_model), None
+        name, table = embedding_model_of(db, tenant_id, version), None
+        if is_refit_of(name, embedding_model):
+            table = load_named_refit(db, tenant_id, name)
+        read = embedding_model if table is None else name
+        return load_classifier(db, tenant_id, version, embedding_model=read), table, None
     except DamagedModelError as exc:
-        return None, f"version {version} cannot be used: {exc}"
+        return None, None, f"version {version} cannot be used: {exc}"
 
 
 def _load_contexts(
@@ -222,16 +229,14 @@ def _load_refit(
     return load_refit(db, tenant_id, embedding_model)
 
 
-def _load_beside(
-    db: Database, tenant_id: str, model: str, known: tuple[int, ServedContexts | None], *, with_words: bool
-) -> ServedContexts:
+def _load_beside(db: Database, tenant_id: str, model: str, known: tuple[int, ServedContexts | None]) -> ServedContexts:
     """Return the entries in service that have a vector of *model* beside their local one, with it.
 
     *known*: a generation and what was loaded with it.
     """
     generation, contexts = known
     if contexts is not None and contexts.can_change:
-        contexts = _follow_beside(db, tenant_id, model, generation, contexts, with_words=with_words)
+        contexts = _follow_beside(db, tenant_id, model, generation, contexts)
         n_served = db.value(
             """
             SELECT count(*) FROM ai_contexts AS c
@@ -254,12 +259,12 @@ def _load_beside(
         {"tenant_id": tenant_id, "model": model},
         size=BATCH_ROWS,
     ):
-        rows.add(_entries(batch, with_words=with_words))
+        rows.add(_entries(batch))
     return rows.view()
 
 
 def _follow_beside(
-    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts, *, with_words: bool
+    db: Database, tenant_id: str, model: str, generation: int, contexts: ServedContexts
 ) -> ServedContexts:
     changed = db.rows(
         """
@@ -275,12 +280,10 @@ def _follow_beside(
         return contexts
     served = [row for row in changed if row["is_served"] and row["embedding"] is not None]
     kept = {row["id"] for row in served}
-    return contexts.changed(
-        _entries(served, with_words=with_words), [row["id"] for row in changed if row["id"] not in kept]
-    )
+    return contexts.changed(_entries(served), [row["id"] for row in changed if row["id"] not in kept])
 
 
-def _entries(rows: Sequence[Row], *, with_words: bool = True) -> Entries:
+def _entries(rows: Sequence[Row]) -> Entries:
     questions = [_QUESTIONS.decode(row["questions_json"]) for row in rows]
     return Entries(
         ids=[row["id"] for row in rows],
@@ -290,5 +293,5 @@ def _entries(rows: Sequence[Row], *, with_words: bool = True) -> Entries:
         ],
         tokens=[row["tokens"] for row in rows],
         reviewed_s=[row["reviewed_s"] for row in rows],
-        asked=["\n".join(asked) if with_words else "" for asked in questions],
+        asked=["\n".join(asked) for asked in questions],
     )

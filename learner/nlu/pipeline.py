@@ -16,9 +16,19 @@ from learner.report import Collaborators, RunReport
 from store.config import Config, NluSection
 from store.database import Database
 from store.datasets import labelled_texts
+from store.embedding import Embedder, LocalEmbedder, RefittedEmbedder
 from store.errors import DamagedModelError
 from store.intent_classifier import IntentClassifier
-from store.nlu_models import NewModel, add_model, load_classifier, newest_fingerprint, serving_version
+from store.nlu_models import (
+    NewModel,
+    add_model,
+    embedding_model_of,
+    load_classifier,
+    newest_fingerprint,
+    serving_version,
+)
+from store.refit_table import is_refit_of
+from store.refits import load_named_refit, load_refit
 from store.runs import finish_run
 
 LEAST_INTENTS: Final = 2
@@ -53,7 +63,8 @@ def run_nlu(  # noqa: PLR0917  # the signature of every kind of run, and the dat
     dataset_id = dataset_id or config.training.dataset_id
     examples = labelled_texts(db, tenant_id, dataset_id, limit=config.nlu.max_examples)
     chosen = choose(examples, config.nlu)
-    fingerprint = _fingerprint(chosen, config.nlu, collaborators.embedder.name)
+    embedder = tenant_embedder(db, tenant_id, collaborators.embedder)
+    fingerprint = _fingerprint(chosen, config.nlu, embedder.name)
     counts = {"examples": len(examples), "texts": len(chosen), "intents": len(chosen.intents), "published": 0}
     if len(chosen.intents) < LEAST_INTENTS:
         change = (
@@ -65,9 +76,8 @@ def run_nlu(  # noqa: PLR0917  # the signature of every kind of run, and the dat
         change = f"not trained: {dataset_id} is what the newest model was trained on"
         return _finish(db, tenant_id, run_id, collaborators, counts, change)
     started_s = time.monotonic()
-    embeddings = collaborators.embedder.embed(chosen.texts)
-    data = Labelled(chosen.texts, embeddings, chosen.labels, chosen.importance)
-    trained = _train(chosen, data, names_of(chosen.intents, collaborators.embedder), config.nlu)
+    data = Labelled(chosen.texts, embedder.embed(chosen.texts), chosen.labels, chosen.importance)
+    trained = _train(chosen, data, names_of(chosen.intents, embedder), config.nlu)
     report: dict[str, Any] = {
         **trained.judged.report(max(config.question_types.min_confidence, trained.twin.least_confidence)),
         "n_trained": len(chosen),
@@ -80,7 +90,7 @@ def run_nlu(  # noqa: PLR0917  # the signature of every kind of run, and the dat
     # One transaction: a model that a person withdraws meanwhile must not decide about this one.
     with db.transaction():
         serving = serving_version(db, tenant_id)
-        report["serving"] = _rival(db, tenant_id, serving, chosen, data, collaborators.embedder.name)
+        report["serving"] = _rival(db, tenant_id, serving, chosen, collaborators.embedder)
         is_published, reason = _verdict(trained.judged.accuracy, report["serving"], config.nlu)
         report["decision"] = reason
         version = add_model(
@@ -89,7 +99,7 @@ def run_nlu(  # noqa: PLR0917  # the signature of every kind of run, and the dat
             NewModel(
                 dataset_id=dataset_id,
                 run_id=run_id,
-                embedding_model=collaborators.embedder.name,
+                embedding_model=embedder.name,
                 n_intents=len(chosen.intents),
                 n_examples=len(chosen),
                 fingerprint=fingerprint,
@@ -120,18 +130,27 @@ def _truth(chosen: TrainingSet) -> list[str]:
     return [chosen.intents[label] for label in chosen.labels[chosen.is_held_out]]
 
 
-def _rival(  # noqa: PLR0917
-    db: Database, tenant_id: str, version: int, chosen: TrainingSet, data: Labelled, embedding_model: str
+def tenant_embedder(db: Database, tenant_id: str, local: LocalEmbedder) -> Embedder:
+    """Return what makes the tenant's own vectors while a refit of them is served, else *local*."""
+    table = load_refit(db, tenant_id, local.name)
+    return local if table is None else RefittedEmbedder(local, table)
+
+
+def _rival(
+    db: Database, tenant_id: str, version: int, chosen: TrainingSet, local: LocalEmbedder
 ) -> dict[str, Any] | None:
     """Return how the version that serves does on the same held-out texts; None when the built-in types serve."""
     if not version:
         return None
+    name = embedding_model_of(db, tenant_id, version)
+    table = load_named_refit(db, tenant_id, name) if is_refit_of(name, local.name) else None
+    embedder: Embedder = local if table is None else RefittedEmbedder(local, table)
     try:
-        twin = load_classifier(db, tenant_id, version, embedding_model=embedding_model, is_assessed=True)
+        twin = load_classifier(db, tenant_id, version, embedding_model=embedder.name, is_assessed=True)
     except DamagedModelError as exc:
         return {"version": version, "problem": str(exc)}
-    held_out = data.part(chosen.is_held_out)
-    accuracy = assess(twin, held_out.texts, held_out.embeddings, _truth(chosen)).accuracy
+    texts = [text for text, is_held_out in zip(chosen.texts, chosen.is_held_out.tolist(), strict=True) if is_held_out]
+    accuracy = assess(twin, texts, embedder.embed(texts), _truth(chosen)).accuracy
     return {"version": version, "accuracy": round(accuracy, 4)}
 
 

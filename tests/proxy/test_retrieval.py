@@ -295,3 +295,31 @@ def test_shared_words_bring_in_nothing_that_is_not_near() -> None:
     rows.add(replace(entries(["ctx_a", "ctx_b"], vectors), asked=["one", "SEPA transfer"]))
     selection = select_contexts(ContextSearch(rows.view()), QUESTION, 0.5, SECTION, LOT, asked="SEPA transfer")
     assert [injection.item_id for injection in selection.injections] == ["ctx_a"]
+
+
+def test_of_entries_about_as_near_the_one_outside_of_a_crowd_comes_first() -> None:
+    vectors = np.zeros((8, 256), np.float32)
+    vectors[:, 0] = 0.8
+    vectors[0, 1] = 0.6  # alone; the others are much the same, and one of them is a little nearer to the question
+    vectors[1:, 2] = 0.6
+    question = np.array([0.8, 0.35, 0.36, *[0.0] * 253], np.float32)
+    question /= np.linalg.norm(question)
+    rows = ContextRows()
+    rows.add(entries([f"ctx_{number}" for number in range(8)], vectors))
+    search = ContextSearch(rows.view())
+    by_similarity = select_contexts(search, question, 0.5, SECTION, LOT)
+    assert by_similarity.injections[0].item_id == "ctx_1"
+    in_order = select_contexts(search, question, 0.5, SECTION, LOT, asked="anything")
+    assert [one.item_id for one in in_order.injections] == ["ctx_0", "ctx_1", "ctx_2"]
+    similarities = [one.similarity or 0.0 for one in in_order.injections]
+    assert similarities[0] < similarities[1]  # as measured, whatever the order
+
+
+def test_an_entrys_earlier_wording_makes_no_crowd_of_it() -> None:
+    rows, anew = ContextRows(), ContextRows()
+    vectors = np.eye(3, 256, dtype=np.float32) + np.float32(0.1)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows.add(entries(["ctx_0", "ctx_1", "ctx_2"], vectors))
+    rows.add(entries(["ctx_0"], vectors[:1]))
+    anew.add(entries(["ctx_1", "ctx_2", "ctx_0"], vectors[[1, 2, 0]]))
+    assert rows.crowding.of([1, 2, 3]) == pytest.approx(anew.crowding.of([0, 1, 2]))

@@ -32,12 +32,14 @@ from store.database import Database
 from store.generations import publish
 from store.plan import Conditions, ServedPattern, build_plan
 from store.records import InjectionRecord, InjectionSet, ResponseRecord, decode_line
-from store.refit_table import RefitTable
+from store.refit_table import RefitTable, refit_name
+from store.refits import Checked, begin_refit, serve_refit
 from store.responses import insert_records
 from store.segments import SUFFIX, SegmentWriter
 from store.tenants import ensure_tenant, set_learning
 from tests.conftest import NOW_S
 from tests.proxy.test_snapshots import load_and_refresh
+from tests.proxy.test_trained_classifiers import publish as publish_classifier
 from tests.upstream_dialects import message_events, message_object, response_object, typed_sse
 
 REPLY = {
@@ -65,7 +67,8 @@ class FakeEmbedder:
         return vector
 
     def embed_refitted(self, text: str, refit: RefitTable) -> NDArray[np.float32]:
-        return self.embed_one(text)
+        """Return the vector of the word that *refit* is named after, whatever is asked."""
+        return self.embed_one(refit.name)
 
 
 class FakeClassifier:
@@ -919,3 +922,19 @@ def test_a_fault_in_asking_for_a_vector_is_counted_and_the_request_goes_on(confi
     with pytest.raises(ClientGoneError):
         asyncio.run(proxy.learning.load_vector(request, "default", gone))
     assert proxy.n_failures == 1
+
+
+def test_a_trained_classifier_reads_the_vectors_that_it_was_trained_on(proxy: Proxy, db: Database) -> None:
+    begun = begin_refit(db, "default", local_model="fake", teacher="t", now_s=NOW_S)
+    table = RefitTable("", np.zeros(0, np.int32), np.zeros((0, 256), np.float32))
+    serve_refit(db, begun, table, Checked(1, 1, 1, 0.1, 0.1, ""), now_s=NOW_S)
+    name = refit_name("fake", begun.id)
+    proxy.embedder.words = (name, "please")  # what the refit makes of any text, and what the local vector is of
+    publish_classifier(db, embedding_model=name)
+    proxy.refresh()
+    proxy.ask(chat(user("once more please")))
+    assert proxy.records()[-1].question_type == "parcel"
+    publish_classifier(db, embedding_model="fake")
+    proxy.refresh()
+    proxy.ask(chat(user("once more please")))
+    assert proxy.records()[-1].question_type == "refund"

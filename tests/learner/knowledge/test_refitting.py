@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from learner.embedding_server import EmbeddingServer
 from learner.errors import ModelError
 from learner.knowledge.indexing import Indexer
-from learner.knowledge.refit import MIN_CHECKED
+from learner.knowledge.refit import MIN_CHECKED, Text, fit
 from learner.knowledge.refitting import MAX_PER_VOICE, Refitting, refit
 from proxy.snapshots import Snapshots
 from store.assets import read_package_file
@@ -66,10 +66,10 @@ TOPIC_OF = {word: number for number, words in enumerate(TOPICS) for word in word
 
 
 def knowing(text: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return the direction of the topics of a text's words, a little off."""
+    """Return the direction of the topics of a text's words, and as much of its own."""
     axes = np.random.default_rng(0).normal(size=(N_TOPICS + 1, 256))
     known = [TOPIC_OF.get(word, N_TOPICS) for word in text.split()]
-    direction: np.ndarray[tuple[int], np.dtype[np.float64]] = axes[known].sum(axis=0) + 0.5 * random_of(text)
+    direction: np.ndarray[tuple[int], np.dtype[np.float64]] = axes[known].sum(axis=0) + random_of(text)
     return direction
 
 
@@ -425,3 +425,17 @@ def test_a_token_that_one_person_alone_used_gets_no_vector_of_its_own(work: Work
     work.refit()
     (row,) = list_refits(work.db, DEFAULT_TENANT)
     assert (row.n_texts, row.n_tokens) == (MAX_PER_VOICE, 0)
+
+
+@pytest.mark.parametrize(("direction", "is_moved"), [(knowing, True), (random_of, False)])
+def test_words_move_as_far_as_texts_that_were_left_out_bear_it_out(
+    embedder: LocalEmbedder, direction: Callable[[str], np.ndarray[tuple[int], np.dtype[np.float64]]], is_moved: bool
+) -> None:
+    chance = random.Random(1)
+    asked = sorted({" ".join(chance.sample(chance.choice(TOPICS), 3)) for _ in range(600)})
+    taught = np.stack([direction(text) for text in asked])
+    taught /= np.linalg.norm(taught, axis=1, keepdims=True)
+    texts = [Text(embedder.token_ids(text), frozenset("ab")) for text in asked]
+    table = fit(texts, embedder.table, taught.astype(np.float32), name="n", max_tokens=3000)
+    far = np.linalg.norm(table.offsets, axis=1) / np.linalg.norm(embedder.table[table.token_ids], axis=1)
+    assert (np.median(far) > 0.3) == is_moved

@@ -10,6 +10,7 @@ from learner.models import no_models
 from learner.nlu.examples import choose
 from learner.report import Collaborators
 from learner.run import run_once
+from store import refits
 from store.config import Config, load_config
 from store.contexts import Wording
 from store.database import Database
@@ -18,7 +19,16 @@ from store.embedding import load_local_embedder
 from store.errors import ConflictError, DamagedModelError, NotFoundError
 from store.forgetting import Subject, forget
 from store.intent_classifier import decode_classifier
-from store.nlu_models import get_model, list_models, load_classifier, serving_version, withdraw_model
+from store.nlu_models import (
+    embedding_model_of,
+    get_model,
+    list_models,
+    load_classifier,
+    serving_version,
+    withdraw_model,
+)
+from store.refit_table import RefitTable, refit_name
+from store.snapshot import load_snapshot
 from store.tenants import ensure_tenant
 from store.tokens import load_token_counter
 from tests.conftest import NOW_S
@@ -217,3 +227,60 @@ def test_a_classifier_that_cannot_be_read_is_emptied_when_somebody_is_forgotten(
 
     (row,) = db.rows("SELECT model, assessed FROM nlu_models")
     assert (row["model"], row["assessed"]) == (b"", b"")
+
+
+def serve_refit(db: Database, collaborators: Collaborators, seed: int) -> RefitTable:
+    """Serve a refit that moves every word of the texts, by chance, and return it as it is kept."""
+    embedder = collaborators.embedder
+    ids = sorted({number for texts in TEXTS.values() for text in texts for number in embedder.token_ids(text)})
+    offsets = np.random.default_rng(seed).normal(size=(len(ids), 256), scale=0.1).astype(np.float32)
+    begun = refits.begin_refit(db, "default", local_model=embedder.name, teacher="t", now_s=NOW_S + seed)
+    table = RefitTable(refit_name(embedder.name, begun.id), np.array(ids, np.int32), offsets)
+    refits.serve_refit(db, begun, table, refits.Checked(500, len(ids), 30, 0.1, 0.05, ""), now_s=NOW_S + seed)
+    served = refits.load_refit(db, "default", embedder.name)
+    assert served is not None
+    return served
+
+
+def test_a_classifier_is_trained_on_the_tenants_own_vectors_and_goes_on_reading_them_when_others_are_served(
+    db: Database, config: Config, collaborators: Collaborators
+) -> None:
+    local = collaborators.embedder
+    put_all(db)
+    learn(db, config, collaborators)
+    first = serve_refit(db, collaborators, 1)
+    assert "version 2 is published" in learn(db, config, collaborators)  # other vectors: worth a new one
+    assert "not trained" in learn(db, config, collaborators)
+    assert embedding_model_of(db, "default", 2) == first.name
+
+    for seed in (2, 3):  # the first one's turn is over, and nobody can go back to it
+        serve_refit(db, collaborators, seed)
+    snapshot = load_snapshot(db, "default", embedding_model=local.name)
+    assert (snapshot.nlu_version, snapshot.classifier_problem) == (2, None)
+    assert snapshot.classifier is not None
+    assert snapshot.classifier_refit is not None
+    assert snapshot.classifier_refit.name == first.name
+    own = local.embed_refitted("where is my parcel", snapshot.classifier_refit)
+    assert snapshot.classifier.classify("where is my parcel", own)[0] == "parcel"
+
+    add_one(db, 1)
+    assert "of version 2" in learn(db, config, collaborators)  # judged by the vectors that it reads
+    withdraw_model(db, "default", actor="test", now_s=NOW_S)
+    withdraw_model(db, "default", actor="test", now_s=NOW_S)
+    snapshot = load_snapshot(db, "default", embedding_model=local.name)
+    assert (snapshot.nlu_version, snapshot.classifier_refit, snapshot.classifier_problem) == (1, None, None)
+    serve_refit(db, collaborators, 4)
+    assert refits.load_named_refit(db, "default", first.name) is None  # nothing reads it any more
+
+
+def test_a_classifier_whose_vectors_cannot_be_made_is_reported_and_replaced(
+    db: Database, config: Config, collaborators: Collaborators
+) -> None:
+    put_all(db)
+    serve_refit(db, collaborators, 1)
+    learn(db, config, collaborators)
+    db.execute("UPDATE embedding_refits SET token_ids = NULL, offsets = NULL, status = 'withdrawn'")
+    snapshot = load_snapshot(db, "default", embedding_model=collaborators.embedder.name)
+    assert snapshot.classifier is None
+    assert "it reads vectors of" in (snapshot.classifier_problem or "")
+    assert "version 2 is published" in learn(db, config, collaborators)
