@@ -1,13 +1,15 @@
 """Tables ``daily_sums`` and ``conversation_sums``: what all responses of a day and arm add up to.
 
-New responses are added by whoever inserts them, batch by batch; all else by triggers, in the transaction that writes or
-takes back a signal or forgets a response. So each counts exactly once, whoever writes it and however late. A response's
-own part, its signals' weights clipped to [-1, 1], is worked out before and after each change from the signals that are
-there; both tables take the difference.
+New responses, and signals that were found in the traffic, are added by whoever inserts them, page by page; all else by
+triggers, in the transaction that writes or takes back a signal or forgets a response. So each counts exactly once,
+whoever writes it and however late. A response's own part, its signals' weights clipped to [-1, 1], is worked out before
+and after each change from the signals that are there; both tables take the difference.
 
 Everything about a response is kept under the day (UTC) of its request. What is said of conversations as clusters (for
 the standard error) is kept under the day of their first response.
 """
+
+from typing import Final
 
 from store.database import Database
 
@@ -50,3 +52,69 @@ def add_responses(db: Database, *, after: int, until: int) -> None:
         """,
         values,
     )
+
+
+def add_traffic_signals(db: Database, *, after: int) -> None:
+    """Add the signals with ``seq > after``, all found in the traffic; in the transaction that inserted them.
+
+    Not by the trigger, which adds those that somebody gave: that costs 20 us a signal, this 5.
+
+    Raises:
+        UnavailableError: the database is missing, locked or damaged.
+    """
+    db.execute(
+        f"""
+        WITH changes AS ({_CHANGES})
+        INSERT INTO daily_sums (tenant_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up,
+          n_thumbs_down, n_follow_up, n_regenerate)
+        SELECT tenant_id, day, is_holdout, 0, sum(n_signals), sum(satisfaction), sum(n_thumbs_up), sum(n_thumbs_down),
+          sum(n_follow_up), sum(n_regenerate)
+        FROM changes WHERE true GROUP BY tenant_id, day, is_holdout
+        ON CONFLICT (tenant_id, day, is_holdout) DO UPDATE SET
+          n_signals = n_signals + excluded.n_signals,
+          satisfaction = satisfaction + excluded.satisfaction,
+          n_thumbs_up = n_thumbs_up + excluded.n_thumbs_up,
+          n_thumbs_down = n_thumbs_down + excluded.n_thumbs_down,
+          n_follow_up = n_follow_up + excluded.n_follow_up,
+          n_regenerate = n_regenerate + excluded.n_regenerate
+        """,
+        {"after": after},
+    )
+    db.execute(
+        f"""
+        WITH changes AS ({_CHANGES})
+        INSERT INTO conversation_sums (tenant_id, conversation_id, is_holdout, day, n_responses, satisfaction)
+        SELECT tenant_id, conversation_id, is_holdout, min(day), 0, sum(satisfaction)
+        FROM changes WHERE true GROUP BY tenant_id, conversation_id, is_holdout HAVING sum(satisfaction) <> 0
+        ON CONFLICT (tenant_id, conversation_id, is_holdout)
+        DO UPDATE SET satisfaction = satisfaction + excluded.satisfaction
+        """,
+        {"after": after},
+    )
+
+
+def _newly(signal_type: str) -> str:
+    """Return SQL of 1 for a response that has the signal now and had none before, else 0."""
+    has = f"max(f.signal_type = '{signal_type}')"
+    return f"{has} - coalesce({has} FILTER (WHERE f.seq <= :after), 0)"
+
+
+# What the signals with seq > :after changed about each response that they are of.
+_CHANGES: Final = f"""
+  SELECT r.tenant_id, r.conversation_id, r.is_holdout, substr(r.created_at, 1, 10) AS day, c.*
+  FROM (
+    SELECT f.response_id,
+      count(*) FILTER (WHERE f.seq > :after) AS n_signals,
+      max(-1.0, min(1.0, sum(f.weight)))
+        - max(-1.0, min(1.0, coalesce(sum(f.weight) FILTER (WHERE f.seq <= :after), 0.0))) AS satisfaction,
+      {_newly("thumbs_up")} AS n_thumbs_up,
+      {_newly("thumbs_down")} AS n_thumbs_down,
+      {_newly("follow_up")} AS n_follow_up,
+      {_newly("regenerate")} AS n_regenerate
+    FROM (SELECT DISTINCT response_id FROM response_feedback WHERE seq > :after) AS n
+    CROSS JOIN response_feedback AS f ON f.response_id = n.response_id
+    GROUP BY f.response_id
+  ) AS c
+  CROSS JOIN responses AS r ON r.id = c.response_id
+  WHERE r.outcome = 'ok'
+"""

@@ -11,6 +11,7 @@ import msgspec
 
 from store.clock import iso
 from store.config import FeedbackSection
+from store.daily_sums import add_traffic_signals
 from store.database import Database, Row
 from store.errors import NotFoundError
 from store.ids import new_id
@@ -80,9 +81,12 @@ def record_signal(
         if earlier is not None:
             # Deleted, not updated: the new row gets a new seq, so that a reader with a cursor sees the change.
             db.execute("DELETE FROM response_feedback WHERE seq = :seq", {"seq": earlier["seq"]})
+        after = _newest(db)
         _insert(db, response, signal, answer, source=source, now_s=now_s)
         if source == "api":
             _insert_receipt(db, tenant_id, answer, now_s)
+        else:
+            add_traffic_signals(db, after=after)
     return answer
 
 
@@ -98,6 +102,7 @@ def record_traffic_signals(
         UnavailableError: the database is missing, locked or damaged; nothing was written.
     """
     with db.transaction():
+        after = _newest(db)
         db.execute_many(
             f"{_INSERT} ON CONFLICT DO NOTHING",
             [
@@ -105,6 +110,7 @@ def record_traffic_signals(
                 for one, now_s in signals
             ],
         )
+        add_traffic_signals(db, after=after)
 
 
 def withdraw_signal(db: Database, tenant_id: str, signal_id: str) -> None:
@@ -163,6 +169,11 @@ INSERT INTO response_feedback (id, tenant_id, response_id, user_id, signal_type,
 VALUES (:id, :tenant_id, :response_id, :user_id, :signal_type, :family, :weight, :value, :comment, :correction,
   :metadata_json, :source, :created_at)
 """
+
+
+def _newest(db: Database) -> int:
+    """Return the ``seq`` after which the next signals come, of whatever tenant."""
+    return int(db.value("SELECT coalesce(max(seq), 0) FROM response_feedback"))
 
 
 def _insert(
