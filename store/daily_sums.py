@@ -111,7 +111,7 @@ _CHANGES: Final = f"""
       {_newly("thumbs_down")} AS n_thumbs_down,
       {_newly("follow_up")} AS n_follow_up,
       {_newly("regenerate")} AS n_regenerate
-    FROM (SELECT DISTINCT response_id FROM response_feedback WHERE seq > :after) AS n
+    FROM (SELECT DISTINCT response_id FROM response_feedback NOT INDEXED WHERE seq > :after) AS n
     CROSS JOIN response_feedback AS f ON f.response_id = n.response_id
     GROUP BY f.response_id
   ) AS c
