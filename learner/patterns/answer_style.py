@@ -15,6 +15,7 @@ _NUMBERED: Final = re.compile(
     r"^\s{0,6}(?:\d{1,2}[.)]|[-*+]?\s*\**step\s+\d{1,2}\b[:.)*\s-]*)\s*\W{0,4}(\w*)", re.MULTILINE
 )
 _ITEM: Final = re.compile(r"\n(?=[^\S\n]{0,6}(?:\d|[-*+]?\s*\**step))")
+_DIGIT_LINE: Final = re.compile(r"\n(?=[^\S\n]{0,6}\d)")  # of which _ITEM finds all where no step is named
 _STEP: Final = re.compile(r"^\W{0,8}step\s+\d{1,2}\b", re.MULTILINE)
 _FIRST_THEN: Final = re.compile(
     r"(?:^|[.!\n]\s*)first(?:ly)?,.{1,600}\b(?:then|next|second(?:ly)?)\b.{1,800}\bfinally\b", re.DOTALL
@@ -75,9 +76,11 @@ def strategy(read: Read) -> tuple[str, ...] | None:
         and _CLARIFYING.search(lower)
     ):
         found.append("clarify")
-    if ("[" in prose and _NOTE_MARK.search(prose)) or _is_within(_SOURCES, prose, hints & _SOURCE_HINTS, 10, 60):
+    if ("[" in prose and _NOTE_MARK.search(prose)) or (
+        not hints.isdisjoint(_SOURCE_HINTS) and _is_within(_SOURCES, prose, hints & _SOURCE_HINTS, 10, 60)
+    ):
         found.append("sources")
-    if _is_within(_CAVEAT, prose, hints & _CAVEAT_HINTS, 10, 20):
+    if not hints.isdisjoint(_CAVEAT_HINTS) and _is_within(_CAVEAT, prose, hints & _CAVEAT_HINTS, 10, 20):
         found.append("caveats")
     return tuple(found)
 
@@ -90,6 +93,8 @@ def _is_stepwise(prose: str, hints: frozenset[str]) -> bool:
     steps = span_of(prose, ("step",), 8, 20) if "step" in hints else None
     if steps is not None and len(_STEP.findall(prose, *steps)) >= 2:
         return True
+    if "step" not in hints and len(_DIGIT_LINE.findall(f"\n{prose}")) < 2:  # half as long as what comes then
+        return False
     numbered = _numbered(prose)
     return len(numbered) >= 2 and 2 * sum(word in _ACTIONS for word in numbered) > len(numbered)
 

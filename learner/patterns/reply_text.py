@@ -78,6 +78,8 @@ def read(reply: Reply, hints: frozenset[str] | None = None) -> Read:
     else:
         blocks, prose = (), lower
     known = hints_in(lower) if hints is None else hints
+    if not reply.calls:  # as almost all: without a generator for nothing
+        return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:], known, (), ())
     calls = tuple((name.lower(), arguments.lower()) for name, arguments in reply.calls)
     queries = tuple(text for _, arguments in calls for text in _queries(arguments))
     return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:], known, calls, queries)
