@@ -38,6 +38,8 @@ def threshold(read: Read) -> tuple[str, ...] | None:
     if not places:
         return None
     start = max(min(places) - 60, 0)
+    if read.hints.isdisjoint(_ABOVE_HINTS) and "≥" not in prose:
+        return () if _PERCENT.search(prose, start) else None
     for match in _after_above(_THRESHOLD, read, (start, len(prose))):
         if _MOVEMENT.search(_around(prose, match)):
             return (_nearest(THRESHOLDS, match[1]),)

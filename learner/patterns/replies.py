@@ -97,7 +97,10 @@ class _Reader:
             return NOT_READ
         terms = terms_in(self._ordinary.read(reply.text), unread.question)
         if terms:
-            names = names_in_turn(unread.messages_json, unread.question, reply.text)
+            # A name in a question that holds none of the terms is none of them; most hold none.
+            question = unread.question.casefold()
+            asked = unread.question if any(term.casefold() in question for term in terms) else ""
+            names = names_in_turn(unread.messages_json, asked, reply.text)
             terms = tuple(term for term in terms if not is_part_of_a_name(term, names))
         return " ".join(terms)
 
