@@ -166,8 +166,7 @@ def _answer_chars(response: ResponseRow) -> int:
 _INSERT: Final = """
 INSERT INTO response_feedback (id, tenant_id, response_id, user_id, signal_type, family, weight, value, comment,
   correction, metadata_json, source, created_at)
-VALUES (:id, :tenant_id, :response_id, :user_id, :signal_type, :family, :weight, :value, :comment, :correction,
-  :metadata_json, :source, :created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -179,27 +178,28 @@ def _newest(db: Database) -> int:
 def _insert(
     db: Database, response: ResponseRow, signal: Signal, answer: SignalAnswer, *, source: Source, now_s: float
 ) -> None:
-    db.execute(_INSERT, _values(response.tenant_id, response.id, signal, answer.id, answer.weight, source, now_s))
+    values = _values(response.tenant_id, response.id, signal, answer.id, answer.weight, source, now_s)
+    db.execute_many(_INSERT, [values])
 
 
 def _values(  # noqa: PLR0917  # the row's own parts
     tenant_id: str, response_id: str, signal: Signal, signal_id: str, weight: float, source: Source, now_s: float
-) -> dict[str, Any]:
-    return {
-        "id": signal_id,
-        "tenant_id": tenant_id,
-        "response_id": response_id,
-        "user_id": signal.user,
-        "signal_type": signal.signal,
-        "family": signal_family(signal.signal),
-        "weight": weight,
-        "value": signal.value,
-        "comment": signal.comment,
-        "correction": signal.correction,
-        "metadata_json": msgspec.json.encode(signal.metadata).decode(),
-        "source": source,
-        "created_at": iso(now_s),
-    }
+) -> tuple[Any, ...]:
+    return (
+        signal_id,
+        tenant_id,
+        response_id,
+        signal.user,
+        signal.signal,
+        signal_family(signal.signal),
+        weight,
+        signal.value,
+        signal.comment,
+        signal.correction,
+        msgspec.json.encode(signal.metadata).decode() if signal.metadata else "{}",
+        source,
+        iso(now_s),
+    )
 
 
 def _insert_receipt(db: Database, tenant_id: str, answer: SignalAnswer, now_s: float) -> None:
