@@ -9,6 +9,7 @@ Everything about a response is kept under the day (UTC) of its request. What is 
 the standard error) is kept under the day of their first response.
 """
 
+from operator import add
 from typing import Final
 
 from store.database import Database
@@ -57,19 +58,24 @@ def add_responses(db: Database, *, after: int, until: int) -> None:
 def add_traffic_signals(db: Database, *, after: int) -> None:
     """Add the signals with ``seq > after``, all found in the traffic; in the transaction that inserted them.
 
-    Not by the trigger, which adds those that somebody gave: that costs 20 us a signal, this 5.
+    Not by the trigger, which adds those that somebody gave: that costs 20 us a signal, this 8.
 
     Raises:
         UnavailableError: the database is missing, locked or damaged.
     """
-    db.execute(
-        f"""
-        WITH changes AS ({_CHANGES})
+    days: dict[tuple[str, str, int], tuple[float, ...]] = {}
+    conversations: dict[tuple[str, str, int], tuple[str, float]] = {}
+    for tenant_id, conversation_id, is_holdout, day, *sums in db.rows(_CHANGES, {"after": after}):
+        key = (tenant_id, day, is_holdout)
+        days[key] = tuple(map(add, days[key], sums)) if key in days else tuple(sums)
+        chat = (tenant_id, conversation_id, is_holdout)
+        first, told = conversations.get(chat, (day, 0.0))
+        conversations[chat] = min(first, day), told + sums[_SATISFACTION]
+    db.execute_many(
+        """
         INSERT INTO daily_sums (tenant_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up,
           n_thumbs_down, n_follow_up, n_regenerate)
-        SELECT tenant_id, day, is_holdout, 0, sum(n_signals), sum(satisfaction), sum(n_thumbs_up), sum(n_thumbs_down),
-          sum(n_follow_up), sum(n_regenerate)
-        FROM changes WHERE true GROUP BY tenant_id, day, is_holdout
+        VALUES (?, ?, ?, 0, ?, ?, ?, ?, ?, ?)
         ON CONFLICT (tenant_id, day, is_holdout) DO UPDATE SET
           n_signals = n_signals + excluded.n_signals,
           satisfaction = satisfaction + excluded.satisfaction,
@@ -78,19 +84,20 @@ def add_traffic_signals(db: Database, *, after: int) -> None:
           n_follow_up = n_follow_up + excluded.n_follow_up,
           n_regenerate = n_regenerate + excluded.n_regenerate
         """,
-        {"after": after},
+        [(*key, *sums) for key, sums in days.items()],
     )
-    db.execute(
-        f"""
-        WITH changes AS ({_CHANGES})
+    db.execute_many(
+        """
         INSERT INTO conversation_sums (tenant_id, conversation_id, is_holdout, day, n_responses, satisfaction)
-        SELECT tenant_id, conversation_id, is_holdout, min(day), 0, sum(satisfaction)
-        FROM changes WHERE true GROUP BY tenant_id, conversation_id, is_holdout HAVING sum(satisfaction) <> 0
+        VALUES (?, ?, ?, ?, 0, ?)
         ON CONFLICT (tenant_id, conversation_id, is_holdout)
         DO UPDATE SET satisfaction = satisfaction + excluded.satisfaction
         """,
-        {"after": after},
+        [(*chat, *told) for chat, told in conversations.items()],
     )
+
+
+_SATISFACTION: Final = 1  # place among the sums that ``_CHANGES`` ends with
 
 
 def _newly(signal_type: str) -> str:
@@ -101,7 +108,8 @@ def _newly(signal_type: str) -> str:
 
 # What the signals with seq > :after changed about each response that they are of.
 _CHANGES: Final = f"""
-  SELECT r.tenant_id, r.conversation_id, r.is_holdout, substr(r.created_at, 1, 10) AS day, c.*
+  SELECT r.tenant_id, r.conversation_id, r.is_holdout, substr(r.created_at, 1, 10) AS day,
+    c.n_signals, c.satisfaction, c.n_thumbs_up, c.n_thumbs_down, c.n_follow_up, c.n_regenerate
   FROM (
     SELECT f.response_id,
       count(*) FILTER (WHERE f.seq > :after) AS n_signals,

@@ -88,8 +88,9 @@ def _around(text: str, match: re.Match[str]) -> str:
 
 
 _SEVERITY: Final = re.compile(
-    r"\b(low|minor|medium|moderate|high|critical|severe)[- ](?:severity|priority)\b"
-    r"|\b(?:severity|priority)\b\W{1,8}(?:is\s+)?(low|minor|medium|moderate|high|critical|severe)\b"
+    r"\b(?=[lmhcsp])(?:"  # most words begin otherwise
+    r"(low|minor|medium|moderate|high|critical|severe)[- ](?:severity|priority)\b"
+    r"|(?:severity|priority)\b\W{1,8}(?:is\s+)?(low|minor|medium|moderate|high|critical|severe)\b)"
 )
 SEVERITY_HINTS: Final = frozenset(("severity", "priority"))
 _SEVERITIES: Final = {

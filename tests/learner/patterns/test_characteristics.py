@@ -1,6 +1,7 @@
 """What is read off a reply, for all eight types of pattern."""
 
 import json
+import re
 import time
 
 import pytest
@@ -38,6 +39,30 @@ def test_what_is_not_asked_would_have_said_nothing(text: str) -> None:
     asked = {name: found for name, _, values_of in EXTRACTORS if (found := values_of(facts)) is not None}
 
     assert values(text) == asked
+
+
+SOURCES = re.compile(
+    r"^\W{0,8}(?:sources?|references?)\b\W*:|^\W{0,8}#\s*(?:sources?|references?)\s*$"
+    r"|\(source: "
+    r"|\baccording to (?:the|our) (?:documentation|docs|manual|policy|handbook|guide|report|data)",
+    re.MULTILINE,
+)
+CAVEATS = re.compile(
+    r"\bnote that\b|\bplease note\b|^\W{0,8}note\W{0,4}:|\b(?:keep|bear) in mind\b|\bcaveats?\b"
+    r"|\b(?:i'm|i am|this|we) assum|\bassuming that\b",
+    re.MULTILINE,
+)
+SAID = st.sampled_from(
+    ["according to ", "the ", "our ", "docs", "policy", "x", " ", "\n", "(source: ", "sources", ":", "# ", "reference",
+     "foot", "note that", "note", "please ", "caveat", "in mind", "keep "]
+)  # fmt: skip
+
+
+@given(st.lists(SAID, max_size=8).map("".join))
+def test_sources_and_caveats_are_found_as_by_one_pattern_for_each(text: str) -> None:
+    found = values(text).get("strategy", ())
+
+    assert ("sources" in found, "caveats" in found) == (bool(SOURCES.search(text)), bool(CAVEATS.search(text)))
 
 
 LINES = st.sampled_from(
