@@ -81,9 +81,9 @@ def record_signal(
         if earlier is not None:
             # Deleted, not updated: the new row gets a new seq, so that a reader with a cursor sees the change.
             db.execute("DELETE FROM response_feedback WHERE seq = :seq", {"seq": earlier["seq"]})
-        after = _newest(db)
+        after = _newest(db) if source == "traffic" else None
         _insert(db, response, signal, answer, source=source, now_s=now_s)
-        if source == "api":
+        if after is None:
             _insert_receipt(db, tenant_id, answer, now_s)
         else:
             add_traffic_signals(db, after=after)
