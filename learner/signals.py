@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from learner.cycles import without_cycle_search
 from store.clock import parse_iso
 from store.config import FeedbackSection
 from store.database import Database
@@ -58,9 +59,10 @@ def find_traffic_signals(db: Database, tenant_id: str, settings: FeedbackSection
     """
     n_found = 0
     found = _found(db, tenant_id, settings, after=after, until=until)
-    while page := list(islice(found, WRITTEN_AT_ONCE)):
-        record_traffic_signals(db, tenant_id, page, settings)
-        n_found += len(page)
+    with without_cycle_search():
+        while page := list(islice(found, WRITTEN_AT_ONCE)):
+            record_traffic_signals(db, tenant_id, page, settings)
+            n_found += len(page)
     return n_found
 
 

@@ -1,8 +1,10 @@
 """Connections to the SQLite file: WAL, foreign keys, a busy timeout, and writes that begin IMMEDIATE."""
 
+import logging
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +20,14 @@ from store.migrations import MIGRATIONS
 # quarter as often as with SQLite's 1,000. The same for all connections: whoever commits beyond it pays for everybody.
 WAL_PAGES = 4000
 
+# Seconds in which another process brings the schema up to date at most: 6 are enough for a million responses.
+MIGRATION_WAIT_S = 600.0
+SWITCH_WAIT_S = 5.0  # seconds, at least, for another process that makes the file; milliseconds on an idle machine
+RETRY_S = 0.05  # between two looks whether it is done, each of which waits busy_timeout_ms too
+
 FETCH_ROWS = 1000  # at once, of a query that is read row by row
+
+log = logging.getLogger(__name__)
 
 Row = sqlite3.Row
 Parameters = Mapping[str, Any]
@@ -173,7 +182,9 @@ def open_database(section: StoreSection, *, create: bool = True, durable: bool =
         raise UnavailableError(f"{path}: {exc}") from exc
     try:
         connection.row_factory = Row
-        connection.execute("PRAGMA journal_mode = WAL")
+        # Of a new file; SQLite does not wait while another process that starts does the same.
+        wait_s = max(section.busy_timeout_ms / 1000, SWITCH_WAIT_S)
+        _patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"), path, wait_s=wait_s)
         connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
         connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
         connection.execute("PRAGMA foreign_keys = ON")
@@ -199,11 +210,50 @@ def _uri(path: Path) -> str:
     return str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 
 
-def migrate(database: Database) -> None:
-    """Bring the schema up to date. Two processes may start at once: the second waits, then finds nothing to do."""
-    applied = database.value("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'")
+def migrate(database: Database, *, wait_s: float = MIGRATION_WAIT_S) -> None:
+    """Bring the schema up to date. Two processes may start at once: the second waits, then finds nothing to do.
+
+    It waits longer than for any other write, whatever ``busy_timeout_ms`` says: a migration may read every record.
+
+    Raises:
+        UnavailableError: the database is damaged, or another process held it for longer than *wait_s* seconds.
+    """
     tool = sqlite_utils.Database(database.connection)
-    if applied and not MIGRATIONS.pending(tool):
-        return
-    with database.transaction():
-        MIGRATIONS.apply(tool)
+
+    def apply() -> None:
+        if not _is_up_to_date(database, tool):
+            with database.transaction():
+                MIGRATIONS.apply(tool)
+
+    _patiently(apply, database.path, wait_s=wait_s)
+
+
+def _patiently(step: Callable[[], object], path: Path, *, wait_s: float) -> None:
+    """Carry out *step*, which may find the database held by another process, until it does not, at most *wait_s*."""
+    give_up_s = time.monotonic() + wait_s
+    has_told = False
+    while True:
+        try:
+            step()
+        except (sqlite3.Error, UnavailableError) as exc:
+            if not _is_busy(exc):
+                raise
+            if time.monotonic() >= give_up_s:
+                message = f"another process holds the database, and its schema is not up to date after {wait_s:.0f} s"
+                raise UnavailableError(message) from exc
+        else:
+            return
+        if not has_told:
+            log.warning("%s: waiting until another process has brought the schema up to date", path)
+        has_told = True
+        time.sleep(RETRY_S)
+
+
+def _is_up_to_date(database: Database, tool: sqlite_utils.Database) -> bool:
+    applied = database.value("SELECT count(*) FROM sqlite_master WHERE name = '_sqlite_migrations'")
+    return bool(applied) and not MIGRATIONS.pending(tool)
+
+
+def _is_busy(exc: sqlite3.Error | UnavailableError) -> bool:
+    cause = exc.__cause__ if isinstance(exc, UnavailableError) else exc
+    return isinstance(cause, sqlite3.Error) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

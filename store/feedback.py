@@ -11,6 +11,7 @@ import msgspec
 
 from store.clock import iso
 from store.config import FeedbackSection
+from store.daily_sums import add_traffic_signals
 from store.database import Database, Row
 from store.errors import NotFoundError
 from store.ids import new_id
@@ -80,9 +81,12 @@ def record_signal(
         if earlier is not None:
             # Deleted, not updated: the new row gets a new seq, so that a reader with a cursor sees the change.
             db.execute("DELETE FROM response_feedback WHERE seq = :seq", {"seq": earlier["seq"]})
+        after = _newest(db) if source == "traffic" else None
         _insert(db, response, signal, answer, source=source, now_s=now_s)
-        if source == "api":
+        if after is None:
             _insert_receipt(db, tenant_id, answer, now_s)
+        else:
+            add_traffic_signals(db, after=after)
     return answer
 
 
@@ -98,6 +102,7 @@ def record_traffic_signals(
         UnavailableError: the database is missing, locked or damaged; nothing was written.
     """
     with db.transaction():
+        after = _newest(db)
         db.execute_many(
             f"{_INSERT} ON CONFLICT DO NOTHING",
             [
@@ -105,6 +110,7 @@ def record_traffic_signals(
                 for one, now_s in signals
             ],
         )
+        add_traffic_signals(db, after=after)
 
 
 def withdraw_signal(db: Database, tenant_id: str, signal_id: str) -> None:
@@ -160,35 +166,40 @@ def _answer_chars(response: ResponseRow) -> int:
 _INSERT: Final = """
 INSERT INTO response_feedback (id, tenant_id, response_id, user_id, signal_type, family, weight, value, comment,
   correction, metadata_json, source, created_at)
-VALUES (:id, :tenant_id, :response_id, :user_id, :signal_type, :family, :weight, :value, :comment, :correction,
-  :metadata_json, :source, :created_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+
+def _newest(db: Database) -> int:
+    """Return the ``seq`` after which the next signals come, of whatever tenant."""
+    return int(db.value("SELECT coalesce(max(seq), 0) FROM response_feedback"))
 
 
 def _insert(
     db: Database, response: ResponseRow, signal: Signal, answer: SignalAnswer, *, source: Source, now_s: float
 ) -> None:
-    db.execute(_INSERT, _values(response.tenant_id, response.id, signal, answer.id, answer.weight, source, now_s))
+    values = _values(response.tenant_id, response.id, signal, answer.id, answer.weight, source, now_s)
+    db.execute_many(_INSERT, [values])
 
 
 def _values(  # noqa: PLR0917  # the row's own parts
     tenant_id: str, response_id: str, signal: Signal, signal_id: str, weight: float, source: Source, now_s: float
-) -> dict[str, Any]:
-    return {
-        "id": signal_id,
-        "tenant_id": tenant_id,
-        "response_id": response_id,
-        "user_id": signal.user,
-        "signal_type": signal.signal,
-        "family": signal_family(signal.signal),
-        "weight": weight,
-        "value": signal.value,
-        "comment": signal.comment,
-        "correction": signal.correction,
-        "metadata_json": msgspec.json.encode(signal.metadata).decode(),
-        "source": source,
-        "created_at": iso(now_s),
-    }
+) -> tuple[Any, ...]:
+    return (
+        signal_id,
+        tenant_id,
+        response_id,
+        signal.user,
+        signal.signal,
+        signal_family(signal.signal),
+        weight,
+        signal.value,
+        signal.comment,
+        signal.correction,
+        msgspec.json.encode(signal.metadata).decode() if signal.metadata else "{}",
+        source,
+        iso(now_s),
+    )
 
 
 def _insert_receipt(db: Database, tenant_id: str, answer: SignalAnswer, now_s: float) -> None:

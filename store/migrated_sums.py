@@ -1,4 +1,4 @@
-"""The migration that makes ``daily_sums`` and ``conversation_sums``; see ``daily_sums.py``."""
+"""The migrations that make ``daily_sums`` and ``conversation_sums`` and keep them; see ``daily_sums.py``."""
 
 from typing import Final
 
@@ -93,11 +93,11 @@ def _signal_sums(condition: str) -> str:
     FROM response_feedback WHERE {condition})"""
 
 
-def _signal_trigger(name: str, when: str, row: str, sign: str) -> str:
+def _signal_trigger(name: str, when: str, row: str, sign: str, *, only: str = "") -> str:
     """Return the trigger that adds (*sign* ``+``) or takes off (``-``) what the signal *row* makes of its response."""
     differences = ", ".join(f"{sign}(whole.{column} - rest.{column})" for column in _SIGNAL_COLUMNS.split(", "))
     return f"""
-CREATE TRIGGER {name} {when} ON response_feedback
+CREATE TRIGGER {name} {when} ON response_feedback{only}
 BEGIN
   INSERT INTO sum_changes (tenant_id, conversation_id, day, is_holdout, n_responses, {_SIGNAL_COLUMNS},
     injected_tokens, prompt_tokens, completion_tokens, cached_tokens)
@@ -182,3 +182,7 @@ BEGIN
 END;
 {_signal_trigger("signals_add_up", "AFTER INSERT", "NEW", "+")}
 {_signal_trigger("signals_go", "BEFORE DELETE", "OLD", "-")}"""
+
+TRAFFIC_SUMS: Final = f"""
+DROP TRIGGER signals_add_up;
+{_signal_trigger("signals_add_up", "AFTER INSERT", "NEW", "+", only=" WHEN NEW.source <> 'traffic'")}"""

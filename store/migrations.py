@@ -10,7 +10,7 @@ from sqlite_utils.migrations import Migrations
 
 from store.migrated_examples import TRAINING_DATA
 from store.migrated_injections import INJECTION_SETS, INJECTION_VIEWS, move_injections
-from store.migrated_sums import FILL_SUMS, SUM_TABLES, SUM_TRIGGERS
+from store.migrated_sums import FILL_SUMS, SUM_TABLES, SUM_TRIGGERS, TRAFFIC_SUMS
 
 MIGRATIONS: Final = Migrations("tutelage")
 
@@ -139,6 +139,11 @@ def m022_context_lists(tool: Tool) -> None:
 @MIGRATIONS()
 def m023_refits(tool: Tool) -> None:
     _run(tool, REFITS)
+
+
+@MIGRATIONS()
+def m024_traffic_sums(tool: Tool) -> None:
+    _run(tool, TRAFFIC_SUMS)
 
 
 TENANTS: Final = """

@@ -131,31 +131,6 @@ BEGIN
   VALUES (OLD.tenant_id, OLD.seq, OLD.response_id, OLD.signal_type, OLD.weight);
 END;
 
-CREATE TRIGGER signals_add_up AFTER INSERT ON response_feedback
-BEGIN
-  INSERT INTO sum_changes (tenant_id, conversation_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up, n_thumbs_down, n_follow_up, n_regenerate,
-    injected_tokens, prompt_tokens, completion_tokens, cached_tokens)
-  SELECT r.tenant_id, r.conversation_id, substr(r.created_at, 1, 10), r.is_holdout, 0,
-    +(whole.n_signals - rest.n_signals), +(whole.satisfaction - rest.satisfaction), +(whole.n_thumbs_up - rest.n_thumbs_up), +(whole.n_thumbs_down - rest.n_thumbs_down), +(whole.n_follow_up - rest.n_follow_up), +(whole.n_regenerate - rest.n_regenerate),
-    0, 0, 0, 0
-  FROM responses AS r
-  CROSS JOIN (
-    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
-      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
-      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
-      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
-      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
-    FROM response_feedback WHERE response_id = NEW.response_id) AS whole
-  CROSS JOIN (
-    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
-      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
-      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
-      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
-      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
-    FROM response_feedback WHERE response_id = NEW.response_id AND seq <> NEW.seq) AS rest
-  WHERE r.id = NEW.response_id AND r.outcome = 'ok';
-END;
-
 CREATE TRIGGER signals_go BEFORE DELETE ON response_feedback
 BEGIN
   INSERT INTO sum_changes (tenant_id, conversation_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up, n_thumbs_down, n_follow_up, n_regenerate,
@@ -179,6 +154,31 @@ BEGIN
       coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
     FROM response_feedback WHERE response_id = OLD.response_id AND seq <> OLD.seq) AS rest
   WHERE r.id = OLD.response_id AND r.outcome = 'ok';
+END;
+
+CREATE TRIGGER signals_add_up AFTER INSERT ON response_feedback WHEN NEW.source <> 'traffic'
+BEGIN
+  INSERT INTO sum_changes (tenant_id, conversation_id, day, is_holdout, n_responses, n_signals, satisfaction, n_thumbs_up, n_thumbs_down, n_follow_up, n_regenerate,
+    injected_tokens, prompt_tokens, completion_tokens, cached_tokens)
+  SELECT r.tenant_id, r.conversation_id, substr(r.created_at, 1, 10), r.is_holdout, 0,
+    +(whole.n_signals - rest.n_signals), +(whole.satisfaction - rest.satisfaction), +(whole.n_thumbs_up - rest.n_thumbs_up), +(whole.n_thumbs_down - rest.n_thumbs_down), +(whole.n_follow_up - rest.n_follow_up), +(whole.n_regenerate - rest.n_regenerate),
+    0, 0, 0, 0
+  FROM responses AS r
+  CROSS JOIN (
+    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
+      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
+      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
+      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
+      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
+    FROM response_feedback WHERE response_id = NEW.response_id) AS whole
+  CROSS JOIN (
+    SELECT count(*) AS n_signals, max(-1.0, min(1.0, coalesce(sum(weight), 0.0))) AS satisfaction,
+      coalesce(max(signal_type = 'thumbs_up'), 0) AS n_thumbs_up,
+      coalesce(max(signal_type = 'thumbs_down'), 0) AS n_thumbs_down,
+      coalesce(max(signal_type = 'follow_up'), 0) AS n_follow_up,
+      coalesce(max(signal_type = 'regenerate'), 0) AS n_regenerate
+    FROM response_feedback WHERE response_id = NEW.response_id AND seq <> NEW.seq) AS rest
+  WHERE r.id = NEW.response_id AND r.outcome = 'ok';
 END;
 
 CREATE INDEX response_feedback_by_time ON response_feedback (tenant_id, created_at);

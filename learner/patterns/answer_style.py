@@ -15,6 +15,7 @@ _NUMBERED: Final = re.compile(
     r"^\s{0,6}(?:\d{1,2}[.)]|[-*+]?\s*\**step\s+\d{1,2}\b[:.)*\s-]*)\s*\W{0,4}(\w*)", re.MULTILINE
 )
 _ITEM: Final = re.compile(r"\n(?=[^\S\n]{0,6}(?:\d|[-*+]?\s*\**step))")
+_DIGIT_LINE: Final = re.compile(r"\n(?=[^\S\n]{0,6}\d)")  # of which _ITEM finds all where no step is named
 _STEP: Final = re.compile(r"^\W{0,8}step\s+\d{1,2}\b", re.MULTILINE)
 _FIRST_THEN: Final = re.compile(
     r"(?:^|[.!\n]\s*)first(?:ly)?,.{1,600}\b(?:then|next|second(?:ly)?)\b.{1,800}\bfinally\b", re.DOTALL
@@ -31,12 +32,13 @@ _ACTIONS: Final = frozenset(
 _EXAMPLES: Final = ("for example", "for instance", " e.g.", "(e.g.", "here's an example", "here is an example")
 _EXAMPLE_HINTS: Final = frozenset(("example", "instance", "e.g."))
 _EXAMPLE: Final = re.compile(r"^\W{0,8}example\b[^\n]{0,40}:", re.MULTILINE)
-_SOURCES: Final = re.compile(
-    r"^\W{0,8}(?:sources?|references?)\b\W*:|^\W{0,8}#\s*(?:sources?|references?)\s*$"
-    r"|\(source: "
-    r"|\baccording to (?:the|our) (?:documentation|docs|manual|policy|handbook|guide|report|data)",
-    re.MULTILINE,
+_LISTED: Final = re.compile(
+    r"^\W{0,8}(?:sources?|references?)\b\W*:|^\W{0,8}#\s*(?:sources?|references?)\s*$|\(source: ", re.MULTILINE
 )
+_ACCORDING: Final = re.compile(
+    r"according to (?:the|our) (?:documentation|docs|manual|policy|handbook|guide|report|data)"
+)
+_WORD_CHARACTER: Final = re.compile(r"\w")
 _SOURCE_HINTS: Final = frozenset(("source", "reference", "according"))
 _NOTE_MARK: Final = re.compile(r"\[(?<=[ .,]\[)\^?\d{1,2}\](?!\()")
 _CAVEAT: Final = re.compile(
@@ -75,11 +77,26 @@ def strategy(read: Read) -> tuple[str, ...] | None:
         and _CLARIFYING.search(lower)
     ):
         found.append("clarify")
-    if ("[" in prose and _NOTE_MARK.search(prose)) or _is_within(_SOURCES, prose, hints & _SOURCE_HINTS, 10, 60):
+    if ("[" in prose and _NOTE_MARK.search(prose)) or (
+        not hints.isdisjoint(_SOURCE_HINTS) and _names_sources(prose, hints & _SOURCE_HINTS)
+    ):
         found.append("sources")
-    if _is_within(_CAVEAT, prose, hints & _CAVEAT_HINTS, 10, 20):
+    # The usual form first, by a plain search.
+    if not hints.isdisjoint(_CAVEAT_HINTS) and (
+        " note that " in prose or _is_within(_CAVEAT, prose, hints & _CAVEAT_HINTS, 10, 20)
+    ):
         found.append("caveats")
     return tuple(found)
+
+
+def _names_sources(prose: str, hints: frozenset[str]) -> bool:
+    """Return whether *prose* says where what it tells comes from; of the words for that it holds *hints* alone."""
+    at = prose.find("according to ") if "according" in hints else -1
+    while at >= 0:
+        if (at == 0 or not _WORD_CHARACTER.match(prose, at - 1)) and _ACCORDING.match(prose, at):
+            return True
+        at = prose.find("according to ", at + 1)
+    return _is_within(_LISTED, prose, hints - {"according"}, 10, 60)
 
 
 def _is_stepwise(prose: str, hints: frozenset[str]) -> bool:
@@ -90,6 +107,8 @@ def _is_stepwise(prose: str, hints: frozenset[str]) -> bool:
     steps = span_of(prose, ("step",), 8, 20) if "step" in hints else None
     if steps is not None and len(_STEP.findall(prose, *steps)) >= 2:
         return True
+    if "step" not in hints and len(_DIGIT_LINE.findall(f"\n{prose}")) < 2:  # half as long as what comes then
+        return False
     numbered = _numbered(prose)
     return len(numbered) >= 2 and 2 * sum(word in _ACTIONS for word in numbered) > len(numbered)
 

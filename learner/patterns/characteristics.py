@@ -5,11 +5,12 @@ has none of its values and is not compared in it.
 """
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from learner.patterns.answer_style import follow_up, strategy
 from learner.patterns.charts import chart
-from learner.patterns.insights import min_count, severity, threshold
+from learner.patterns.insights import ALERTING, PERCENTS, SEVERITY_HINTS, min_count, severity, threshold
 from learner.patterns.reply_text import Read, Reply, read
 from learner.patterns.sql_style import query
 from store.vocabulary import PatternType
@@ -26,7 +27,17 @@ Extractor = Callable[[Read], tuple[str, ...] | None]
 def characterise(reply: Reply, hints: frozenset[str] | None = None) -> dict[str, tuple[str, ...]]:
     """Return the reply's values by dimension, those left out that mean nothing for it; *hints* as for ``read``."""
     facts = read(reply, hints)
-    return {name: found for name, _, values_of in EXTRACTORS if (found := values_of(facts)) is not None}
+    return {name: found for name, values_of in _extractors(facts.hints) if (found := values_of(facts)) is not None}
+
+
+@lru_cache(maxsize=10_000)
+def _extractors(hints: frozenset[str]) -> list[tuple[str, Extractor]]:
+    """Return those that can say anything of a reply with *hints*; most replies share theirs with others."""
+    return [
+        (name, values_of)
+        for name, _, values_of in EXTRACTORS
+        if name not in NEEDED or not hints.isdisjoint(NEEDED[name])
+    ]
 
 
 def _format(facts: Read) -> tuple[str, ...] | None:
@@ -56,6 +67,11 @@ EXTRACTORS: Final[tuple[tuple[str, PatternType, Extractor], ...]] = (
     ("min_count", "insight_threshold", min_count),
     ("severity", "insight_threshold", severity),
 )
+NEEDED: Final[Mapping[str, frozenset[str]]] = {  # hints without which a dimension means nothing for a reply
+    "threshold": PERCENTS,
+    "min_count": ALERTING,
+    "severity": SEVERITY_HINTS,
+}
 TERMINOLOGY: Final = "terminology"  # the tenant's own words, found over all of its replies
 TYPES: Final[Mapping[str, PatternType]] = {
     **{name: type_ for name, type_, _ in EXTRACTORS},

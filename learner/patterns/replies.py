@@ -82,7 +82,11 @@ class _Reader:
         replies = [_reply(unread) for unread in page]
         hints = self._finder.find([reply.text for reply in replies])
         return [
-            Characteristics(unread.seq, self._values(unread, reply, held), self._terms(unread, reply))
+            Characteristics(
+                unread.seq,
+                self._values(unread, reply, held),
+                self._terms(unread, reply) if unread.seq >= self._terms_from else NOT_READ,
+            )
             for unread, reply, held in zip(page, replies, hints, strict=True)
         ]
 
@@ -93,11 +97,12 @@ class _Reader:
         return msgspec.json.encode(values).decode()
 
     def _terms(self, unread: UnreadReply, reply: Reply) -> str:
-        if unread.seq < self._terms_from:
-            return NOT_READ
         terms = terms_in(self._ordinary.read(reply.text), unread.question)
         if terms:
-            names = names_in_turn(unread.messages_json, unread.question, reply.text)
+            # A name in a question that holds none of the terms is none of them; most hold none.
+            question = unread.question.casefold()
+            asked = unread.question if any(term.casefold() in question for term in terms) else ""
+            names = names_in_turn(unread.messages_json, asked, reply.text)
             terms = tuple(term for term in terms if not is_part_of_a_name(term, names))
         return " ".join(terms)
 

@@ -78,6 +78,8 @@ def read(reply: Reply, hints: frozenset[str] | None = None) -> Read:
     else:
         blocks, prose = (), lower
     known = hints_in(lower) if hints is None else hints
+    if not reply.calls:  # as almost all: without a generator for nothing
+        return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:], known, (), ())
     calls = tuple((name.lower(), arguments.lower()) for name, arguments in reply.calls)
     queries = tuple(text for _, arguments in calls for text in _queries(arguments))
     return Read(reply, lower, blocks, prose, prose.rstrip()[-TAIL_CHARS:], known, calls, queries)
@@ -97,13 +99,14 @@ _CODE: Final = re.compile(r"(?:```|~~~)([^\n]*)\n(.*?)(?:```|~~~|\Z)", re.DOTALL
 
 def _fenced(lower: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """Return what ``_CODE`` finds in a text that has no other fences than three backticks, and what it leaves."""
-    blocks, prose, at = [], [], 0
-    while (start := lower.find("```", at)) >= 0 and (line := lower.find("\n", start + 3)) >= 0:
-        end = lower.find("```", line + 1)
-        blocks.append((lower[start + 3 : line].strip(), lower[line + 1 : end] if end >= 0 else lower[line + 1 :]))
-        prose.append(lower[at:start])
-        at = end + 3 if end >= 0 else len(lower)
-    return tuple(blocks), "\n".join([*prose, lower[at:]])
+    parts = lower.split("```")
+    blocks = []
+    for part in parts[1::2]:
+        language, line_end, body = part.partition("\n")
+        if not line_end:  # a fence within the line of another one: what is inside and outside is told by line breaks
+            return tuple((match[1].strip(), match[2]) for match in _CODE.finditer(lower)), _CODE.sub("\n", lower)
+        blocks.append((language.strip(), body))
+    return tuple(blocks), "\n".join(parts[::2] if len(parts) % 2 else [*parts[::2], ""])
 
 
 def has_any(text: str, words: Iterable[str]) -> bool:

@@ -98,11 +98,12 @@ class Ordinary:
                 return self._tokens.is_one(f" {word}") or self._tokens.is_one(f" {small.capitalize()}")
         elif self._tokens.is_one(f" {word}"):  # as the web writes it: iPhone
             return True
+        if small.isascii():  # as almost all are
+            known = self._tokens.words
+            return small in known or not known.isdisjoint(_stems(small))
         return self._is_known(small) or any(self._is_known(stem) for stem in _stems(small))
 
     def _is_known(self, word: str) -> bool:
-        if word.isascii():  # as almost all are
-            return word in self._tokens.words
         return any(self._tokens.is_one(f" {form}") for form in (word, word.capitalize(), word.upper()))
 
 

@@ -78,7 +78,10 @@ STEPS = st.lists(
             st.sampled_from(["thumbs_up", "thumbs_down", "copy", "regenerate", "correction", "dwell_time"]),
             st.sampled_from(["ann", "bob", ""]),
         ),
-        st.tuples(st.just("traffic"), st.integers(0, 20), st.sampled_from(["follow_up", "regenerate"])),
+        st.tuples(  # a page of several, also of the same response and conversation
+            st.just("traffic"),
+            st.lists(st.tuples(st.integers(0, 20), st.sampled_from(["follow_up", "regenerate"])), max_size=6),
+        ),
         st.tuples(st.just("withdraw"), st.integers(0, 20)),
         st.tuples(st.just("forget"), st.integers(0, 20)),
     ),
@@ -122,10 +125,13 @@ class History:
             given_ = Signal(response_id=response_id, signal=kind, user=user, id=self.signals[-1], value=90.0)
             record_signal(self.db, "default", given_, self.config.feedback, source="api", now_s=NOW_S)
 
-    def traffic(self, which: int, kind: Any) -> None:
-        for response_id in chosen(self.responses, which):
-            found = Signal(response_id=response_id, signal=kind, user="ann", id=f"t-{response_id}-{kind}")
-            record_traffic_signals(self.db, "default", [(found, NOW_S)], self.config.feedback)
+    def traffic(self, page: list[tuple[int, Any]]) -> None:
+        found = [
+            (Signal(response_id=response_id, signal=kind, user="ann", id=f"t-{response_id}-{kind}"), NOW_S)
+            for which, kind in page
+            for response_id in chosen(self.responses, which)
+        ]
+        record_traffic_signals(self.db, "default", found, self.config.feedback)
 
     def withdraw(self, which: int) -> None:
         for signal_id in chosen(self.signals, which):

@@ -1,13 +1,17 @@
 """What is read off a reply, for all eight types of pattern."""
 
 import json
+import re
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from learner.patterns.answer_style import _ACTIONS, _NUMBERED, _STEP, _is_stepwise
 from learner.patterns.characteristics import EXTRACTORS, characterise
-from learner.patterns.hints import HintFinder
-from learner.patterns.reply_text import Reply, reply_of
+from learner.patterns.hints import HINTS, HintFinder, hints_in
+from learner.patterns.reply_text import Reply, read, reply_of
 from learner.patterns.wording import template
 from store.vocabulary import PATTERN_TYPES
 
@@ -21,6 +25,58 @@ def values(text: str = "", **changes: object) -> dict[str, tuple[str, ...]]:
     found = characterise(reply)
     assert characterise(reply, FINDER.find([text])[0]) == found
     return found
+
+
+PIECES = st.sampled_from(
+    [*HINTS, " 12", "2.5 ", "high ", " errors", "5", "usage", " by ", "\n", " ", "a", "```", "\u2265 "]
+)
+
+
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_what_is_not_asked_would_have_said_nothing(text: str) -> None:
+    reply = Reply(text=text, format="prose", length_band="short", offers_tools=False, tools=())
+    facts = read(reply)
+    asked = {name: found for name, _, values_of in EXTRACTORS if (found := values_of(facts)) is not None}
+
+    assert values(text) == asked
+
+
+SOURCES = re.compile(
+    r"^\W{0,8}(?:sources?|references?)\b\W*:|^\W{0,8}#\s*(?:sources?|references?)\s*$"
+    r"|\(source: "
+    r"|\baccording to (?:the|our) (?:documentation|docs|manual|policy|handbook|guide|report|data)",
+    re.MULTILINE,
+)
+CAVEATS = re.compile(
+    r"\bnote that\b|\bplease note\b|^\W{0,8}note\W{0,4}:|\b(?:keep|bear) in mind\b|\bcaveats?\b"
+    r"|\b(?:i'm|i am|this|we) assum|\bassuming that\b",
+    re.MULTILINE,
+)
+SAID = st.sampled_from(
+    ["according to ", "the ", "our ", "docs", "policy", "x", " ", "\n", "(source: ", "sources", ":", "# ", "reference",
+     "foot", "note that", "note", "please ", "caveat", "in mind", "keep "]
+)  # fmt: skip
+
+
+@given(st.lists(SAID, max_size=8).map("".join))
+def test_sources_and_caveats_are_found_as_by_one_pattern_for_each(text: str) -> None:
+    found = values(text).get("strategy", ())
+
+    assert ("sources" in found, "caveats" in found) == (bool(SOURCES.search(text)), bool(CAVEATS.search(text)))
+
+
+LINES = st.sampled_from(
+    ["1.", "2)", "10.", "step 1:", "step 2", " ", "\t", "\n", "open", "click it", "-", "**", "3", "x"]
+)
+
+
+@given(st.lists(LINES, max_size=14).map("".join))
+def test_steps_are_the_numbered_lines_that_begin_with_what_to_do(prose: str) -> None:
+    words = _NUMBERED.findall(prose)
+    is_numbered = len(words) >= 2 and 2 * sum(word in _ACTIONS for word in words) > len(words)
+    is_named = "1" in prose and "2" in prose and len(_STEP.findall(prose)) >= 2
+
+    assert _is_stepwise(prose, hints_in(prose)) == (is_named or (is_numbered and "1" in prose and "2" in prose))
 
 
 def test_every_type_of_pattern_has_an_extractor() -> None:

@@ -5,7 +5,8 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from learner.patterns.reply_text import Reply, reply_of
+from learner.patterns.reply_text import _CODE, Reply, reply_of
+from learner.patterns.reply_text import read as read_text
 
 TEXTS = st.one_of(st.text(max_size=20), st.sampled_from(["SELECT 1 FROM t", "```sql\n", "caf\u00e9 \U0001f600"]))
 FUNCTIONS = st.one_of(
@@ -52,3 +53,14 @@ def test_a_lone_function_call_is_a_call_of_a_reply_with_a_text() -> None:
     message = {"role": "assistant", "content": "One moment.", "function_call": {"name": "search", "arguments": "{}"}}
 
     assert read(json.dumps(message), "").tools == ("search",)
+
+
+LINES = st.lists(st.sampled_from(["```", "`", "~~~", "\n", "sql", " ", "select 1", "````", "\r\n"]), max_size=14)
+
+
+@given(LINES.map("".join))
+def test_blocks_of_code_are_those_that_the_pattern_for_all_fences_finds(text: str) -> None:
+    facts = read_text(Reply(text, "prose", "short", offers_tools=False, tools=()))
+
+    assert facts.blocks == tuple((match[1].strip(), match[2]) for match in _CODE.finditer(text))
+    assert facts.prose == (_CODE.sub("\n", text) if facts.blocks else text)

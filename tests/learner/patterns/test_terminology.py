@@ -1,8 +1,10 @@
 """The tenant's own words: better none than a silly one."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from learner.patterns.terminology import Ordinary, tenant_terms, terms_in
+from learner.patterns.terminology import Ordinary, _stems, tenant_terms, terms_in
 from store.tokens import load_token_counter
 from tutelage.demo.library import Library
 from tutelage.demo.sample import load_sample
@@ -146,3 +148,15 @@ def test_real_conversations_about_travel_and_leisure_have_none(ordinary: Ordinar
 
     assert len(replies) > 400
     assert found(replies, ordinary, n_users=len(replies)) == {}
+
+
+TOKENS = load_token_counter()
+PARTS = st.sampled_from(["un", "plan", "city", "cit\u00e9", "work", "zorvex", "s", "ing", "ness", "\u212a", "nn", "e"])
+
+
+@given(st.lists(PARTS, min_size=1, max_size=4).map("".join))
+def test_a_word_is_ordinary_when_it_or_a_stem_of_it_is_one_token(word: str) -> None:
+    forms = [word.lower(), *_stems(word.lower())]
+    is_one = [TOKENS.is_one(f" {case}") for form in forms for case in (form, form.capitalize(), form.upper())]
+
+    assert Ordinary(TOKENS).is_ordinary(word) == (TOKENS.is_one(f" {word}") or any(is_one))
