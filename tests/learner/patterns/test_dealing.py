@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.patterns.beliefs import Beliefs, Scope
-from learner.patterns.dealing import Dealt, best_odds, deal, share_in
+from learner.patterns.dealing import PROBATION_SHARE, Dealt, best_odds, deal, share_in
 from learner.patterns.lifecycle import Change
 from learner.patterns.observations import Column
 from learner.patterns.readings import Readings
@@ -70,7 +70,16 @@ def test_a_promising_trial_passes_the_cap_once_it_had_its_even_odds() -> None:
     late = learned(beliefs_of([TABLE]), TABLE, lift=0.1, log_e=1.0, n_treated=140)
 
     assert dealt(early, pattern(share=0.5)).changes[0].after.share == SETTINGS.trial_share
-    assert dealt(late, pattern(share=0.5)).changes[0].after.share == MOST
+    assert dealt(late, pattern(share=0.5)).changes[0].after.share == PROBATION_SHARE
+
+
+def test_a_promising_trial_keeps_a_control_to_be_proven_against_and_a_proven_pattern_has_the_most() -> None:
+    beliefs = learned(beliefs_of([TABLE]), TABLE, lift=0.3, log_e=2.0, n_treated=5000)
+    trial = dealt(beliefs, pattern(share=0.7)).changes[0].after.share
+    active = dealt(beliefs, pattern("active", share=0.7, warm_step=SETTINGS.warmup_runs)).changes[0].after.share
+
+    assert trial * (1 - trial) >= 0.75 * 0.25  # of what a response says at even odds
+    assert active == MOST > trial
 
 
 def test_competing_trials_of_a_small_tenant_get_more() -> None:
