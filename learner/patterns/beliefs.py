@@ -91,7 +91,7 @@ class Beliefs:
     clashes: Booleans  # (f, f) symmetric: the two harm each other, so that only one of them may be in a cell
     variance: float  # of a response's residual score
     weights: Mapping[str, float]  # family -> what a signal of it is worth in the score; a thumb is 1
-    n_signals: float  # signals of 90 days, at the rate of a new tenant: under 2,000 shares are dealt for a small one
+    n_signals: float  # signals of the last 90 days: under 2,000 shares are dealt for a small tenant
     contrasts: Mapping[Key, Contrast]  # of keys with randomised rows
     tallies: Mapping[str, Tally]  # pattern id -> what happened to it
     observed_users: Floats | None = None  # (K, f) distinct users behind ``n_observed``; None: not counted

@@ -27,8 +27,8 @@ from learner.patterns.tallies import Account, copied, count_uses
 from store.clock import DAY_S
 from store.config import PatternsSection
 
-SIGNAL_DAYS: Final = 90.0  # over which signals are counted to tell a small tenant ...
-LEAST_DAYS: Final = 14.0  # ... that a new tenant is taken to have had for them at least: the first day is no rate
+SIGNAL_DAYS: Final = 90.0  # over which signals are counted to tell a small tenant
+SMALL_TENANT: Final = 2000.0  # signals. Source: PATTERNS, section 4.5
 WEIGHING_DAYS: Final = 7.0  # between two looks at what families are worth
 WORSE: Final = {"rating": -1.0, "follow_up": 1.0, "regenerate": 1.0}  # the direction that is feared
 
@@ -109,7 +109,7 @@ class Statistics:
             self.weights,
             variance,
             fading=self.regression.fading(now_s, self.settings.half_life_days),
-            is_small=n_signals < self.settings.small_signals,
+            is_small=n_signals < SMALL_TENANT,
             crowding=self._crowding(),
         )
         self.fit.cell_mean = effects.cell_mean
@@ -181,11 +181,8 @@ class Statistics:
             self.signals_by_day[day] = self.signals_by_day.get(day, 0.0) + count
 
     def _n_signals(self, now_s: float) -> float:
-        """Return the signals of 90 days: the last, or as many as there will be if a new tenant goes on as it began."""
         last = now_s // DAY_S
-        counted = {day: n for day, n in self.signals_by_day.items() if last - SIGNAL_DAYS < day <= last}
-        days = last - min(counted, default=last) + 1
-        return sum(counted.values()) * max(SIGNAL_DAYS / max(days, LEAST_DAYS), 1.0)
+        return sum(n for day, n in self.signals_by_day.items() if last - SIGNAL_DAYS < day <= last)
 
     def _beliefs(self, effects: Effects, variance: float, n_signals: float) -> Beliefs:
         axes, places = self.axes, self.axes.scope_places

@@ -334,24 +334,6 @@ def test_nothing_at_all_and_one_of_everything_are_fine() -> None:
     np.testing.assert_allclose(silent.confidence(), 0.5, atol=0.2)
 
 
-def test_a_new_tenant_is_as_large_as_it_will_be_if_it_goes_on_as_it_began() -> None:
-    counts = {days: observe(600, 1, Truth(days=days)) for days in (1.0, 20.0, 80.0)}
-    signals = {days: np.count_nonzero(batch.signals) for days, batch in counts.items()}
-
-    found = {days: absorbed(batch).refit(START_S + days * DAY_S).n_signals for days, batch in counts.items()}
-
-    assert found[1.0] == pytest.approx(signals[1.0] * 90 / 14)  # the first day is no rate
-    assert found[20.0] == pytest.approx(signals[20.0] * 90 / 20, rel=0.06)  # days are whole ones
-    assert found[80.0] == pytest.approx(signals[80.0] * 90 / 80, rel=0.02)
-
-
-def test_what_is_older_than_ninety_days_is_no_longer_counted_and_nothing_is_added_for_it() -> None:
-    batch = observe(600, 1, Truth(days=120.0))
-    recent = batch.signals[batch.created_s // DAY_S > (START_S + 120 * DAY_S) // DAY_S - 90]
-
-    assert absorbed(batch).refit(START_S + 120 * DAY_S).n_signals == pytest.approx(np.count_nonzero(recent))
-
-
 def test_more_strata_and_columns_than_there_is_room_for_share_a_place() -> None:
     many = observe(2000, 1, Truth(n_types=30, n_groups=20))
     beliefs = absorbed(many, observe(500, 2, Truth(n_types=40, n_groups=25))).refit(END_S)
