@@ -27,12 +27,9 @@ PRIOR_SD: Final = 0.06  # of an instruction's effect in a cell, in standard devi
 SHARPNESS: Final = 4.0  # exponent on P(best) ...
 SMALL_SHARPNESS: Final = 16.0  # ... of a small tenant, that has no traffic to explore with
 FLOOR: Final = 0.01  # a smaller share gets nothing
-PROBATION: Final = 0.9  # P(lift > 0) of one trial at which its dimension may pass the cap of trials, first ...
-PROBATION_SHARE: Final = 0.75  # ... up to here: a response says three quarters as much there as at even odds, a third
-# at nine to one
-PROVING_SIGNALS: Final = 100  # treated responses with signals before that: a strong effect is proven by then
-PROVABLE_SIGNALS: Final = 3000  # ... and as much as an active pattern after so many: what they have not proven is too
-# small to be proven soon, and what it brings meanwhile counts
+PROBATION: Final = 0.9  # P(lift > 0) of one trial at which its dimension may pass the cap of trials
+PROVING_SIGNALS: Final = 100  # treated responses with signals before that: a strong effect is proven by then, and half
+# as many responses prove it at even odds as at nine to one
 ASKED_SIGNALS: Final = 30  # treated responses with signals that a person who asks for a trial gets in any case
 LOCKED_BESIDE_ACTIVE: Final = 0.3  # trials keep this part of their shares beside a confirmed pattern
 CELL_CONFIDENCE: Final = 0.8  # in a cell where P(lift > 0) is less, an active pattern gets no more than a trial would
@@ -303,10 +300,9 @@ class _Dimension:
         settings = self.settings
         competes = is_trial.sum(1) > 1
         cap = np.where(competes & is_small, max(settings.small_trial_share, settings.trial_share), settings.trial_share)
-        n_treated = np.array([self.readings.n_treated(self.cells.columns[c]) for c in self.columns])
-        promising = is_trial & (self.cells.confidence[:, self.columns] >= PROBATION)
-        for enough, most in ((PROVING_SIGNALS, PROBATION_SHARE), (PROVABLE_SIGNALS, self._most)):
-            cap = np.where((promising & (n_treated >= enough)).any(1), np.maximum(cap, most), cap)
+        is_tried = np.array([self.readings.n_treated(self.cells.columns[c]) for c in self.columns]) >= PROVING_SIGNALS
+        promising = is_trial & is_tried & (self.cells.confidence[:, self.columns] >= PROBATION)
+        cap = np.where(promising.any(1), self._most, cap)
         # What a crash put back into trial this moment must earn a larger share anew.
         is_back = [change.before.state == "active" and change.after.state == "trial" for change in self.changes]
         has_back = np.array([*is_back, False], np.bool_)[self.hands].any(1)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.patterns.beliefs import Beliefs, Scope
-from learner.patterns.dealing import PROBATION_SHARE, PROVABLE_SIGNALS, Dealt, best_odds, deal, share_in
+from learner.patterns.dealing import Dealt, best_odds, deal, share_in
 from learner.patterns.lifecycle import Change
 from learner.patterns.observations import Column
 from learner.patterns.readings import Readings
@@ -70,18 +70,7 @@ def test_a_promising_trial_passes_the_cap_once_it_had_its_even_odds() -> None:
     late = learned(beliefs_of([TABLE]), TABLE, lift=0.1, log_e=1.0, n_treated=140)
 
     assert dealt(early, pattern(share=0.5)).changes[0].after.share == SETTINGS.trial_share
-    assert dealt(late, pattern(share=0.5)).changes[0].after.share == PROBATION_SHARE
-
-
-def test_a_promising_trial_keeps_a_control_until_what_can_be_proven_soon_is() -> None:
-    def share(state: PatternState, n_treated: int) -> float:
-        beliefs = learned(beliefs_of([TABLE]), TABLE, lift=0.3, log_e=2.0, n_treated=n_treated)
-        return dealt(beliefs, pattern(state, share=0.7, warm_step=SETTINGS.warmup_runs)).changes[0].after.share
-
-    trial = share("trial", PROVABLE_SIGNALS - 1)
-
-    assert trial * (1 - trial) >= 0.75 * 0.25  # of what a response says at even odds
-    assert share("trial", PROVABLE_SIGNALS) == share("active", PROVABLE_SIGNALS - 1) == MOST > trial
+    assert dealt(late, pattern(share=0.5)).changes[0].after.share == MOST
 
 
 def test_competing_trials_of_a_small_tenant_get_more() -> None:
