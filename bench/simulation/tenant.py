@@ -16,6 +16,7 @@ from learner.patterns.beliefs import Key, Scope
 from learner.patterns.deciding import Decisions, Split, decide
 from learner.patterns.finding import Find
 from learner.patterns.history import History
+from learner.patterns.kept import family_weights
 from learner.patterns.lifecycle import started
 from learner.patterns.observations import FAMILIES, Column, Exposures, Natural, Observations
 from learner.patterns.safety import Safety, detail_of, safety_of
@@ -59,7 +60,7 @@ class ProductLearner:
             (name, value): (d, v) for d, (name, _, values) in enumerate(names) for v, value in enumerate(values)
         }
         self._natural = [Column(*pair) for pair in self._place]
-        self._statistics = Statistics(self._settings, config.feedback.weights, "segment")
+        self._statistics = Statistics(self._settings, family_weights(config.feedback), "segment")
         self._seed = int(world.cfg.seed)
         self.rows: dict[str, PatternRow] = {}
         self.run = 0

@@ -1,20 +1,22 @@
 """Pairs of instructions that harm each other, seen in the products of their centred coins.
 
-Source: PATTERNS, section 4.7.
+A pair that is kept apart shows nothing new: a false alarm would stay. So what is seen must be sure at every look, over
+all pairs. Source: PATTERNS, section 4.7.
 """
 
+import math
 from typing import ClassVar, Final
 
 import numpy as np
 
 from learner.patterns.coded import Coded
+from learner.patterns.evidence import LEVEL, log_bets_of
 from learner.patterns.normal import Floats
 from learner.patterns.observations import Booleans, Integers
 from learner.patterns.residuals import Residuals
 from learner.patterns.sums import Shape, Sums
 
 PAIR_SD: Final = 0.05  # prior of an interaction, in standard deviations of a residual score
-CLASH_Z: Final = -3.5  # standard errors from which a pair is looked at
 MIN_INFORMATION: Final = 20.0  # sum of squared products of coins
 
 
@@ -47,10 +49,12 @@ class Pairs(Sums):
         """
         information = np.maximum(self.information, 1e-9)
         estimate, error = self.score / information, np.maximum(self.variance / information**2, 1e-12)
-        is_known = self.information > MIN_INFORMATION
-        z = np.where(is_known, estimate / np.sqrt(error), 0.0)
+        is_known = (self.information > MIN_INFORMATION) & (dimension[:, None] != dimension[None, :])
+        sureness = log_bets_of(-self.score, self.variance, variance)
+        n_pairs = max(int(is_known.sum()) // 2, 1)
+        is_sure = is_known & (sureness >= math.log(LEVEL * n_pairs))  # the odds that any pair is kept apart by chance
         prior = PAIR_SD**2 * variance
         shrunk = estimate * prior / (prior + error)
         lesser = np.minimum(key_mean[:, None], key_mean[None, :])
-        found = (z < CLASH_Z) & (shrunk + lesser < 0) & (dimension[:, None] != dimension[None, :])
+        found = is_sure & (shrunk + lesser < 0)
         return np.asarray(found | found.T, np.bool_)

@@ -41,13 +41,19 @@ class Fit(Sums):
 
 
 class Statistics:
-    """The sums of one tenant."""
+    """The sums of one tenant.
+
+    Raises:
+        ValueError: a weight is of no family, or thumbs, by which the others are measured, have none.
+    """
 
     VERSION: Final = 3
 
     def __init__(
         self, settings: PatternsSection, family_weights: Mapping[str, float], strata_field: GroupField | None
     ) -> None:
+        if "thumb" not in family_weights or not set(family_weights) <= set(FAMILIES):
+            raise ValueError(f"weights of thumb and of others of {FAMILIES} are needed, not of {tuple(family_weights)}")
         self.settings = settings
         self.configured = np.array([family_weights.get(name, 0.0) for name in FAMILIES], np.float64)
         self.strata_field = strata_field

@@ -9,7 +9,9 @@ import pytest
 from bench.simulation.loading import Simworld
 from bench.simulation.scenarios import Task, tasks
 from bench.simulation.summary import Figures, bars, of_oracle, share, what_ran
+from bench.simulation.tenant import ProductLearner
 from bench.simulation.watching import Dimensions, Watched
+from store.config import load_config
 
 DIMENSIONS: Dimensions = [
     ("length", "response_format", ["short", "long"]),
@@ -88,6 +90,18 @@ def test_proofs_harm_and_helpers_are_counted_once_a_day() -> None:
         1,
         [("helpful", 0.4, 0.75)],
     )
+
+
+def test_the_worlds_thumbs_count_as_the_product_counts_them() -> None:
+    learner = ProductLearner(world(cfg=SimpleNamespace(seed=1)), DIMENSIONS, load_config())
+    signals = {name: np.zeros(40) for name in ("down", "copy", "follow", "dwell")}
+    context = {"n": 40, "conv": np.arange(40), "user": np.arange(40), "q": np.zeros(40, int), "seg": np.zeros(40, int)}
+    learner.assign(context)
+
+    learner.update({**context, **signals, "run": 0, "up": np.arange(40) % 2, "val": np.zeros((40, 2), int)})
+
+    assert learner.beliefs.weights["thumb"] == load_config().feedback.weights["thumbs_up"]
+    assert learner.beliefs.variance > 0.1  # of thumbs alone: nothing else was signalled
 
 
 def test_what_ran_is_said_of_every_kind_of_world_and_nothing_is_left_out_silently(tmp_path: Path) -> None:

@@ -45,6 +45,12 @@ def key(column: int, scope: Scope | None = None) -> Key:
     return Key(scope or Scope(), COLUMNS[column])
 
 
+@pytest.mark.parametrize("weights", [{"thumbs_up": 1.0, "thumbs_down": -1.0, "copy": 0.3}, {"copy": 0.3}])
+def test_weights_under_other_names_than_families_are_refused_not_taken_for_none(weights: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="weights of thumb"):
+        Statistics(SETTINGS, weights, "segment")
+
+
 def test_a_saved_state_goes_on_as_if_it_had_never_been_saved() -> None:
     first, second = observe(600, 1), observe(400, 2)
     kept = absorbed(first)
