@@ -380,6 +380,16 @@ def add_rule(db: Database, world: World) -> str:
     return row.id
 
 
+def test_a_rule_of_a_person_is_given_up_before_there_is_any_traffic(db: Database, config: Config) -> None:
+    world = World(db, config)
+    pattern_id = add_rule(db, world)
+
+    world.learn()
+    assert get_pattern(db, DEFAULT_TENANT, pattern_id).state == "trial"
+    world.learn(after_h=24 * 31)
+    assert get_pattern(db, DEFAULT_TENANT, pattern_id).state == "retired"
+
+
 def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, config: Config) -> None:
     world = on_trial(db, config)
     row = world.table()
