@@ -170,6 +170,16 @@ def test_a_crash_puts_what_was_activated_last_back_into_trial_and_raises_an_aler
     assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 1
 
 
+def test_a_crash_is_seen_by_a_run_whose_time_is_far_from_that_of_the_records(db: Database, config: Config) -> None:
+    world = active(db, config)
+    world.visit(60, hates_everything, tables=0.0)
+
+    world.learn(after_h=72)
+
+    assert world.table().state == "trial"
+    assert [alert.kind for alert in list_alerts(db, DEFAULT_TENANT)[0]] == ["crash"]
+
+
 def test_a_pattern_that_is_to_blame_for_a_crash_does_not_come_back_with_the_generation_before(
     db: Database, config: Config
 ) -> None:
