@@ -76,16 +76,20 @@ def add_context(call: Call) -> dict[str, Any]:
 
 
 def patch_context(call: Call) -> dict[str, Any]:
-    """Rewrite an entry (``questions``, ``answer``, ``tags``), or flag or retire it (``status`` with ``reason``)."""
+    """Rewrite an entry (``questions``, ``answer``, ``tags``), or approve, flag or retire it (``status``, ``reason``).
+
+    New words wait for a reviewer, and what is approved goes on serving, unless ``status`` says approved.
+    """
     known_fields(call.body, ("questions", "answer", "tags", "status", "reason"))
     questions, answer, tags = texts(call.body, "questions"), text(call.body, "answer"), texts(call.body, "tags")
-    status = one_of("status", text(call.body, "status"), ("flagged", "retired"))
-    if questions is None and answer is None and tags is None and status is None:
+    status = one_of("status", text(call.body, "status"), ("approved", "flagged", "retired"))
+    is_edited = questions is not None or answer is not None or tags is not None
+    if not is_edited and status is None:
         raise bad_field("answer", "questions, answer, tags or status must be given")
     context_id, reason = call.path["id"], text(call.body, "reason") or "by a person"
     with call.db.transaction():
         row = get_context(call.db, call.tenant_id, context_id)
-        if questions is not None or answer is not None or tags is not None:
+        if is_edited:
             row = call.services.author.edit_context(
                 call.db,
                 call.tenant_id,
@@ -93,10 +97,13 @@ def patch_context(call: Call) -> dict[str, Any]:
                 questions=questions,
                 answer=answer,
                 tags=tags,
+                is_approved=status == "approved",
                 actor=call.actor,
                 now_s=call.now_s,
             )
-        if status is not None:
+        if status == "approved" and (row.waiting_revision is not None or not is_edited):
+            row = authoring.approve_context(call.db, call.tenant_id, context_id, actor=call.actor, now_s=call.now_s)
+        elif status in ("flagged", "retired"):
             change = authoring.flag_context if status == "flagged" else authoring.retire_context
             row = change(call.db, call.tenant_id, context_id, reason=reason, actor=call.actor, now_s=call.now_s)
     return _whole(call, row)

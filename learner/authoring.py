@@ -146,10 +146,13 @@ class Author:
         questions: Sequence[str] | None,
         answer: str | None,
         tags: Sequence[str] | None,
+        is_approved: bool = True,
         actor: str,
         now_s: float,
     ) -> ContextRow:
         """Return the entry as a person rewrote it, from the wording that waits if one does; what is None stays.
+
+        Of an approved entry the new wording serves within a second, or waits beside it when not *is_approved*.
 
         Raises:
             NotFoundError: the tenant has no such entry.
@@ -159,11 +162,21 @@ class Author:
         with db.transaction():
             before = contexts.get_context(db, tenant_id, context_id)
             shown = contexts.wording_to_review(db, before)
-            written = self._texts(
-                shown.questions if questions is None else questions,
-                shown.answer if answer is None else answer,
-                shown.tags if tags is None else tags,
-            )
+            questions = shown.questions if questions is None else questions
+            answer = shown.answer if answer is None else answer
+            tags = shown.tags if tags is None else tags
+            if not is_approved:
+                return self.propose_context(
+                    db,
+                    tenant_id,
+                    context_id,
+                    questions=questions,
+                    answer=answer,
+                    tags=tags,
+                    actor=actor,
+                    now_s=now_s,
+                )
+            written = self._texts(questions, answer, tags)
             context = context_review.edit_context(db, tenant_id, context_id, written, actor=actor, now_s=now_s)
             _audit(db, context, "contexts.edit", {"from_revision": shown.revision}, actor=actor, now_s=now_s)
         return context

@@ -9,7 +9,7 @@ from learner import authoring
 from learner.authoring import Author
 from store.audit import record
 from store.context_proposals import add_sources
-from store.contexts import ContextRow, Source, find_waiting_of_run
+from store.contexts import ContextRow, Source, find_waiting_of_run, get_context, wording_to_review
 from store.contradictions import ContradictionRow, Resolution, close_contradiction, get_contradiction
 from store.database import Database
 from store.errors import ConflictError, InvalidError, NotFoundError
@@ -69,6 +69,8 @@ def resolve_contradiction(
                 context = authoring.approve_context(db, tenant_id, context.id, actor=actor, now_s=now_s)
             source = Source(row.conversation_id, row.user_id)
             add_sources(db, tenant_id, context.id, [source], revision=context.revision, now_s=now_s)
+        elif resolution in ("keep", "no_contradiction"):
+            _turn_down_its_revision(db, tenant_id, row, actor=actor, now_s=now_s)
         elif resolution == "retire_both":
             why = reason or f"contradicted by {row.conversation_id}"
             authoring.retire_context(db, tenant_id, row.context_id, reason=why, actor=actor, now_s=now_s)
@@ -82,6 +84,15 @@ def resolve_contradiction(
             now_s=now_s,
         )
     return get_contradiction(db, tenant_id, contradiction_id)
+
+
+def _turn_down_its_revision(db: Database, tenant_id: str, row: ContradictionRow, *, actor: str, now_s: float) -> None:
+    context = get_context(db, tenant_id, row.context_id)
+    if context.pending_revision is None or wording_to_review(db, context).answer != row.answer:
+        return
+    authoring.reject_context(
+        db, tenant_id, context.id, reason=f"the entry was kept against {row.conversation_id}", actor=actor, now_s=now_s
+    )
 
 
 def decide_on_many(

@@ -6,6 +6,7 @@ waits for the disk.
 
 import asyncio
 import dataclasses
+import json
 import logging
 import queue
 import sqlite3
@@ -16,7 +17,7 @@ from typing import Any, Final, cast
 import msgspec
 
 from proxy.errors import ApiError, unavailable
-from proxy.json_body import usual_form
+from proxy.json_body import whole_characters
 from store.clock import Clock
 from store.config import Config, FeedbackSection
 from store.database import Database, open_database
@@ -249,9 +250,10 @@ def _decode(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        # Python's own reader knows NaN and 1e999, so that the field they stand in can be named.
         try:
-            return msgspec.json.decode(usual_form(body))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            return json.loads(whole_characters(body).decode())
+        except (ValueError, RecursionError) as exc:
             raise ApiError(400, f"The request body is not valid JSON: {exc}", code="invalid_json") from exc
 
 
@@ -267,7 +269,7 @@ def _signal(value: Any, section: FeedbackSection, prefix: str) -> Signal:
         signal=cast("SignalType", signal_type),
         user=_text(value, "user", prefix, MAX_ID_CHARS) or "",
         id=_text(value, "id", prefix, MAX_ID_CHARS) or None,
-        value=_number(value, prefix),
+        value=_number(value, prefix, is_time=signal_type == "dwell_time"),
         comment=_text(value, "comment", prefix, max_chars),
         correction=_text(value, "correction", prefix, max_chars),
         metadata=_metadata(value, prefix, max_chars),
@@ -287,12 +289,14 @@ def _text(value: Mapping[str, Any], name: str, prefix: str, max_chars: int, *, i
     return storable(text)
 
 
-def _number(value: Mapping[str, Any], prefix: str) -> float | None:
+def _number(value: Mapping[str, Any], prefix: str, *, is_time: bool) -> float | None:
     number = value.get("value")
     if number is None:
         return None
     if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < MAX_NUMBER:
         raise _bad(prefix + "value", f"must be a number, not {number!r:.100}")
+    if is_time and number < 0:
+        raise _bad(prefix + "value", f"must be seconds from 0, not {number!r}")
     return float(number)
 
 

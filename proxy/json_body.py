@@ -104,14 +104,24 @@ def usual_form(body: bytes) -> bytes:
     b'{"a": "\\ufffd", "b": 0  }'
     """
 
-    def replace_escape(match: re.Match[bytes]) -> bytes:
-        return rb"\ufffd" if match["lone"] else match[0]
-
     def replace_constant(match: re.Match[bytes]) -> bytes:
         text = match[0]
         return text if text.startswith(b'"') else b"0".ljust(len(text))
 
-    return _STRING_OR_CONSTANT.sub(replace_constant, _UNUSUAL.sub(replace_escape, body))
+    return _STRING_OR_CONSTANT.sub(replace_constant, whole_characters(body))
+
+
+def whole_characters(body: bytes) -> bytes:
+    r"""Return *body* at equal length with lone surrogates as U+FFFD.
+
+    >>> whole_characters(rb'{"a": "\ud83d \ud83d\ude00"}')
+    b'{"a": "\\ufffd \\ud83d\\ude00"}'
+    """
+
+    def replace_escape(match: re.Match[bytes]) -> bytes:
+        return rb"\ufffd" if match["lone"] else match[0]
+
+    return _UNUSUAL.sub(replace_escape, body)
 
 
 def wrong_type(param: str, must_be: str) -> ApiError:

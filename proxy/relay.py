@@ -43,6 +43,17 @@ class Turn(Tee, Protocol):
         ...
 
 
+def _outcome(status: int) -> Outcome:
+    """Return what a reply with *status* is, once it is whole: the upstream failed, or it refused the request.
+
+    >>> [_outcome(status) for status in (200, 404, 429, 500)]
+    ['ok', 'error', 'error', 'upstream_error']
+    """
+    if status < 400:
+        return "ok"
+    return "error" if status < 500 else "upstream_error"
+
+
 async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream: str, dialect: Dialect) -> None:
     """Pass a reply on to the client of a learned endpoint.
 
@@ -51,7 +62,7 @@ async def relay(client: Client, response: UpstreamResponse, turn: Tee, upstream:
     of its API. A client that left ends the upstream's.
     """
     status = response.status
-    outcome: Outcome = "ok" if status < 400 else "error"
+    outcome = _outcome(status)
     headers = response_headers(response.headers, status)
     encoding = find(headers, b"content-encoding")
     turn.begin_reply(encoding.decode("latin-1") if encoding else "")

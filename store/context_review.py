@@ -10,6 +10,7 @@ from store.clock import days_before, iso
 from store.context_changes import decide, in_state, serve, supersede_approved, supersede_waiting, take_texts
 from store.context_proposals import propose_revision
 from store.contexts import STANDING, ContextRow, Wording, get_context
+from store.contradictions import settle_contradictions
 from store.database import Database
 from store.errors import ConflictError
 
@@ -88,6 +89,8 @@ def approve_context(
             decide(db, context_id, chosen, status="approved", actor=actor, now_s=now_s)
             supersede_approved(db, context_id, chosen)
             take_texts(db, context_id, chosen, now_s)
+        answer = get_context(db, tenant_id, context_id).answer
+        settle_contradictions(db, context_id, answer, actor=actor, now_s=now_s)
         db.execute(
             """
             UPDATE ai_contexts SET status = 'approved', pending_revision = NULL, flag_count = 0, flag_reason = NULL,

@@ -159,6 +159,18 @@ def close_contradiction(
     return get_contradiction(db, tenant_id, contradiction_id)
 
 
+def settle_contradictions(db: Database, context_id: str, answer: str, *, actor: str, now_s: float) -> None:
+    """Resolve what said against an entry the very *answer* that a person approved for it now."""
+    db.execute(
+        """
+        UPDATE contradictions SET status = 'resolved', resolution = 'replace', note = 'its answer was approved',
+          resolved_by = :actor, resolved_at = :now
+        WHERE context_id = :context_id AND answer = :answer AND status = 'open'
+        """,
+        {"context_id": context_id, "answer": answer, "actor": actor, "now": iso(now_s)},
+    )
+
+
 def forget_contradictions(
     db: Database, tenant_id: str, conversation_ids: str, withdrawn: Iterable[str], trimmed: Iterable[str]
 ) -> None:

@@ -42,9 +42,12 @@ def learn(  # noqa: PLR0917  # typer makes options of them
 
 def _moment(text: str) -> float:
     try:
-        return parse_iso(text)
+        moment_s = parse_iso(text)
     except ValueError as exc:
         raise InvalidError("--now", f"must be a moment such as 2027-01-01T00:00:00Z, not {text!r}") from exc
+    if moment_s < 0:
+        raise InvalidError("--now", f"must not be before 1970, not {text!r}")
+    return moment_s
 
 
 def _summary(report: Any) -> str:

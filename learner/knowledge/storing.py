@@ -61,10 +61,13 @@ def store_draft(run: Run, members: Group, draft: Draft) -> None:
         alike = _alike(run, draft, wording.embedding)
         standing = [entry for entry in alike if entry[0].status in STANDING and entry[1].status != "rejected"]
         turned_down = [c for c, r in alike if r.status == "rejected" or c.status in ("rejected", "retired")]
-        same = [c for c, r in standing if says_the_same(run.collaborators.embedder, r.answer, draft.answer)]
+        same = [one for one in standing if says_the_same(run.collaborators.embedder, one[1].answer, draft.answer)]
         if same:
-            _support(run, members, same[0])
-            _open_within(run, members, draft, same[0])
+            context, revision = same[0]
+            _support(run, members, context, revision)
+            if _is_contradicted(run, context, draft) and context.id not in members.representative.injected_ids:
+                _open(run, context, draft, members.representative)  # it says what waits beside what is in use
+            _open_within(run, members, draft, context)
         elif turned_down:
             _finish_group(run, members, "skipped", turned_down[0].id, "a person turned the like of it down")
         elif standing:
@@ -90,14 +93,14 @@ def _alike(run: Run, draft: Draft, vector: Vector) -> list[tuple[ContextRow, Rev
     return alike
 
 
-def _support(run: Run, members: Group, context: ContextRow) -> None:
+def _support(run: Run, members: Group, context: ContextRow, revision: RevisionRow) -> None:
     """Count conversations that say what an entry says, but for those that say it because it was injected."""
     independent = [m for m in members.members if context.id not in m.injected_ids]
     if not independent:
         _finish_group(run, members, "skipped", context.id, "its own echo")
         return
     sources = [Source(member.conversation_id, member.user_id) for member in independent]
-    add_sources(run.db, run.tenant_id, context.id, sources, revision=context.revision, now_s=run.now_s)
+    add_sources(run.db, run.tenant_id, context.id, sources, revision=revision.revision, now_s=run.now_s)
     _finish_group(run, members, "supported", context.id, "an entry says it already")
 
 
@@ -108,12 +111,9 @@ def _revise_or_skip(run: Run, members: Group, draft: Draft, wording: Wording, co
     if members.representative.provenance != "correction" and context.id in members.representative.injected_ids:
         _finish_group(run, members, "skipped", context.id, "its own echo")
         return
-    if context.status != "pending_approval" and not says_the_same(
-        run.collaborators.embedder, context.answer, draft.answer
-    ):
+    is_contradicted = _is_contradicted(run, context, draft)
+    if is_contradicted:
         _open(run, context, draft, members.representative)
-        _finish_group(run, members, "contradicted", context.id, "an entry in use says something else")
-        return
     propose_revision(
         run.db,
         run.tenant_id,
@@ -127,7 +127,16 @@ def _revise_or_skip(run: Run, members: Group, draft: Draft, wording: Wording, co
         note=draft.note,
     )
     run.tally.changes.append(f"proposed a new wording of {context.id}: {draft.questions[0]}")
-    _finish_group(run, members, "revised", context.id, draft.note)
+    if is_contradicted:
+        _finish_group(run, members, "contradicted", context.id, "an entry in use says something else")
+    else:
+        _finish_group(run, members, "revised", context.id, draft.note)
+
+
+def _is_contradicted(run: Run, context: ContextRow, draft: Draft) -> bool:
+    """Return whether a draft says something else than an entry that was approved."""
+    embedder = run.collaborators.embedder
+    return context.status != "pending_approval" and not says_the_same(embedder, context.answer, draft.answer)
 
 
 def _create(run: Run, members: Group, draft: Draft, wording: Wording) -> None:

@@ -51,9 +51,10 @@ def differences_of(revised: Revised, words: Mapping[str, Words], natural_of: Rea
     )
 
 
-def add_to_history(history: History, batch: Batch) -> None:
-    """Take the records of *batch* into *history*."""
-    _add(history, batch, _Totals(batch.signals, len(batch.responses.seq)).told)
+def add_to_history(history: History, batch: Batch, chosen: Booleans | None = None) -> None:
+    """Take the records of *batch* into *history*: all, or those that *chosen* (n,) says."""
+    told = _Totals(batch.signals, len(batch.responses.seq)).told
+    _add(history, batch, told if chosen is None else {name: values * chosen for name, values in told.items()})
 
 
 def revise_history(history: History, revised: Revised) -> None:

@@ -1,6 +1,7 @@
 """Whether satisfaction fell so far and so surely that learning must stop, and whether learning is to blame."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -53,7 +54,7 @@ class Crash:
     blame_z: float | None  # how much further treated fell than untreated (negative); None: nobody can say
 
 
-def find_crash(history: History, now_s: float, settings: PatternsSection) -> Crash | None:
+def find_crash(history: History, now_s: float, settings: PatternsSection, fresh: History | None = None) -> Crash | None:
     """Return the crash of the newest span against the four weeks before it, or None.
 
     The index is W+ / (W+ + W-): a mean of weights may be near 0 or below, where a relative fall means nothing. Spans
@@ -63,12 +64,16 @@ def find_crash(history: History, now_s: float, settings: PatternsSection) -> Cra
     the share before, so that a single one never exceeds 1), is never less than a part of what chance makes of so few of
     them, and adds what the share ordinarily varies from span to span: seasons, overdispersion.
 
+    Where no span can be judged (all records are of a few hours, or of another time than the run's), what this run read
+    is held against what the runs before read, like the shortest span.
+
     Source: PATTERNS, section 4.7; FINDINGS, section 7; measured by ``bench/crash.py``.
 
     Args:
         history: sums over at least the last weeks.
         now_s: the run's time, seconds since 1970; runs may be irregular.
         settings: thresholds.
+        fresh: the part of *history* that is of replies which this run read first; None: only spans are looked at.
     """
     newest = math.floor(now_s / BIN_S)
     is_over = now_s - newest * BIN_S >= OVER * BIN_S
@@ -76,23 +81,39 @@ def find_crash(history: History, now_s: float, settings: PatternsSection) -> Cra
     ends = ((0, 0.0),) if is_over else ((1, 0.0), (0, EARLY))
     grid = history.grid(now_s, N_BINS)
     found: tuple[float, int, int, float, float] | None = None
+    is_judged = False
     for n_left_out, early in ends:
         total = grid[: len(grid) - n_left_out].sum(axis=1)
         for span, looks in SPANS.items():
             seen, counted = _fall(total, span, WEIGHTS), _fall(total, span, COUNTS)
             if seen is None or counted is None:
                 continue
-            before, now, sd = seen
-            z = (counted[1] - counted[0]) / counted[2]
-            is_large = before - now + MARGIN * sd > settings.crash_drop * before
-            is_sure = z < -(settings.crash_z + looks + early)
-            if is_large and is_sure and (found is None or z < found[0]):
-                found = (z, span, n_left_out, before, now)
+            is_judged = True
+            z = counted.z
+            if seen.is_large(settings) and z < -(settings.crash_z + looks + early) and (found is None or z < found[0]):
+                found = (z, span, n_left_out, seen.before, seen.now)
     if found is None:
-        return None
+        return None if is_judged or fresh is None else _between_runs(history, fresh, settings)
     z, span, n_left_out, before, now = found
     began_s = (newest - n_left_out - span + 1) * BIN_S
-    return Crash(before, now, z, began_s, _blame(grid[: len(grid) - n_left_out], span))
+    whole = grid[: len(grid) - n_left_out]
+    blame_z = _blame(whole[-span:].sum(axis=0), whole[-span - REFERENCE_BINS : -span].sum(axis=0))
+    return Crash(before, now, z, began_s, blame_z)
+
+
+def _between_runs(history: History, fresh: History, settings: PatternsSection) -> Crash | None:
+    times = fresh.span_s()
+    if times is None:
+        return None
+    began_s, newest_s = times
+    recent, reference = (part.grid(newest_s, N_BINS).sum(axis=0) for part in (fresh, history.without(fresh)))
+    seen, counted = (
+        _compared(recent.sum(axis=0), reference.sum(axis=0), measure, lambda before: UNKNOWN_SPREAD)
+        for measure in (WEIGHTS, COUNTS)
+    )
+    if seen is None or counted is None or not seen.is_large(settings) or counted.z >= -(settings.crash_z + SPANS[1]):
+        return None
+    return Crash(seen.before, seen.now, counted.z, began_s, _blame(recent, reference))
 
 
 def is_recovered(history: History, at_s: float, before: float, settings: PatternsSection) -> bool:
@@ -103,8 +124,26 @@ def is_recovered(history: History, at_s: float, before: float, settings: Pattern
     return is_known and index is not None and index > before * (1 - RECOVERY * settings.crash_drop)
 
 
-def _fall(total: Floats, span: int, measure: tuple[int, int]) -> tuple[float, float, float] | None:
-    """Return the share of good before, now, and the standard error of their difference; None: not to be judged.
+@dataclass(frozen=True, slots=True)
+class _Fall:
+    """The share of good before and now, and the standard error of their difference."""
+
+    before: float
+    now: float
+    sd: float
+
+    @property
+    def z(self) -> float:
+        """Return the difference in standard errors, negative for a fall."""
+        return (self.now - self.before) / self.sd
+
+    def is_large(self, settings: PatternsSection) -> bool:
+        """Return whether it fell by ``crash_drop`` of what it was, give or take most of a standard error."""
+        return self.before - self.now + MARGIN * self.sd > settings.crash_drop * self.before
+
+
+def _fall(total: Floats, span: int, measure: tuple[int, int]) -> _Fall | None:
+    """Return how the newest bins stand to those before; None: not to be judged.
 
     Args:
         total: (N_BINS, N_BUCKETS, N_SUMS).
@@ -112,9 +151,24 @@ def _fall(total: Floats, span: int, measure: tuple[int, int]) -> tuple[float, fl
         measure: which sums are good and bad.
     """
     earlier = total[-span - REFERENCE_BINS : -span]
-    if min(total[-span:, :, RATED].sum(), earlier[..., RATED].sum()) < MIN_RATED:
+    return _compared(
+        total[-span:].sum(axis=0),
+        earlier.sum(axis=0),
+        measure,
+        lambda before: _spread(earlier, span, before, measure),
+    )
+
+
+def _compared(
+    recent_sums: Floats, reference_sums: Floats, measure: tuple[int, int], spread: Callable[[float], float]
+) -> _Fall | None:
+    """Return how *recent_sums* (N_BUCKETS, N_SUMS) stand to *reference_sums*; None: not to be judged.
+
+    *spread* returns the variance from span to span, of the share before.
+    """
+    if min(recent_sums[:, RATED].sum(), reference_sums[:, RATED].sum()) < MIN_RATED:
         return None
-    recent, reference = _capped(total[-span:, :, measure].sum(axis=0)), _capped(earlier[..., measure].sum(axis=0))
+    recent, reference = _capped(recent_sums[:, measure]), _capped(reference_sums[:, measure])
     before, now = _index(reference), _index(recent)
     if before is None or now is None or before <= 0:
         return None
@@ -122,8 +176,8 @@ def _fall(total: Floats, span: int, measure: tuple[int, int]) -> tuple[float, fl
     deviation = _deviations(recent, before) - _deviations(reference, before)
     weight = recent.sum(axis=-1)
     chance = before * (1 - before) * float((weight**2).sum() / weight.sum() ** 2)
-    variance = max(float((deviation**2).sum()), CHANCE * chance) + _spread(earlier, span, before, measure)
-    return (before, now, math.sqrt(variance)) if variance > 0 else None
+    variance = max(float((deviation**2).sum()), CHANCE * chance) + spread(before)
+    return _Fall(before, now, math.sqrt(variance)) if variance > 0 else None
 
 
 def _index(parts: Floats) -> float | None:
@@ -164,13 +218,13 @@ def _spread(bins: Floats, span: int, center: float, measure: tuple[int, int]) ->
     return max(float(excess.mean()), 0.0)
 
 
-def _blame(grid: Floats, span: int) -> float | None:
+def _blame(recent: Floats, reference: Floats) -> float | None:
     """Return how much further the treated fell than control and holdout together, in standard errors.
 
+    Both are (N_ARMS, N_BUCKETS, N_SUMS), now and before.
     A difference of differences: who is treated need not be alike, and an upstream's outage hits both. The standard
     error is that under "both fell alike". None when either side has too few signals before or now.
     """
-    recent, reference = grid[-span:].sum(axis=0), grid[-span - REFERENCE_BINS : -span].sum(axis=0)
     now, before = (_index(_capped(sums[..., WEIGHTS].sum(axis=0))) for sums in (recent, reference))
     untreated = [arm for arm in range(N_ARMS) if arm != TREATED]
     sides = [_side(recent[arms].sum(axis=0), reference[arms].sum(axis=0)) for arms in ([TREATED], untreated)]

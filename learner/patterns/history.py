@@ -88,6 +88,17 @@ class History:
         flat[self._keys[low:high] - first * size] = self._sums[low:high]
         return flat.reshape(n_bins, N_ARMS, N_BUCKETS, N_SUMS)
 
+    def without(self, other: Self) -> Self:
+        """Return the sums that are left when those of *other*, a part of this, are taken off."""
+        left = self.copy()
+        left._merge(other._keys, -other._sums)  # noqa: SLF001  # of the same class
+        return left
+
+    def span_s(self) -> tuple[float, float] | None:
+        """Return when the oldest and the newest bin with signals begin, seconds since 1970; None without any."""
+        bins = self._keys[self._sums[:, RATED] > 0] // (N_ARMS * N_BUCKETS)
+        return (float(bins[0]) * BIN_S, float(bins[-1]) * BIN_S) if len(bins) else None
+
     def copy(self) -> Self:
         """Return a history that can be added to without changing this one."""
         return type(self)(self._keys.copy(), self._sums.copy())

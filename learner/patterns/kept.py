@@ -171,6 +171,7 @@ class CaughtUp:
     kept: Kept
     seen: Kept
     news: News
+    fresh: History  # what people thought of the replies that are new
 
 
 def catch_up(kept: Kept, source: Source, since: Cursor, until: Cursor, *, settled: int) -> CaughtUp:
@@ -179,12 +180,13 @@ def catch_up(kept: Kept, source: Source, since: Cursor, until: Cursor, *, settle
     Call it inside one snapshot of the database, in which *until* was read; *since* is where the run before ended.
     """
     settled = max(settled, kept.cursor.response)
+    fresh = History()
     news = _revise(kept, source, since, until)
-    news += _take_in(kept, source, since, Span(kept.cursor.response, settled, until.signal, source.since_at))
+    news += _take_in(kept, source, since, Span(kept.cursor.response, settled, until.signal, source.since_at), fresh)
     kept = replace(kept, cursor=Cursor(settled, until.signal, until.removal))
     seen = kept.copy()
-    news += _take_in(seen, source, since, Span(settled, until.response, until.signal, source.since_at))
-    return CaughtUp(kept, seen, news)
+    news += _take_in(seen, source, since, Span(settled, until.response, until.signal, source.since_at), fresh)
+    return CaughtUp(kept, seen, news, fresh)
 
 
 def _revise(kept: Kept, source: Source, since: Cursor, until: Cursor) -> News:
@@ -204,13 +206,14 @@ def _revise(kept: Kept, source: Source, since: Cursor, until: Cursor) -> News:
     return News(n_signals=n_signals)
 
 
-def _take_in(kept: Kept, source: Source, since: Cursor, span: Span) -> News:
+def _take_in(kept: Kept, source: Source, since: Cursor, span: Span, fresh: History) -> News:
     words, news = _words(source, kept), News()
     for batch in read_batches(source.db, source.tenant_id, span, group_field=kept.group_field):
         observations = observations_of(batch, words, _reader(kept))
         kept.statistics.absorb(observations)
         add_to_history(kept.history, batch)
         is_new = batch.responses.seq > since.response
+        add_to_history(fresh, batch, is_new)
         n_signals = int((batch.signals.seq > since.signal).sum())
         news += News(int(is_new.sum()), n_signals, float(observations.satisfaction[is_new].sum()))
     return news

@@ -14,7 +14,6 @@ from learner.patterns.finding import Find
 from learner.patterns.kept import (
     CaughtUp,
     Cursor,
-    Kept,
     Source,
     as_state,
     catch_up,
@@ -101,7 +100,7 @@ def run_patterns(  # noqa: PLR0917  # the signature of every kind of run
             until = replace(_newest(db, tenant_id, since), response=until_response)
             state = load_learner_state(db, tenant_id)
             found = _catch_up(source, state, since, until, situation)
-            safety = _safety(source, found.seen, situation)
+            safety = _safety(source, found, situation)
     situation = replace(situation, crash=safety.crash, is_frozen=safety.is_frozen)
     return publish_run(
         db, run, _decide(run, Read(source, state, found, until), situation, safety, collaborators.tokens)
@@ -168,15 +167,16 @@ def _catch_up(
     return catch_up(kept, source, since, until, settled=settled)
 
 
-def _safety(source: Source, seen: Kept, situation: Situation) -> Safety:
+def _safety(source: Source, found: CaughtUp, situation: Situation) -> Safety:
     since_s = situation.now_s - MEMORY_S
     return safety_of(
-        seen.history,
+        found.seen.history,
         alerts_since(source.db, source.tenant_id, "crash", since_s),
         situation.activated_s,
         plans_since(source.db, source.tenant_id, since_s),
         situation.now_s,
         situation.settings,
+        found.fresh,
     )
 
 

@@ -72,7 +72,7 @@ class Readings:
         beliefs = self.beliefs
         return Reading(
             confidence=float(self._confidence[k, f]),
-            elsewhere=float(self._confidence[1:, f].max()) if key.scope == Scope() else float(self._confidence[k, f]),
+            elsewhere=self._elsewhere(f) if key.scope == Scope() else float(self._confidence[k, f]),
             log_e=float(beliefs.log_e[k, f]),
             harm_z=float(beliefs.harm_z[k, f]),
             n_treated=float(beliefs.n_treated[k, f]),
@@ -81,6 +81,11 @@ class Readings:
             objection=objection(beliefs.guardrails, k, f, self._settings),
             guardrails=differences(beliefs.guardrails, k, f),
         )
+
+    def _elsewhere(self, f: int) -> float:
+        # A tenant without traffic has no narrower scopes yet.
+        narrower = self._confidence[1:, f]
+        return float(narrower.max()) if narrower.size else UNKNOWN.elsewhere
 
     def worsening(self, key: Key) -> Worsening | None:
         """Return since when *key* helps no more, though it did; worked out when asked for."""

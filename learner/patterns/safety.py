@@ -34,6 +34,7 @@ def safety_of(  # noqa: PLR0917  # all that safety depends on
     generations: Sequence[GenerationRow],
     now_s: float,
     settings: PatternsSection,
+    fresh: History | None = None,
 ) -> Safety:
     """Return what the run must keep to; pure.
 
@@ -44,9 +45,10 @@ def safety_of(  # noqa: PLR0917  # all that safety depends on
         generations: those with a plan, of the last weeks; any order.
         now_s: the run's time, seconds since 1970.
         settings: thresholds.
+        fresh: the part of *history* that is of replies which this run read first.
     """
     last = _last_crash(alerts, now_s)
-    found = find_crash(history, now_s, settings)
+    found = find_crash(history, now_s, settings, fresh)
     if found is None or (last is not None and _is_known(history, last, found, settings)):
         is_frozen = last is not None and _is_frozen(history, last, now_s, settings)
         told = f"frozen since the crash of {last.created_at}" if last is not None and is_frozen else ""

@@ -249,17 +249,17 @@ def test_the_async_client_streams_and_answers_at_the_same_time(compare: Compare)
 
 
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("status", "kind", "outcome"),
     [
-        (400, anthropic.BadRequestError),
-        (401, anthropic.AuthenticationError),
-        (404, anthropic.NotFoundError),
-        (429, anthropic.RateLimitError),
-        (529, anthropic.InternalServerError),
+        (400, anthropic.BadRequestError, "error"),
+        (401, anthropic.AuthenticationError, "error"),
+        (404, anthropic.NotFoundError, "error"),
+        (429, anthropic.RateLimitError, "error"),
+        (529, anthropic.InternalServerError, "upstream_error"),
     ],
 )
 def test_an_error_of_the_provider_is_the_sdks_own_error(
-    status: int, kind: type[anthropic.APIStatusError], compare: Compare
+    status: int, kind: type[anthropic.APIStatusError], outcome: str, compare: Compare
 ) -> None:
     def ask(endpoint: Endpoint) -> Any:
         with client_of(endpoint, max_retries=0) as client, pytest.raises(kind) as caught:
@@ -270,7 +270,7 @@ def test_an_error_of_the_provider_is_the_sdks_own_error(
     assert played.result[1]["error"]["message"] == "scripted failure"
     assert played.result[2] == "17"
     (record,) = played.records(1)
-    assert (record["outcome"], record["status"]) == ("error", status)
+    assert (record["outcome"], record["status"]) == (outcome, status)
 
 
 def test_the_sdk_tries_again_when_the_provider_says_so(compare: Compare) -> None:

@@ -392,17 +392,21 @@ BOTH_APIS = pytest.mark.parametrize("call", [chat, responses])
 
 @BOTH_APIS
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    ("status", "kind", "outcome"),
     [
-        (400, openai.BadRequestError),
-        (401, openai.AuthenticationError),
-        (404, openai.NotFoundError),
-        (429, openai.RateLimitError),
-        (503, openai.InternalServerError),
+        (400, openai.BadRequestError, "error"),
+        (401, openai.AuthenticationError, "error"),
+        (404, openai.NotFoundError, "error"),
+        (429, openai.RateLimitError, "error"),
+        (503, openai.InternalServerError, "upstream_error"),
     ],
 )
 def test_an_error_of_the_provider_is_the_sdks_own_error(
-    status: int, kind: type[openai.APIStatusError], call: Callable[[OpenAI, Endpoint], None], compare: Compare
+    status: int,
+    kind: type[openai.APIStatusError],
+    outcome: str,
+    call: Callable[[OpenAI, Endpoint], None],
+    compare: Compare,
 ) -> None:
     def ask(endpoint: Endpoint) -> Any:
         with client_of(endpoint, max_retries=0) as client, pytest.raises(kind) as caught:
@@ -413,7 +417,7 @@ def test_an_error_of_the_provider_is_the_sdks_own_error(
     assert played.result[0]["message"] == "scripted failure"
     assert played.result[1:] == ["req_scripted", "17"]
     (record,) = played.records(1)
-    assert (record["outcome"], record["status"]) == ("error", status)
+    assert (record["outcome"], record["status"]) == (outcome, status)
 
 
 @BOTH_APIS

@@ -3,8 +3,9 @@
 The test knows what it made each request go through, so it knows what its record must say:
 
 - ``ok``: the whole of a good reply was handed to the client's connection.
-- ``error``: the upstream answered with an error status.
-- ``upstream_error``: the upstream broke off, kept silent, said no HTTP, or ended a reply that was not whole.
+- ``error``: the upstream refused the request, with a status from 400 to 499.
+- ``upstream_error``: it answered that it failed (5xx), broke off, kept silent, said no HTTP, or ended a reply that was
+  not whole.
 - ``cancelled``: the client left before the whole reply was handed to its connection.
 - A client that leaves at the instant when the upstream ends: ``ok`` when the last byte was handed over first,
   ``cancelled`` otherwise; one record in either case.
@@ -232,7 +233,7 @@ def outcomes(request: Request) -> set[str]:
         return {"cancelled"}
     if request.upstream in GOOD:
         return {"ok"}
-    return {"error"} if request.upstream.startswith("refuses") else {"upstream_error"}
+    return {"error"} if request.upstream == "refuses with 429" else {"upstream_error"}
 
 
 def plan(source: random.Random) -> list[Request]:

@@ -163,7 +163,7 @@ def test_the_command_learns_while_both_processes_run(product: Product) -> None:
 
 def test_a_learning_run_of_nobody_or_at_no_time_is_refused(product: Product) -> None:
     product.learn("patterns")
-    for arguments in (["--tenant", "nobody"], ["--now", "someday"], ["--kind", "magic"]):
+    for arguments in (["--tenant", "nobody"], ["--now", "someday"], ["--now", "0001-01-01"], ["--kind", "magic"]):
         done = product.command("learn", *arguments, check=False)
         assert done.returncode != 0
         assert "Traceback" not in done.stderr

@@ -180,10 +180,31 @@ def test_a_reviewer_decides_on_what_they_saw(client: TestClient) -> None:
 
 def test_an_edit_keeps_what_it_does_not_name(client: TestClient) -> None:
     added = add_context(client, status="approved")
-    edited = client.patch(f"/api/contexts/{added['id']}", json={"tags": ["card", "card", ""]}).json()
+    changes = {"tags": ["card", "card", ""], "status": "approved"}
+    edited = client.patch(f"/api/contexts/{added['id']}", json=changes).json()
     assert (edited["answer"], edited["questions"], edited["tags"]) == ("Cards work.", CONTEXT["questions"], ["card"])
     assert (edited["is_served"], edited["revision"]) == (True, 2)
     assert [revision["revision"] for revision in edited["revisions"]] == [2, 1]
+
+
+def test_new_words_wait_while_the_approved_ones_serve(client: TestClient) -> None:
+    url = f"/api/contexts/{add_context(client, status='approved')['id']}"
+    edited = client.patch(url, json={"answer": "Cards and cash."}).json()
+    assert (edited["answer"], edited["is_served"], edited["waiting_revision"]) == ("Cards work.", True, 2)
+    assert edited["revisions"][0]["answer"] == "Cards and cash."
+    approved = client.post(f"{url}/approve").json()
+    assert (approved["answer"], approved["revision"], approved["waiting_revision"]) == ("Cards and cash.", 2, None)
+    client.patch(url, json={"answer": "Cards only."})
+    rejected = client.post(f"{url}/reject", json={"reason": "wrong"}).json()
+    assert (rejected["answer"], rejected["status"], rejected["is_served"]) == ("Cards and cash.", "approved", True)
+
+
+def test_an_entry_may_be_rewritten_and_approved_at_once(client: TestClient) -> None:
+    for added in (add_context(client), add_context(client, status="approved")):
+        url = f"/api/contexts/{added['id']}"
+        edited = client.patch(url, json={"answer": "Cards and cash.", "status": "approved"}).json()
+        assert (edited["answer"], edited["status"], edited["is_served"]) == ("Cards and cash.", "approved", True)
+        assert client.patch(url, json={"status": "approved"}).status_code == 409
 
 
 def test_an_entry_is_flagged_and_retired(client: TestClient, db: Database) -> None:

@@ -95,6 +95,23 @@ def test_each_resolution_does_what_it_says_once(
     assert list_contradictions(db, "default", status="open") == ([], None)
 
 
+@pytest.mark.parametrize("resolution", ["keep", "no_contradiction"])
+def test_an_entry_that_is_kept_turns_down_the_revision_that_says_otherwise(
+    client: TestClient, db: Database, author: Author, resolution: str
+) -> None:
+    context = entry(db, author)
+    opened = contradict(db, context)
+    author.propose_context(
+        db, "default", context.id, questions=QUESTIONS, answer=NEW, tags=[], actor="learner", now_s=NOW_S
+    )
+
+    resolve(client, opened, resolution)
+
+    shown = client.get(f"/api/contexts/{context.id}").json()
+    assert (shown["answer"], shown["status"], shown["waiting_revision"]) == (OLD, "approved", None)
+    assert [one["status"] for one in shown["revisions"]] == ["rejected", "approved"]
+
+
 def test_what_replaces_rests_on_its_conversation(client: TestClient, db: Database, author: Author) -> None:
     context = entry(db, author, is_approved=False)
     resolve(client, contradict(db, context), "replace")

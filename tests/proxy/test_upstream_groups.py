@@ -102,7 +102,7 @@ def test_when_all_fail_the_client_gets_the_last_real_answer_whole(config: Config
     ):
         answer = client.ask(b"POST", CHAT, BODY, JSON)
     assert (answer.status, answer.body, dict(answer.headers)[b"x-from"]) == (503, b"oops", b"main")
-    assert learning.turns[0].outcome() == ("error", 503, "main")
+    assert learning.turns[0].outcome() == ("upstream_error", 503, "main")
 
 
 def test_when_nobody_replies_the_client_hears_of_the_last_one_asked(config: Config, groups: Groups) -> None:

@@ -250,7 +250,7 @@ def test_the_same_answer_again_supports_the_entry(learning: Learning) -> None:
     assert (entry.n_users, report.counts["supported"]) == (6, 1)
 
 
-def test_a_different_answer_opens_a_contradiction_and_no_second_row(learning: Learning) -> None:
+def test_a_different_answer_opens_a_contradiction_and_waits_as_a_revision_and_no_second_row(learning: Learning) -> None:
     ask_for_refunds(learning)
     learning.run()
     (entry,) = learning.entries()
@@ -261,11 +261,15 @@ def test_a_different_answer_opens_a_contradiction_and_no_second_row(learning: Le
 
     (served,) = learning.entries()
     assert (served.answer, served.is_served) == (REFUND, True)
-    assert list_waiting(learning.db, TENANT) == ([], None)
+    ((_, waiting),) = list_waiting(learning.db, TENANT)[0]
+    assert waiting.answer == "Refunds of cancelled orders are no longer possible since March."
     (found,) = list_contradictions(learning.db, TENANT, status="open")[0]
     assert (found.context_id, found.said_before, found.conversation_id) == (entry.id, REFUND, "new-0")
     assert found.answer == "Refunds of cancelled orders are no longer possible since March."
     assert (report.counts["contradicted"], report.counts["contradictions"]) == (1, 1)
+    approve_context(learning.db, TENANT, entry.id, actor="ann", now_s=NOW_S + DAY_S)
+    assert [(one.answer, one.is_served) for one in learning.entries()] == [(waiting.answer, True)]
+    assert [one.resolution for one in list_contradictions(learning.db, TENANT)[0]] == ["replace"]
 
 
 def test_a_rejected_entry_does_not_come_back(learning: Learning) -> None:

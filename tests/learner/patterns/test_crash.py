@@ -74,6 +74,57 @@ def test_a_large_and_sure_fall_is_a_crash_and_is_placed_in_time() -> None:
     assert found.began_s == NOW_S + 1 - 3 * BIN_S
 
 
+def minutes_of(share: float, n: int, *, n_users: int = 40, seed: int = 0) -> History:
+    """Return *n* votes, the share of good ones *share*, all within a few minutes."""
+    rng = np.random.default_rng(seed)
+    good = (rng.random(n) < share).astype(np.float64)
+    users = [f"u{number}" for number in rng.integers(n_users, size=n)]
+    history = History()
+    history.add(
+        created_s=NOW_S - rng.uniform(0, 300, n),
+        users=users,
+        conversations=users,
+        is_holdout=np.zeros(n, np.bool_),
+        is_treated=np.ones(n, np.bool_),
+        n_rated=np.ones(n),
+        good=good,
+        bad=1 - good,
+        n_pleased=good,
+        n_displeased=1 - good,
+    )
+    return history
+
+
+def both(one: History, other: History) -> History:
+    return one.without(History().without(other))
+
+
+@pytest.mark.parametrize("after_s", [0.0, 3 * DAY_S])
+def test_what_no_span_can_tell_is_told_by_what_the_runs_read(after_s: float) -> None:
+    earlier, fresh = minutes_of(0.8, 300), minutes_of(0.1, 100, seed=1)
+
+    found = find_crash(both(earlier, fresh), NOW_S + after_s, PATTERNS, fresh)
+
+    assert found is not None
+    assert found.before == pytest.approx(0.8, abs=0.1)
+    assert found.now == pytest.approx(0.1, abs=0.1)
+    assert find_crash(both(earlier, fresh), NOW_S + after_s, PATTERNS) is None
+
+
+def test_runs_that_read_the_same_few_or_nothing_tell_no_crash() -> None:
+    earlier = minutes_of(0.8, 300)
+
+    for fresh in (minutes_of(0.78, 100, seed=1), minutes_of(0.0, 9, seed=1), History()):
+        assert find_crash(both(earlier, fresh), NOW_S, PATTERNS, fresh) is None
+    assert find_crash(earlier, NOW_S, PATTERNS, earlier) is None
+
+
+def test_where_spans_can_be_judged_runs_are_not() -> None:
+    calm, bad = history_of(0.8, 0.8), minutes_of(0.0, 12)
+
+    assert find_crash(both(calm, bad), NOW_S, PATTERNS, bad) is None
+
+
 def test_a_small_fall_is_none_however_sure() -> None:
     assert not is_crash(history_of(0.8, 0.68, n_a_day=4000))
 

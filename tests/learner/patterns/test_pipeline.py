@@ -170,6 +170,16 @@ def test_a_crash_puts_what_was_activated_last_back_into_trial_and_raises_an_aler
     assert len(list_alerts(db, DEFAULT_TENANT)[0]) == 1
 
 
+def test_a_crash_is_seen_by_a_run_whose_time_is_far_from_that_of_the_records(db: Database, config: Config) -> None:
+    world = active(db, config)
+    world.visit(60, hates_everything, tables=0.0)
+
+    world.learn(after_h=72)
+
+    assert world.table().state == "trial"
+    assert [alert.kind for alert in list_alerts(db, DEFAULT_TENANT)[0]] == ["crash"]
+
+
 def test_a_pattern_that_is_to_blame_for_a_crash_does_not_come_back_with_the_generation_before(
     db: Database, config: Config
 ) -> None:
@@ -378,6 +388,16 @@ def add_rule(db: Database, world: World) -> str:
         now_s=world.now_s,
     )
     return row.id
+
+
+def test_a_rule_of_a_person_is_given_up_before_there_is_any_traffic(db: Database, config: Config) -> None:
+    world = World(db, config)
+    pattern_id = add_rule(db, world)
+
+    world.learn()
+    assert get_pattern(db, DEFAULT_TENANT, pattern_id).state == "trial"
+    world.learn(after_h=24 * 31)
+    assert get_pattern(db, DEFAULT_TENANT, pattern_id).state == "retired"
 
 
 def test_a_person_is_not_overruled_by_a_run_that_was_under_way(db: Database, config: Config) -> None:
