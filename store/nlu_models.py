@@ -14,6 +14,8 @@ from store.database import Database, Row
 from store.errors import ConflictError, DamagedModelError, NotFoundError
 from store.intent_classifier import IntentClassifier, decode_classifier
 from store.paging import decode_number, encode_cursor, split_page
+from store.refit_table import RefitTable, is_refit_of
+from store.refits import load_named_refit
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,12 @@ def embedding_model_of(db: Database, tenant_id: str, version: int) -> str:
         {"tenant_id": tenant_id, "version": version},
     )
     return str(found or "")
+
+
+def refit_read_by(db: Database, tenant_id: str, version: int, local_model: str) -> RefitTable | None:
+    """Return the refit of *local_model* whose vectors a version reads; None: it reads others, or the table is gone."""
+    name = embedding_model_of(db, tenant_id, version)
+    return load_named_refit(db, tenant_id, name) if is_refit_of(name, local_model) else None
 
 
 def load_classifier(

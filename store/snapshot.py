@@ -12,10 +12,10 @@ from store.database import Database, Row
 from store.errors import DamagedModelError
 from store.generations import current_number, current_plan
 from store.intent_classifier import IntentClassifier
-from store.nlu_models import embedding_model_of, load_classifier, serving_version
+from store.nlu_models import load_classifier, refit_read_by, serving_version
 from store.plan import EMPTY_PLAN, Plan
-from store.refit_table import RefitTable, is_refit_of
-from store.refits import load_named_refit, load_refit, served_refit_name
+from store.refit_table import RefitTable
+from store.refits import load_refit, served_refit_name
 from store.served_contexts import ContextRows, Entries, ServedContexts
 from store.tenants import get_tenant
 from store.vectors import decode_vectors
@@ -158,10 +158,8 @@ def _load_classifier(
     if previous is not None and previous.nlu_version == version and previous.classifier is not None:
         return previous.classifier, previous.classifier_refit, None
     try:
-        name, table = embedding_model_of(db, tenant_id, version), None
-        if is_refit_of(name, embedding_model):
-            table = load_named_refit(db, tenant_id, name)
-        read = embedding_model if table is None else name
+        table = refit_read_by(db, tenant_id, version, embedding_model)
+        read = embedding_model if table is None else table.name
         return load_classifier(db, tenant_id, version, embedding_model=read), table, None
     except DamagedModelError as exc:
         return None, None, f"version {version} cannot be used: {exc}"

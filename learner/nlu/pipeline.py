@@ -19,16 +19,9 @@ from store.datasets import labelled_texts
 from store.embedding import Embedder, LocalEmbedder, RefittedEmbedder
 from store.errors import DamagedModelError
 from store.intent_classifier import IntentClassifier
-from store.nlu_models import (
-    NewModel,
-    add_model,
-    embedding_model_of,
-    load_classifier,
-    newest_fingerprint,
-    serving_version,
-)
-from store.refit_table import is_refit_of
-from store.refits import load_named_refit, load_refit
+from store.nlu_models import NewModel, add_model, load_classifier, newest_fingerprint, refit_read_by, serving_version
+from store.refit_table import RefitTable
+from store.refits import load_refit
 from store.runs import finish_run
 
 LEAST_INTENTS: Final = 2
@@ -132,7 +125,10 @@ def _truth(chosen: TrainingSet) -> list[str]:
 
 def tenant_embedder(db: Database, tenant_id: str, local: LocalEmbedder) -> Embedder:
     """Return what makes the tenant's own vectors while a refit of them is served, else *local*."""
-    table = load_refit(db, tenant_id, local.name)
+    return _embedder_of(local, load_refit(db, tenant_id, local.name))
+
+
+def _embedder_of(local: LocalEmbedder, table: RefitTable | None) -> Embedder:
     return local if table is None else RefittedEmbedder(local, table)
 
 
@@ -142,9 +138,7 @@ def _rival(
     """Return how the version that serves does on the same held-out texts; None when the built-in types serve."""
     if not version:
         return None
-    name = embedding_model_of(db, tenant_id, version)
-    table = load_named_refit(db, tenant_id, name) if is_refit_of(name, local.name) else None
-    embedder: Embedder = local if table is None else RefittedEmbedder(local, table)
+    embedder = _embedder_of(local, refit_read_by(db, tenant_id, version, local.name))
     try:
         twin = load_classifier(db, tenant_id, version, embedding_model=embedder.name, is_assessed=True)
     except DamagedModelError as exc:
