@@ -51,10 +51,11 @@ def differences_of(revised: Revised, words: Mapping[str, Words], natural_of: Rea
     )
 
 
-def add_to_history(history: History, batch: Batch, chosen: Booleans | None = None) -> None:
-    """Take the records of *batch* into *history*: all, or those that *chosen* (n,) says."""
+def add_to_history(history: History, fresh: History, batch: Batch, is_new: Booleans) -> None:
+    """Take the records of *batch* into *history*, and those that *is_new* (n,) says into *fresh*."""
     told = _Totals(batch.signals, len(batch.responses.seq)).told
-    _add(history, batch, told if chosen is None else {name: values * chosen for name, values in told.items()})
+    _add(history, batch, told)
+    _add(fresh, batch, {name: values * is_new for name, values in told.items()})
 
 
 def revise_history(history: History, revised: Revised) -> None:

@@ -211,9 +211,8 @@ def _take_in(kept: Kept, source: Source, since: Cursor, span: Span, fresh: Histo
     for batch in read_batches(source.db, source.tenant_id, span, group_field=kept.group_field):
         observations = observations_of(batch, words, _reader(kept))
         kept.statistics.absorb(observations)
-        add_to_history(kept.history, batch)
         is_new = batch.responses.seq > since.response
-        add_to_history(fresh, batch, is_new)
+        add_to_history(kept.history, fresh, batch, is_new)
         n_signals = int((batch.signals.seq > since.signal).sum())
         news += News(int(is_new.sum()), n_signals, float(observations.satisfaction[is_new].sum()))
     return news
