@@ -15,6 +15,7 @@ N_NEAREST: Final = 5  # others; 3 to 10 are as good on CLINC150
 # Entries that each is compared with: the first ones of a larger tenant. With half of all entries of BANKING77 and
 # CLINC150 a third to a half of the gain is left, and 100,000 entries are compared in two seconds.
 MAX_COMPARED: Final = 1024
+BLOCK: Final = 2_000  # rows compared at a time, some 50 MB
 NOBODY: Final = -1
 
 Matrix = NDArray[np.float32]
@@ -67,8 +68,11 @@ class Crowding:
 
     def _merge(self, vectors: Matrix, rows: RowNumbers, others: RowNumbers) -> None:
         """Let *others* be neighbours of *rows* where they are nearer than those that these have."""
-        if not len(rows) or not len(others):
-            return
+        if len(others):
+            for start in range(0, len(rows), BLOCK):
+                self._merge_block(vectors, rows[start : start + BLOCK], others)
+
+    def _merge_block(self, vectors: Matrix, rows: RowNumbers, others: RowNumbers) -> None:
         known = np.where(self._who[rows] == NOBODY, -np.inf, self._near[rows])
         cosines = vectors[rows] @ vectors[others].T
         cosines[rows[:, None] == others] = -np.inf
