@@ -285,9 +285,12 @@ class DataPlane:
 
 
 def prepare_database(config: Config, clock: Clock) -> None:
-    """Make the database and its default tenant where they are missing; one that is away is waited for later."""
+    """Make the database and its default tenant where they are missing; one that is away is waited for later.
+
+    So is one that another process brings up to date: requests do not wait for its migrations.
+    """
     try:
-        with open_database(config.store) as db:
+        with open_database(config.store, migration_wait_s=0.0) as db:
             ensure_default_tenant(db, clock.now_s())
     except StoreError as exc:
         logger.warning("requests pass unmodified until the database is back: %s", exc)

@@ -150,13 +150,17 @@ class Database:
         self.close()
 
 
-def open_database(section: StoreSection, *, create: bool = True, durable: bool = False) -> Database:
+def open_database(
+    section: StoreSection, *, create: bool = True, durable: bool = False, migration_wait_s: float = MIGRATION_WAIT_S
+) -> Database:
     """Return a connection to the configured database, migrated to the newest schema.
 
     Args:
         section: where the database is and how long to wait for locks.
         create: make the file and its folder when missing.
         durable: fsync each commit (``synchronous = FULL``): for what is acknowledged to a client.
+        migration_wait_s: for another process's migrations. Without *create* there is no wait: who only uses what is
+            there, as requests do, goes on without it and asks again.
 
     Raises:
         UnavailableError: the file is missing and *create* is off, or it cannot be opened, migrated or is locked.
@@ -191,7 +195,7 @@ def open_database(section: StoreSection, *, create: bool = True, durable: bool =
         connection.execute("PRAGMA secure_delete = ON")  # what is deleted or replaced is overwritten in the file too
         connection.execute(f"PRAGMA busy_timeout = {section.busy_timeout_ms:d}")
         database = Database(connection, path)
-        migrate(database)
+        migrate(database, wait_s=migration_wait_s if create else 0.0)
     except (sqlite3.Error, UnavailableError) as exc:
         connection.close()
         raise UnavailableError(f"{path}: {exc}") from exc

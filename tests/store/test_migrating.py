@@ -6,11 +6,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlite_utils import Database as Tool
 
-from store.database import Database, migrate
+from store.config import load_config
+from store.database import Database, migrate, open_database
 from store.errors import UnavailableError
 from store.migrations import MIGRATIONS
 
@@ -86,6 +88,19 @@ def test_one_that_waits_in_vain_says_what_for(older: Path, first: "subprocess.Po
             migrate(Database(connection, older), wait_s=0.0)
 
     assert first.poll() is None
+
+
+@pytest.mark.parametrize("how", [{"create": False}, {"migration_wait_s": 0.0}])
+def test_who_serves_requests_does_not_wait_for_it(
+    older: Path, first: "subprocess.Popen[str]", how: dict[str, Any]
+) -> None:
+    section = load_config(None, {"store": {"url": f"sqlite:///{older}", "busy_timeout_ms": 10}}).store
+    with pytest.raises(UnavailableError, match="another process holds the database"):
+        open_database(section, **how)
+    first.communicate("go on\n")
+
+    with open_database(section, **how) as db:
+        assert db.value("SELECT count(*) FROM daily_sums") == 0
 
 
 @pytest.mark.parametrize("is_new", [False, True])
