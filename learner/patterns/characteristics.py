@@ -31,13 +31,13 @@ def characterise(reply: Reply, hints: frozenset[str] | None = None) -> dict[str,
 
 
 @lru_cache(maxsize=10_000)
-def _extractors(hints: frozenset[str]) -> list[tuple[str, Extractor]]:
+def _extractors(hints: frozenset[str]) -> tuple[tuple[str, Extractor], ...]:
     """Return those that can say anything of a reply with *hints*; most replies share theirs with others."""
-    return [
+    return tuple(
         (name, values_of)
         for name, _, values_of in EXTRACTORS
         if name not in NEEDED or not hints.isdisjoint(NEEDED[name])
-    ]
+    )
 
 
 def _format(facts: Read) -> tuple[str, ...] | None:

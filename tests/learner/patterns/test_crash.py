@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from learner.patterns.crash import find_crash
 from learner.patterns.history import BIN_S, KEEP_DAYS, N_ARMS, N_BUCKETS, N_SUMS, RATED, History
-from learner.patterns.observations import Integers
+from learner.patterns.observations import Booleans, Floats, Integers
 from learner.patterns.safety import detail_of, safety_of
 from store.alerts import Alert
 from store.clock import iso
@@ -22,6 +22,24 @@ PATTERNS = load_config().patterns
 DAY_S = 86_400.0
 NOW_S = 20_100 * DAY_S + BIN_S - 1  # the end of a bin
 FALL_H = 18.0
+
+
+def voted(created_s: Floats, users: list[str], good: Floats, *, is_holdout: Booleans, is_treated: Booleans) -> History:
+    """Return a history of one vote each, *good* (n,) being 1 for those up and 0 for those down."""
+    history = History()
+    history.add(
+        created_s=created_s,
+        users=users,
+        conversations=users,
+        is_holdout=is_holdout,
+        is_treated=is_treated,
+        n_rated=np.ones(len(good)),
+        good=good,
+        bad=1 - good,
+        n_pleased=good,
+        n_displeased=1 - good,
+    )
+    return history
 
 
 def history_of(
@@ -44,20 +62,7 @@ def history_of(
     chance = np.where(is_now, np.where(is_treated, now, now if untreated_now is None else untreated_now), before)
     good = (rng.random(n) < chance).astype(np.float64)
     users = [f"u{number}" for number in rng.integers(n_users, size=n)]
-    history = History()
-    history.add(
-        created_s=created_s,
-        users=users,
-        conversations=users,
-        is_holdout=~is_treated & (rng.random(n) < 0.2),
-        is_treated=is_treated,
-        n_rated=np.ones(n),
-        good=good,
-        bad=1 - good,
-        n_pleased=good,
-        n_displeased=1 - good,
-    )
-    return history
+    return voted(created_s, users, good, is_holdout=~is_treated & (rng.random(n) < 0.2), is_treated=is_treated)
 
 
 def is_crash(history: History) -> bool:
@@ -79,20 +84,13 @@ def minutes_of(share: float, n: int, *, n_users: int = 40, seed: int = 0) -> His
     rng = np.random.default_rng(seed)
     good = (rng.random(n) < share).astype(np.float64)
     users = [f"u{number}" for number in rng.integers(n_users, size=n)]
-    history = History()
-    history.add(
-        created_s=NOW_S - rng.uniform(0, 300, n),
-        users=users,
-        conversations=users,
+    return voted(
+        NOW_S - rng.uniform(0, 300, n),
+        users,
+        good,
         is_holdout=np.zeros(n, np.bool_),
         is_treated=np.ones(n, np.bool_),
-        n_rated=np.ones(n),
-        good=good,
-        bad=1 - good,
-        n_pleased=good,
-        n_displeased=1 - good,
     )
-    return history
 
 
 def both(one: History, other: History) -> History:
